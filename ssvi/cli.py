@@ -1,0 +1,192 @@
+"""The command `ssvi`: train, evaluate, data, ui. Heavy modules load only in the command that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssvi import __version__
+from ssvi.errors import UserError
+from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, make_spec, run_path
+
+if TYPE_CHECKING:
+    import torch
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return text.lower() == "true"
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to train (these make the run's identity)")
+    group.add_argument("--preset", choices=PRESETS, help="what the published code does, in one word")
+    for name, field in FIELDS.items():
+        kind = type(field.default)
+        choices = field.metadata["choices"] or (METHODS if name == "method" else None)
+        used_by = field.metadata["methods"]
+        note = f" [{', '.join(used_by)}]" if used_by else ""
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            type=_boolean if kind is bool else kind,
+            default=argparse.SUPPRESS,
+            metavar="{" + ",".join(choices) + "}" if choices else kind.__name__.upper(),
+            help=f"{field.metadata['help']}{note} (default: {field.default})".replace("%", "%%"),
+        )
+
+
+def _add_machine_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where and how (no part of the identity)")
+    group.add_argument("--out", type=Path, help="run folder (default: results/runs/ and the run's path)")
+    group.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept (default: data)")
+    group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+    group.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = _Parser(prog="ssvi", description="Bayesian neural networks that stay sparse from the first step to the last.")
+    top.add_argument("--version", action="version", version=f"ssvi {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    train = commands.add_parser("train", help="train one run (goes on where it was interrupted)")
+    _add_run_options(train)
+    _add_machine_options(train)
+    train.add_argument(
+        "--checkpoint-seconds", type=float, default=60.0, help="time between two checkpoints (default: 60)"
+    )
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="metrics of a trained run on its test set")
+    evaluate.add_argument("folder", type=Path, help="run folder")
+    evaluate.add_argument("--samples", type=int, default=5, help="weight samples (default: 5)")
+    evaluate.add_argument("--bins", type=int, default=15, help="bins of the calibration errors (default: 15)")
+    evaluate.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    evaluate.add_argument("--threads", type=int, help="CPU threads")
+    evaluate.set_defaults(run=_evaluate)
+
+    data = commands.add_parser("data", help="prepare a data set: download, decode, cache")
+    data.add_argument("dataset", help="digits, cifar10, cifar100 or folder:PATH")
+    data.add_argument("--root", "--data-root", dest="data_root", type=Path, default=Path("data"), help="default: data")
+    data.add_argument("--image-size", type=int, default=RunSpec.image_size, help="side in pixels, for folder:PATH")
+    data.add_argument("--download", action="store_true", help="fetch what is not there")
+    data.set_defaults(run=_data)
+
+    ui = commands.add_parser("ui", help="bring the MLflow mirror up to date and serve its pages")
+    ui.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: config.yaml")
+    ui.add_argument("--host", default="127.0.0.1", help="address to listen on; any other opens it to your network")
+    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
+    ui.set_defaults(run=_ui)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a user's mistake ends in one line on stderr and exit code 1."""
+    given = parser().parse_args(arguments)
+    try:
+        given.run(given)
+    except UserError as error:
+        sys.exit(f"ssvi: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _device(name: str, threads: int | None) -> torch.device:
+    import torch
+
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"--threads is {threads}, but must be >= 1.")
+        torch.set_num_threads(threads)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name!r} is unknown; choose auto, cpu, cuda or cuda:N.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name!r} is not supported; choose auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
+    return device
+
+
+def _train(given: argparse.Namespace) -> None:
+    options = {name: getattr(given, name) for name in FIELDS if hasattr(given, name)}
+    if given.preset:
+        options["preset"] = given.preset
+    spec = make_spec(options, where="ssvi train")
+    folder = given.out or Path("results/runs") / run_path(spec)
+
+    from ssvi import runs
+
+    if runs.is_trained(folder):
+        runs.check_spec(folder, spec)
+        print(f"{folder}: already trained; delete the folder to train it again.", file=sys.stderr)
+        return
+    device = _device(given.device, given.threads)
+    from ssvi.data import load
+    from ssvi.progress import reporter
+    from ssvi.trainer import Settings, Trainer
+
+    data = load(spec, given.data_root, device)
+    trainer = Trainer(spec, data, folder, Settings(device, given.checkpoint_seconds), reporter())
+    summary = trainer.run()
+    if summary["status"] == "diverged":
+        print(f"{folder}: diverged in epoch {summary['diverged_epoch']}: {summary['cause']}", file=sys.stderr)
+    else:
+        print(f"{folder}: trained in {summary['training_seconds']:.1f} s", file=sys.stderr)
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    from ssvi import runs
+
+    for name in ("samples", "bins"):
+        if getattr(given, name) < 1:
+            raise UserError(f"--{name} is {getattr(given, name)}, but must be >= 1.")
+    spec = runs.read_spec(given.folder)
+    device = _device(given.device, given.threads)
+    from ssvi.data import load
+    from ssvi.evaluate import evaluate
+
+    metrics = evaluate(spec, load(spec, given.data_root, device), given.folder, device, given.samples, given.bins)
+    if metrics["status"] == "diverged":
+        print(f"{given.folder}: diverged in epoch {metrics['diverged_epoch']}: {metrics['cause']}")
+        return
+    shown = ("accuracy", "nll", "ece", "ece_marginal", "brier", "sparsity")
+    print("  ".join(f"{name} {metrics[name]:.4f}" for name in shown))
+
+
+def _data(given: argparse.Namespace) -> None:
+    from ssvi.data import prepare
+    from ssvi.spec import validate
+
+    validate({"dataset": given.dataset, "image_size": given.image_size}, where="ssvi data")
+    prepared = prepare(given.dataset, given.data_root, image_size=given.image_size, download=given.download)
+    print(prepared)
+
+
+def _ui(given: argparse.Namespace) -> None:
+    from ssvi.config import load_config, study_runs
+
+    config = load_config(given.config)
+    from ssvi.analysis import tracking
+
+    results = given.config.parent / config["results"]
+    for study in config["studies"]:
+        done = {run: spec for run, spec in study_runs(config, study).items() if (results / "runs" / run).is_dir()}
+        if done:
+            print(f"{study}: {tracking.mirror(results, study, done)}", file=sys.stderr)
+    sys.exit(tracking.serve(results, given.host, given.port))
+
+

@@ -1,0 +1,167 @@
+"""From config.yaml to studies, experiments and run specs: pure functions, checked at parse time.
+
+A study trains the runs of its experiments. An experiment is a named grid, or a list of grids: every list
+is expanded, every scalar shared. `train:` holds what the study's runs have in common; it reaches each run
+whose method uses the option, while a grid may only name options that its own method uses.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ssvi.errors import UserError, unknown
+from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, make_spec, options_of, unique, validate
+
+SCHEMA = Path(__file__).with_name("config.schema.json")
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The structure of config.yaml as a JSON schema; run options are checked by `ssvi.spec`."""
+    return json.loads(SCHEMA.read_text())
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read and check a config file.
+
+    Raises:
+        UserError: naming the key, its value, what is allowed, and the file.
+    """
+    import yaml
+
+    try:
+        config = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    check_config(config, str(path))
+    return config
+
+
+def check_config(config: Any, where: str, study: str | None = None) -> None:
+    """Check structure, names and every run of every study (or of one).
+
+    Raises:
+        UserError: at the first thing that is wrong.
+    """
+    _check_structure(config, where)
+    studies = config["studies"]
+    if config["study"] not in studies:
+        raise unknown("study", config["study"], studies, f"{where}: study")
+    for name in [study] if study else studies:
+        study_runs(config, name, where)
+        _check_outputs(studies[name], f"{where}: studies.{name}")
+
+
+def _check_structure(config: Any, where: str) -> None:
+    from jsonschema import Draft202012Validator
+
+    errors = sorted(Draft202012Validator(schema()).iter_errors(config), key=lambda e: list(map(str, e.absolute_path)))
+    if not errors:
+        return
+    error = errors[0]
+    key = ".".join(map(str, error.absolute_path))
+    place = f"{where}: {key}" if key else where
+    if error.validator == "additionalProperties":
+        extra = next(k for k in error.instance if k not in error.schema.get("properties", {}))
+        raise unknown("key", extra, error.schema["properties"], place)
+    if error.validator == "required":
+        missing = next(k for k in error.validator_value if k not in error.instance)
+        raise UserError(f"{place}: the key {missing!r} is missing. {error.schema.get('description', '')}".rstrip())
+    if error.validator == "pattern":
+        raise UserError(f"{place}: {error.instance!r} is no name: letters, digits, '_' and '-', a letter first.")
+    shown = json.dumps(error.instance, default=str)
+    shown = shown if len(shown) < 80 else f"{shown[:76]} ..."
+    allowed = error.schema.get("description") or f"{error.validator} {error.validator_value}"
+    raise UserError(f"{place}: {shown} is not allowed: {allowed}")
+
+
+def _check_outputs(study: Mapping[str, Any], where: str) -> None:
+    for kind in ("tables", "figures"):
+        for name, experiments in study.get(kind, {}).items():
+            for experiment in experiments:
+                if experiment not in study["experiments"]:
+                    raise unknown("experiment", experiment, study["experiments"], f"{where}.{kind}.{name}")
+
+
+def check_output_names(config: Mapping[str, Any], kind: str, known: Mapping[str, Any], where: str) -> None:
+    """Refuse tables or figures (`kind`) that no function makes; the workflow knows which there are."""
+    for study, content in config["studies"].items():
+        for name in content.get(kind, {}):
+            if name not in known:
+                raise unknown(kind.removesuffix("s"), name, known, f"{where}: studies.{study}.{kind}")
+
+
+def experiment_runs(config: Mapping[str, Any], study: str, experiment: str, where: str = "config") -> dict[str, RunSpec]:
+    """The runs of one experiment: their paths and specs, in the order of the grid."""
+    content = config["studies"][study]
+    place = f"{where}: studies.{study}"
+    shared = content.get("train", {})
+    _check_shared(shared, content, f"{place}.train")
+    grids = content["experiments"][experiment]
+    specs = []
+    for i, grid in enumerate(grids if isinstance(grids, list) else [grids]):
+        at = f"{place}.experiments.{experiment}" + (f"[{i}]" if isinstance(grids, list) else "")
+        specs += [make_spec(_merge(shared, point, at), at) for point in _points(grid)]
+    return unique(specs)
+
+
+def study_runs(config: Mapping[str, Any], study: str, where: str = "config") -> dict[str, RunSpec]:
+    """All runs of a study, each once, whichever experiments use it."""
+    experiments = config["studies"][study]["experiments"]
+    return unique(s for e in experiments for s in experiment_runs(config, study, e, where).values())
+
+
+def _points(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
+    axes = [[(k, v) for v in (value if isinstance(value, list) else [value])] for k, value in grid.items()]
+    return [dict(point) for point in itertools.product(*axes)]
+
+
+def _merge(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A grid point over the shared options; a shared one that the method does not use is left out."""
+    method = point.get("method", shared.get("method", RunSpec.method))
+    if method not in METHODS:
+        raise unknown("method", method, METHODS, where)
+    preset = point.get("preset", shared.get("preset"))
+    if preset is not None and preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS, where)
+    chosen = PRESETS.get(preset, {})
+    # A preset yields to what is written beside it; one in the grid still wins over the study's options.
+    base = {**shared, **chosen} if "preset" in point else {**chosen, **shared}
+    used = options_of(method)
+    return {k: v for k, v in base.items() if k in used} | {k: v for k, v in point.items() if k != "preset"}
+
+
+def _check_shared(shared: Mapping[str, Any], content: Mapping[str, Any], where: str) -> None:
+    if "preset" in shared and shared["preset"] not in PRESETS:
+        raise unknown("preset", shared["preset"], PRESETS, where)
+    options = {k: v for k, v in shared.items() if k != "preset"}
+    validate(options, where)
+    grids = [g for e in content["experiments"].values() for g in (e if isinstance(e, list) else [e])]
+    named = {m for g in grids for m in _as_list(g.get("method", shared.get("method", RunSpec.method)))}
+    for name, value in options.items():
+        users = FIELDS[name].metadata["methods"]
+        if users and not named & set(users):
+            raise UserError(
+                f"{where}: {name} is {value!r}, but no method of this study uses {name} (used by {', '.join(users)})."
+            )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def data_sets(runs: Mapping[str, RunSpec]) -> dict[str, RunSpec]:
+    """One spec for each data set (and image size) that the runs need, by a name fit for a file."""
+    found: dict[str, RunSpec] = {}
+    for path, spec in runs.items():
+        size = f"-{spec.image_size}" if re.match("folder:", spec.dataset) else ""
+        found.setdefault(path.split("/")[0] + size, spec)
+    return found

@@ -1,0 +1,79 @@
+"""Counted cost: parameters, bytes, multiply-adds. What is counted is not what is measured.
+
+A layer applies each of its weights at `positions` places of one image (1 for a matrix product, height x
+width of the output for a convolution), so its multiply-adds are positions x active weights, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ssvi.layers import MaskedLayer, masked_layers
+
+Positions = dict[str, int]
+
+FLOAT_BYTES = 4
+
+
+@torch.no_grad()
+def positions(model: nn.Module, image: Tensor) -> Positions:
+    """Places at which each masked layer applies its weights to one image [1, C, H, W].
+
+    The network is left as it was: BatchNorm's statistics and the layers' noise are not touched.
+    """
+    found: Positions = {}
+
+    def count(name: str):
+        def hook(layer: MaskedLayer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            found[name] = output[0].numel() // layer.mean.shape[0]
+
+        return hook
+
+    layers = masked_layers(model)
+    hooks = [layer.register_forward_hook(count(name)) for name, layer in layers.items()]
+    modes = {name: layer.mode for name, layer in layers.items() if hasattr(layer, "mode")}
+    training = model.training
+    try:
+        for name in modes:
+            layers[name].mode = "mean"
+        model.eval()(image)
+    finally:
+        model.train(training)
+        for name, mode in modes.items():
+            layers[name].mode = mode
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def active_macs(places: Positions, n_active: Mapping[str, int]) -> int:
+    """Multiply-adds of one image's forward pass through the active weights."""
+    return sum(places[name] * n for name, n in n_active.items())
+
+
+def parameter_counts(model: nn.Module, values_per_weight: int) -> dict[str, float | int]:
+    """Sizes of a trained network.
+
+    `complexity` counts active weights, a pair (mu, sigma) once, plus the dense remainder (biases,
+    BatchNorm). `stored_numbers` counts both of a pair; `stored_bytes` is 4 bytes a number and, for a
+    layer that is not dense, one bit a weight for its mask.
+    """
+    layers = masked_layers(model).values()
+    weights = sum(layer.mean.numel() for layer in layers)
+    active = sum(int(layer.mask.sum()) for layer in layers)
+    stochastic = sum(p.numel() for name, p in model.named_parameters() if name.endswith("rho"))
+    remainder = sum(p.numel() for p in model.parameters()) - weights - stochastic
+    numbers = values_per_weight * active + remainder
+    mask_bits = sum(layer.mean.numel() for layer in layers if not bool(layer.mask.all()))
+    return {
+        "density": active / weights,
+        "sparsity": 1 - active / weights,
+        "active_weights": active,
+        "maskable_weights": weights,
+        "complexity": active + remainder,
+        "stored_numbers": numbers,
+        "stored_bytes": FLOAT_BYTES * numbers + -(-mask_bits // 8),
+    }

@@ -1,0 +1,173 @@
+"""Removal criteria: how important an active weight is under its posterior N(mu, sigma^2) (section 3.3.1).
+
+Each is a pure function of mu and sigma, computed in float64 whatever comes in, because a float32
+ranking needs differences that the printed formulas cancel: with a = |mu|/sigma and
+L(a) = phi(a) - a Phi(-a), the unit normal loss,
+
+    E|theta| = |mu| + 2 sigma L(a),    Var|theta| / sigma^2 = 1 - 4 L (a + L),
+
+where nothing cancels, while sigma^2 + mu^2 - (E|theta|)^2 loses every digit once a is large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Criterion = Callable[[Tensor, Tensor, float], Tensor]
+
+_SMALLEST_SIGMA = 1e-150  # keeps |mu|/sigma finite when a float32 sigma has underflowed to 0
+
+
+def _prepare(mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mu, sigma = mu.double().abs(), sigma.double().clamp_min(_SMALLEST_SIGMA)
+    return mu, sigma, mu / sigma
+
+
+def _phi(x: Tensor) -> Tensor:
+    return torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+def _unit_loss(a: Tensor) -> Tensor:
+    """E max(Z - a, 0) for a standard normal Z and a >= 0; at most ulp-level negative for large a."""
+    return (_phi(a) - a * torch.special.ndtr(-a)).clamp_min(0.0)
+
+
+def abs_mu(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:
+    """Criterion 1: |mu|."""
+    return mu.double().abs()
+
+
+def snr(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:
+    """Criterion 2: |mu| / sigma."""
+    return _prepare(mu, sigma)[2]
+
+
+def e_abs(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:
+    """Criterion 3, eq. 6: E|theta|."""
+    mu, sigma, a = _prepare(mu, sigma)
+    return mu + 2 * sigma * _unit_loss(a)
+
+
+def snr_abs(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:
+    """Criterion 4, eq. 7: E|theta| / sd|theta|, a strictly increasing function of |mu|/sigma alone.
+
+    It therefore ranks as criterion 2 does; sqrt(2/(pi - 2)) = 1.32 at mu = 0.
+    """
+    _, _, a = _prepare(mu, sigma)
+    loss = _unit_loss(a)
+    return (a + 2 * loss) / torch.sqrt(1 - 4 * loss * (a + loss))
+
+
+def e_exp(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:
+    """Criterion 5, eq. 8, as log(E exp(lambda |theta|) - 1).
+
+    The expectation itself is 1 to seven digits for small weights and overflows for large ones; this
+    monotone transform ranks both.
+    """
+    mu, sigma, a = _prepare(mu, sigma)
+    s = exp_lambda * sigma
+    log_mean = exp_lambda * mu + _log_moment(a, s)
+    shift = torch.expm1(exp_lambda * mu)
+    below = torch.log(shift + _moment_minus_1(a, s) * (1 + shift))
+    above = log_mean + torch.log(-torch.expm1(-log_mean))
+    return torch.where(log_mean < 1.0, below, above)
+
+
+def snr_exp(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:
+    """Criterion 6, eq. 8, as log(E X / sd X) with X = exp(lambda |theta|).
+
+    exp(lambda |mu|) cancels in the ratio, so the moments are those of exp(s Y) with s = lambda sigma
+    and Y = (|theta| - |mu|)/sigma; for small s their variance is G(2s) - 2 G(s) - G(s)^2, G = moment - 1.
+    """
+    _, sigma, a = _prepare(mu, sigma)
+    s = exp_lambda * sigma
+    first, second = _moment_minus_1(a, s), _moment_minus_1(a, 2 * s)
+    relative_variance = (second - 2 * first - first * first) / (1 + first) ** 2
+    loss = _unit_loss(a)
+    log_tiny = 2 * torch.log(s) + torch.log(1 - 4 * loss * (a + loss))  # below 1e-8 the variance is s^2 Var Y
+    log_ratio = _log_moment(a, 2 * s) - 2 * _log_moment(a, s)
+    log_large = log_ratio + torch.log(-torch.expm1(-log_ratio))
+    log_variance = torch.where(s < 1e-8, log_tiny, torch.where(s < 0.5, torch.log(relative_variance), log_large))
+    return -0.5 * log_variance
+
+
+def _moment_minus_1(a: Tensor, t: Tensor) -> Tensor:
+    """E exp(t Y) - 1 for Y = |a + Z| - a, accurate relative to t however small t is."""
+    below = torch.special.ndtr(t - a)
+    bracket = _mass_around(a, t) + torch.expm1(-2 * a * t) * below
+    grown = torch.expm1(0.5 * t * t)
+    return grown + bracket * (1 + grown)
+
+
+def _mass_around(a: Tensor, t: Tensor) -> Tensor:
+    """P(a - t < Z < a + t): for narrow intervals by the series of the integral, else by its ends."""
+    b, u = a * a, t * t
+    series = 1 + u * (b - 1) / 6 + u * u * (b * b - 6 * b + 3) / 120
+    narrow = 2 * t * _phi(a) * torch.where(a < 40, series, 1.0)
+    wide = torch.special.ndtr(t - a) - torch.special.ndtr(-a - t)
+    return torch.where(t < 0.02, narrow, wide)
+
+
+def _log_moment(a: Tensor, t: Tensor) -> Tensor:
+    """log E exp(t Y), safe from overflow."""
+    upper, lower = torch.special.log_ndtr(a + t), torch.special.log_ndtr(t - a) - 2 * a * t
+    return 0.5 * t * t + torch.logaddexp(upper, lower)
+
+
+def scores(name: str, mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0, arithmetic: str = "stable") -> Tensor:
+    """Scores of active weights; the lowest go first.
+
+    Args:
+        name: a key of `CRITERIA`.
+        mu: means, any shape.
+        sigma: standard deviations, same shape, > 0.
+        exp_lambda: lambda of eq. 8.
+        arithmetic: `stable` (float64), or `naive`: the printed formulas in the input's own precision
+            with NaN set to 0, as the published code has it; there a sure weight can go first.
+    """
+    if arithmetic == "stable":
+        return CRITERIA[name](mu, sigma, exp_lambda)
+    return torch.nan_to_num(NAIVE[name](mu, sigma, exp_lambda), nan=0.0, posinf=math.inf, neginf=-math.inf)
+
+
+def _naive_e_abs(mu: Tensor, sigma: Tensor, exp_lambda: float) -> Tensor:
+    return mu * (2 * torch.special.ndtr(mu / sigma) - 1) + 2 * sigma * _phi(mu / sigma)
+
+
+def _naive_snr_abs(mu: Tensor, sigma: Tensor, exp_lambda: float) -> Tensor:
+    mean = _naive_e_abs(mu, sigma, exp_lambda)
+    return mean / torch.sqrt(sigma**2 + mu**2 - mean**2)
+
+
+def _naive_e_exp(mu: Tensor, sigma: Tensor, exp_lambda: float) -> Tensor:
+    half, shift = (exp_lambda * sigma) ** 2 / 2, exp_lambda * sigma
+    right = torch.special.ndtr(mu / sigma + shift) * torch.exp(half + exp_lambda * mu)
+    return right + torch.special.ndtr(-mu / sigma + shift) * torch.exp(half - exp_lambda * mu)
+
+
+def _naive_snr_exp(mu: Tensor, sigma: Tensor, exp_lambda: float) -> Tensor:
+    mean = _naive_e_exp(mu, sigma, exp_lambda)
+    return mean / torch.sqrt(_naive_e_exp(mu, sigma, 2 * exp_lambda) - mean**2)
+
+
+CRITERIA: dict[str, Criterion] = {
+    "abs_mu": abs_mu,
+    "snr": snr,
+    "e_abs": e_abs,
+    "snr_abs": snr_abs,
+    "e_exp": e_exp,
+    "snr_exp": snr_exp,
+}
+
+NAIVE: dict[str, Criterion] = {
+    "abs_mu": lambda mu, sigma, exp_lambda: mu.abs(),
+    "snr": lambda mu, sigma, exp_lambda: mu.abs() / sigma,
+    "e_abs": _naive_e_abs,
+    "snr_abs": _naive_snr_abs,
+    "e_exp": _naive_e_exp,
+    "snr_exp": _naive_snr_exp,
+}

@@ -1,0 +1,158 @@
+"""What a training method is: the one thing the trainer asks for layers, losses, steps, topology, predictions.
+
+The trainer's loop is the same for every method:
+
+    data_loss.backward()            -> method.on_data_gradient(clock, batch)
+    method.extra_loss(clock)        -> backward, if there is one
+    method.on_gradient(clock, batch) -> whether the optimisers step
+    method.after_step(clock, batch) -> topology, chains, stochastic approximation; perhaps a record
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from ssvi.counting import Positions, active_macs
+from ssvi.layers import LayerFactory, MaskedLayer, masked_layers
+from ssvi.noise import Streams
+from ssvi.spec import RunSpec
+
+Batch = tuple[Tensor, Tensor]
+Record = dict[str, Any]
+
+
+@dataclass
+class Clock:
+    """Where a training stands. `epoch` and `step` count from 1; `step` is the one being taken."""
+
+    epochs: int
+    steps_per_epoch: int
+    epoch: int = 1
+    step: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclass
+class Workbench:
+    """What the trainer lends a method: the network in training and ways to compute more with it."""
+
+    model: nn.Module
+    streams: Streams
+    clock: Clock
+    n_train: int
+    positions: Positions
+    data_loss: Callable[[Batch], Tensor]
+    fresh_batch: Callable[[], Batch]
+
+
+class Method:
+    """A deterministic dense network; every other method overrides what it does differently."""
+
+    def __init__(self, spec: RunSpec, noise: torch.Generator) -> None:
+        """`noise` feeds the layers' own randomness while training."""
+        self.spec = spec
+        self.noise = noise
+        self.flops = 0
+        self.layers: dict[str, MaskedLayer] = {}
+        self.optimizers: list[Optimizer] = []
+
+    # Building -----------------------------------------------------------------------------------
+
+    def factory(self) -> LayerFactory:
+        """The layers that the network is built of."""
+        return LayerFactory(MaskedLayer)
+
+    def bind(self, model: nn.Module) -> None:
+        """Know the layers of a network; all that prediction needs."""
+        self.layers = masked_layers(model)
+
+    def attach(self, bench: Workbench) -> None:
+        """Get ready to train: start values are drawn, masks not yet; make masks and optimisers."""
+        self.bench = bench
+        self.bind(bench.model)
+        self.optimizers = self.make_optimizers(bench.model)
+
+    def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
+        """SGD with momentum and weight decay on every parameter."""
+        return [self.sgd(list(model.parameters()))]
+
+    def sgd(self, parameters: list[nn.Parameter], extra: list[dict[str, Any]] | None = None) -> Optimizer:
+        """The common optimiser; `extra` adds parameter groups with their own settings."""
+        spec = self.spec
+        decayed = {"params": parameters, "lr": spec.lr, "weight_decay": spec.weight_decay}
+        return SGD([decayed, *(extra or [])], lr=spec.lr, momentum=spec.momentum, fused=True)
+
+    # A step -------------------------------------------------------------------------------------
+
+    def lr_factor(self, clock: Clock) -> float:
+        """Factor on every start learning rate in this epoch: cosine from 1 to 0, constant in an epoch."""
+        return 0.5 * (1 + math.cos(math.pi * (clock.epoch - 1) / clock.epochs))
+
+    def extra_loss(self, clock: Clock) -> Tensor | None:
+        """What is added to the mean cross-entropy of a batch."""
+        return None
+
+    def on_data_gradient(self, clock: Clock, batch: Batch) -> None:
+        """The gradients hold the data term alone."""
+
+    def on_gradient(self, clock: Clock, batch: Batch) -> bool:
+        """The gradients are complete. Returns whether the optimisers take their step."""
+        return True
+
+    def after_step(self, clock: Clock, batch: Batch) -> Record | None:
+        """After the optimisers' step. Returns a record of a topology update that is to be kept."""
+        self.flops += self.flops_per_image() * len(batch[1])
+        return None
+
+    # Figures ------------------------------------------------------------------------------------
+
+    passes = 6  # FLOPs per multiply-add of a training step: 2 x (forward, two products backward)
+
+    def flops_per_image(self) -> int:
+        """Counted training FLOPs of one image at the present masks."""
+        return self.passes * active_macs(self.bench.positions, self.n_active())
+
+    def n_active(self) -> dict[str, int]:
+        """Active weights per layer."""
+        return {name: layer.mean.numel() for name, layer in self.layers.items()}
+
+    def epoch_figures(self, clock: Clock) -> dict[str, float]:
+        """Figures of the history that only some methods have (kl, beta, sigma_mean)."""
+        return {}
+
+    # Prediction ---------------------------------------------------------------------------------
+
+    values_per_weight = 1  # stored numbers per active weight
+
+    def set_mean(self) -> None:
+        """Predict with the network's mean parameters."""
+
+    def set_train(self) -> None:
+        """Predict as in training."""
+
+    def samples(self, n: int, source: torch.Generator) -> Iterator[int]:
+        """Put the network into each of its predictive states in turn; deterministic ones have one."""
+        yield 0
+
+    # Resuming -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is not in the network and must survive a restart."""
+        return {"flops": self.flops, "optimizers": [o.state_dict() for o in self.optimizers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; the network's own state is loaded before."""
+        self.flops = state["flops"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)

@@ -1,0 +1,60 @@
+"""RigL (Evci et al. 2020): a deterministic network in a sparse subspace, scored by |w|."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ssvi.layers import MaskedLayer
+from ssvi.methods.base import Batch, Clock, Method, Record, Workbench
+from ssvi.methods.topology import Topology
+
+
+class RigL(Method):
+    """Drops the smallest |w|, grows the largest |gradient|; new weights start at 0."""
+
+    def attach(self, bench: Workbench) -> None:
+        super().attach(bench)
+        self.topology = Topology(self.spec, self.layers, bench.clock.total_steps, score=_score, grow=_grow)
+        self.topology.start(bench.streams["masks"])
+        self._gradients: dict[str, Tensor] = {}
+
+    def on_gradient(self, clock: Clock, batch: Batch) -> bool:
+        due = self.topology.schedule.is_due(clock.step)
+        if due:
+            self._gradients = {name: layer.mean.grad.abs() for name, layer in self.layers.items()}
+        self.topology.mask_gradients()
+        return not (due and self.spec.update_step == "skip")
+
+    def after_step(self, clock: Clock, batch: Batch) -> Record | None:
+        super().after_step(clock, batch)
+        if not self.topology.schedule.is_due(clock.step):
+            return None
+        self.flops += self.growth_flops(len(batch[1]))
+        gradients, self._gradients = self._gradients, {}
+        return self.topology.update(clock, gradients, self.optimizers)
+
+    def growth_flops(self, images: int) -> int:
+        """The dense gradient of the mean, one product a weight that is not active: 2 (M - M_S)."""
+        places = self.bench.positions
+        outside = sum(places[n] * (x.mean.numel() - self.n_active()[n]) for n, x in self.layers.items())
+        return 2 * outside * images
+
+    def n_active(self) -> dict[str, int]:
+        return self.topology.n_active()
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"topology": self.topology.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.topology.load_state_dict(state["topology"])
+
+
+def _score(layer: MaskedLayer) -> Tensor:
+    return layer.mean[layer.mask].abs()
+
+
+def _grow(layer: MaskedLayer, born: Tensor, kept: Tensor) -> None:
+    """A born weight is 0, which is what a masked one has been all along."""

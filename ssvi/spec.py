@@ -1,0 +1,354 @@
+"""What a run is: a frozen `RunSpec`, its validation, its presets and its path.
+
+Standard library only, so that the workflow can plan hundreds of runs without importing torch.
+Rules that keep old results valid: every new option has a default that switches its effect off,
+and a run's path holds the factors of its method and whatever else differs from the defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssvi.errors import UserError, unknown
+
+DATASETS = ("digits", "cifar10", "cifar100")
+FOLDER_PREFIX = "folder:"
+MODELS = ("mlp", "resnet8", "resnet18")
+CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
+ADDITIONS = ("mc1", "mean", "mcK")
+
+VARIATIONAL = ("vi", "ssvi")
+SPARSE = ("rigl", "ssvi")
+SUBSPACE = ("ssvi",)
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    open_low: bool = False,
+    methods: tuple[str, ...] | None = None,
+) -> Any:
+    """A field of `RunSpec` with what validation, the command line and the docs need to know."""
+    return field(
+        default=default,
+        metadata={
+            "help": help,
+            "choices": choices,
+            "low": low,
+            "high": high,
+            "open_low": open_low,
+            "methods": methods,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training, completely described. Everything else is derived from it."""
+
+    dataset: str = option("digits", "digits, cifar10, cifar100 or folder:PATH (class folders under train/ and test/)")
+    model: str = option("resnet18", "network", choices=MODELS)
+    method: str = option("ssvi", "training method")
+    seed: int = option(0, "seed of every random stream", low=0)
+
+    width: float = option(1.0, "factor on the network's number of channels", low=0.0, open_low=True)
+    image_size: int = option(32, "side in pixels to which the images of folder:PATH are resized", low=4, high=512)
+    validation: float = option(0.1, "fraction of the training set held out, the same for every seed", low=0.0, high=0.5)
+    augment: bool = option(True, "random crops (and flips, where a mirrored image is still of its class)")
+    epochs: int = option(200, "passes over the training set", low=1)
+    batch_size: int = option(128, "images per step", low=2)
+    lr: float = option(0.01, "learning rate at the start; cosine to 0, once an epoch", low=0.0, open_low=True)
+    momentum: float = option(0.9, "momentum of SGD", low=0.0, high=0.9999)
+    weight_decay: float = option(5e-4, "L2 decay of mu, weights, biases, BatchNorm; never of rho", low=0.0)
+    precision: str = option(
+        "auto", "auto is fp32 on a CPU and bf16 autocast on CUDA", choices=("auto", "fp32", "bf16")
+    )
+    record_best_test: bool = option(
+        False, "also record the best test accuracy over the epochs (posterior mean), in a column of its own"
+    )
+
+    mu_init_sd: float = option(0.01, "sd of mu at the start", low=0.0, methods=VARIATIONAL)
+    sigma_init: float = option(0.0006, "mean of sigma at the start", low=0.0, open_low=True, methods=VARIATIONAL)
+    sigma_init_sd: float = option(0.0005, "sd of sigma at the start", low=0.0, methods=VARIATIONAL)
+    parameterisation: str = option(
+        "softplus", "sigma as a function of rho", choices=("softplus", "exp", "abs"), methods=VARIATIONAL
+    )
+    sampling: str = option(
+        "local",
+        "noise of a training step: local reparameterisation (eq. 4) or one weight sample a batch",
+        choices=("local", "weight"),
+        methods=VARIATIONAL,
+    )
+    lrt_epsilon: float = option(1e-8, "added to the variance under the root of eq. 4", low=0.0, methods=VARIATIONAL)
+    prior_sigma: float = option(0.005, "sd of the prior N(0, prior_sigma^2)", low=0.0, open_low=True, methods=VARIATIONAL)
+    kl_scale: float = option(
+        0.01, "weight of KL/N in the loss; 1 is the ELBO, less a cold posterior", low=0.0, methods=VARIATIONAL
+    )
+    kl_warmup: bool = option(True, "scale the KL by min(2 epoch/epochs, 1)", methods=VARIATIONAL)
+    sigma_lr: float = option(0.01, "learning rate of rho", low=0.0, methods=VARIATIONAL)
+    sigma_optimizer: str = option("sgd", "optimiser of rho", choices=("sgd", "adam"), methods=VARIATIONAL)
+
+    density: float = option(
+        0.1, "kept fraction s/d of the weights", low=0.0, high=1.0, open_low=True, methods=SPARSE
+    )
+    allocation: str = option(
+        "uniform", "how the density is shared by the layers", choices=("uniform", "erk", "global"), methods=SPARSE
+    )
+    delta_t: int = option(100, "steps between two updates of the subspace (the paper's M)", low=1, methods=SPARSE)
+    alpha: float = option(
+        0.3, "drop fraction alpha/2 (1 + cos(pi t/t_end))", low=0.0, high=1.0, methods=SPARSE
+    )
+    update_until: float = option(
+        0.75, "fraction of the training after which the subspace stays as it is", low=0.0, high=1.0, methods=SPARSE
+    )
+    update_step: str = option(
+        "take",
+        "at an update, take the optimiser's step first, or skip it as the official code does",
+        choices=("take", "skip"),
+        methods=SPARSE,
+    )
+    criterion: str = option("snr_abs", "removal criterion", choices=CRITERIA, methods=SUBSPACE)
+    exp_lambda: float = option(
+        1.0, "lambda of the criteria e_exp and snr_exp (eq. 8)", low=0.0, open_low=True, methods=SUBSPACE
+    )
+    score_arithmetic: str = option(
+        "stable",
+        "scores by stable formulas, or naively in float32 with NaN set to 0",
+        choices=("stable", "naive"),
+        methods=SUBSPACE,
+    )
+    addition: str = option("mc1", "addition criterion (section 3.3.2)", choices=ADDITIONS, methods=SUBSPACE)
+    addition_samples: int = option(1, "K of the addition criterion mcK", low=1, methods=SUBSPACE)
+    addition_average: str = option(
+        "absolute",
+        "mcK: mean of |gradient| at fixed parameters, or |mean| of K consecutive signed gradients",
+        choices=("absolute", "signed"),
+        methods=SUBSPACE,
+    )
+    addition_gradient: str = option(
+        "data", "gradient that ranks candidates: of the data term, or with the KL", choices=("data", "total"), methods=SUBSPACE
+    )
+    grow_sigma: str = option(
+        "mean",
+        "sigma of an added weight: mean of the module's active sigma, softplus of the mean rho, or a constant",
+        choices=("mean", "mean_rho", "constant"),
+        methods=SUBSPACE,
+    )
+    grow_sigma_value: float = option(
+        1e-6, "the constant of grow_sigma", low=0.0, open_low=True, methods=SUBSPACE
+    )
+
+    def __post_init__(self) -> None:
+        validate(dataclasses.asdict(self), where="run spec")
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(RunSpec)}
+
+# Factors that always stand in a run's path, in this order, whether at their default or not.
+FACTORS: dict[str, tuple[str, ...]] = {
+    "dense": ("lr",),
+    "vi": ("sigma_init",),
+    "rigl": ("density", "lr"),
+    "ssvi": ("density", "criterion", "sigma_init"),
+}
+METHODS = tuple(FACTORS)
+
+# `preset: official` selects what the published code does wherever that is not our default.
+PRESETS: dict[str, dict[str, Any]] = {
+    "official": {
+        "grow_sigma": "mean_rho",
+        "update_step": "skip",
+        "score_arithmetic": "naive",
+        "addition_gradient": "total",
+        "addition_average": "signed",
+        "record_best_test": True,
+        "validation": 0.0,
+        "precision": "fp32",
+    }
+}
+
+
+def options_of(method: str) -> set[str]:
+    """Names of the options that `method` uses."""
+    return {name for name, f in FIELDS.items() if f.metadata["methods"] is None or method in f.metadata["methods"]}
+
+
+def _type_error(name: str, value: Any, where: str) -> UserError | None:
+    expected = type(FIELDS[name].default)
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[expected]
+    good = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
+    if good or (expected is float and isinstance(value, int) and not isinstance(value, bool)):
+        return None
+    hint = ""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        hint = f" YAML reads {value} as text: write {float(value)!r} or {value.lower().replace('e', '.0e', 1)}."
+    return UserError(f"{where}: {name} is {value!r}, but must be {words}.{hint}")
+
+
+def validate(options: Mapping[str, Any], where: str) -> None:
+    """Check names, types, choices and ranges of run options, one by one.
+
+    Raises:
+        UserError: naming the option, its value, what is allowed, and `where` it was read.
+    """
+    for name, value in options.items():
+        if name not in FIELDS:
+            raise unknown("option", name, FIELDS, where)
+        if (problem := _type_error(name, value, where)) is not None:
+            raise problem
+        meta = FIELDS[name].metadata
+        if meta["choices"] and value not in meta["choices"]:
+            raise unknown(name, value, meta["choices"], where)
+        if not isinstance(value, bool) and isinstance(value, int | float):
+            _check_range(name, float(value), where)
+    if "method" in options and options["method"] not in METHODS:
+        raise unknown("method", options["method"], METHODS, where)
+    if "dataset" in options:
+        _check_dataset(options["dataset"], where)
+
+
+def _check_range(name: str, value: float, where: str) -> None:
+    meta = FIELDS[name].metadata
+    low, high, open_low = meta["low"], meta["high"], meta["open_low"]
+    too_low = low is not None and (value <= low if open_low else value < low)
+    if value != value or abs(value) == float("inf") or too_low or (high is not None and value > high):
+        bounds = [f"{'>' if open_low else '>='} {low:g}"] if low is not None else []
+        bounds += [f"<= {high:g}"] if high is not None else []
+        raise UserError(f"{where}: {name} is {value:g}, but must be {' and '.join(bounds) or 'finite'}.")
+
+
+def _check_dataset(dataset: str, where: str) -> None:
+    if dataset.startswith(FOLDER_PREFIX):
+        if not dataset.removeprefix(FOLDER_PREFIX):
+            raise UserError(f"{where}: dataset is {dataset!r}, but folder: needs a path, as in folder:images/pets.")
+    elif dataset not in DATASETS:
+        raise unknown("dataset", dataset, [*DATASETS, "folder:PATH"], where)
+
+
+def expand(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace `preset: NAME` by the options it stands for; what is given beside it wins."""
+    options = dict(options)
+    preset = options.pop("preset", None)
+    if preset is None:
+        return options
+    used = options_of(options.get("method", RunSpec.method))
+    return {k: v for k, v in PRESETS[preset].items() if k in used} | options
+
+
+def make_spec(options: Mapping[str, Any], where: str = "options") -> RunSpec:
+    """Build a `RunSpec` from plain options (with `preset`), refusing what the method does not use.
+
+    Raises:
+        UserError: for a bad name, type or value, or an option that has no effect on this run.
+    """
+    if "preset" in options and options["preset"] not in PRESETS:
+        raise unknown("preset", options["preset"], PRESETS, where)
+    validate({k: v for k, v in options.items() if k != "preset"}, where)
+    method = options.get("method", RunSpec.method)
+    used = options_of(method)
+    for name, value in options.items():
+        if name != "preset" and name not in used:
+            users = ", ".join(FIELDS[name].metadata["methods"])
+            raise UserError(f"{where}: {name} is {value!r}, but method {method!r} does not use {name} (used by {users}).")
+    full = expand(options)
+    coerced = {k: float(v) if isinstance(FIELDS[k].default, float) else v for k, v in full.items()}
+    spec = RunSpec(**coerced)
+    _check_effects(spec, options, where)
+    return spec
+
+
+def _check_effects(spec: RunSpec, given: Mapping[str, Any], where: str) -> None:
+    """Options that only work together with another: setting them alone would silently do nothing."""
+    needs = [
+        ("addition_samples", "addition", ("mcK",)),
+        ("grow_sigma_value", "grow_sigma", ("constant",)),
+        ("exp_lambda", "criterion", ("e_exp", "snr_exp")),
+        ("lrt_epsilon", "sampling", ("local",)),
+    ]
+    for name, other, values in needs:
+        if name in given and given[name] != FIELDS[name].default and getattr(spec, other) not in values:
+            raise UserError(
+                f"{where}: {name} is {given[name]!r}, but has no effect unless {other} is {' or '.join(values)}."
+            )
+    if spec.addition_average == "signed" and spec.addition_samples > spec.delta_t:
+        raise UserError(
+            f"{where}: addition_samples is {spec.addition_samples}, but consecutive gradients "
+            f"(addition_average: signed) must fit between two updates: at most delta_t = {spec.delta_t}."
+        )
+    if "image_size" in given and not spec.dataset.startswith(FOLDER_PREFIX):
+        raise UserError(f"{where}: image_size is {given['image_size']!r}, but only folder:PATH data sets use it.")
+
+
+def non_defaults(spec: RunSpec) -> dict[str, Any]:
+    """The options in which `spec` differs from the defaults, in the order of the fields."""
+    return {name: v for name in FIELDS if (v := getattr(spec, name)) != FIELDS[name].default}
+
+
+def _escape(text: str) -> str:
+    """A path component from any text, injectively: unsafe bytes become %XX, long ones end in a hash."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text)
+    if len(safe) <= 120:
+        return safe
+    return f"{safe[:80]}%~{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+def _value(value: Any) -> str:
+    return _escape(value) if isinstance(value, str) else repr(value)
+
+
+def run_path(spec: RunSpec) -> str:
+    """The run's identity as a readable relative path, an injective function of the spec.
+
+    `digits/resnet8/ssvi/density=0.1/criterion=snr_abs/sigma_init=0.0006/epochs=20/seed=0`: data set,
+    model and method, the method's factors, then every other option that is not at its default.
+    """
+    factors = FACTORS[spec.method]
+    parts = [_escape(spec.dataset), spec.model, spec.method]
+    parts += [f"{name}={_value(getattr(spec, name))}" for name in factors]
+    others = {
+        k: v for k, v in non_defaults(spec).items() if k not in (*factors, "dataset", "model", "method", "seed")
+    }
+    line = ""
+    for item in (f"{k}={_value(v)}" for k, v in others.items()):
+        if line and len(line) + len(item) > 150:
+            parts.append(line)
+            line = ""
+        line = f"{line}+{item}" if line else item
+    if line:
+        parts.append(line)
+    return "/".join([*parts, f"seed={spec.seed}"])
+
+
+def to_flags(spec: RunSpec) -> list[str]:
+    """Command-line flags of `ssvi train` that give exactly this spec (only what is not a default)."""
+    flags = [f"--{name.replace('_', '-')}={_flag(v)}" for name, v in non_defaults(spec).items()]
+    return flags
+
+
+def _flag(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else repr(value)
+
+
+def unique(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
+    """Map run paths to specs, each once.
+
+    Raises:
+        RuntimeError: if two different specs share a path (a bug in `run_path`, never the user's).
+    """
+    runs: dict[str, RunSpec] = {}
+    for spec in specs:
+        path = run_path(spec)
+        if runs.setdefault(path, spec) != spec:
+            raise RuntimeError(f"two specs share the path {path}: {spec} and {runs[path]}")
+    return runs

@@ -1,0 +1,303 @@
+"""The training loop, the same for every method, and its way of stopping and going on."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ssvi import checkpoint, counting, runs
+from ssvi.data import Data
+from ssvi.errors import Diverged, UserError
+from ssvi.methods.base import Batch, Clock, Record, Workbench
+from ssvi.network import build, save_model
+from ssvi.noise import Streams
+from ssvi.progress import Reporter
+from ssvi.provenance import peak_memory, provenance
+from ssvi.spec import RunSpec
+
+HISTORY_COLUMNS = [
+    "epoch",
+    "step",
+    "loss",
+    "kl",
+    "beta",
+    "train_accuracy",
+    "validation_accuracy",
+    "lr",
+    "active_weights",
+    "sigma_mean",
+    "test_accuracy",
+    "seconds",
+]
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a training runs, not what it computes: none of this is part of a run's identity."""
+
+    device: torch.device
+    checkpoint_seconds: float = 60.0
+
+
+class Trainer:
+    """One run from its first step, or from its checkpoint, to its published files."""
+
+    def __init__(self, spec: RunSpec, data: Data, folder: Path, settings: Settings, reporter: Reporter) -> None:
+        self.spec, self.data, self.folder, self.settings = spec, data, folder, settings
+        self.reporter = reporter
+        self.device = settings.device
+        self.streams = Streams(spec.seed, self.device)
+        self.model, self.method = build(
+            spec, data.channels, data.image_size, data.n_classes, self.streams["noise"]
+        )
+        self.model.to(self.device)
+        self.clock = Clock(spec.epochs, math.ceil(data.n_train / spec.batch_size))
+        self.history: list[Record] = []
+        self.topology: list[Record] = []
+        self.seconds = 0.0
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, images
+        self._epoch_seconds = 0.0
+        self._base_lr: list[list[float]] = []
+
+    # The loop -----------------------------------------------------------------------------------
+
+    def run(self) -> Record:
+        """Train to the end and publish. Returns what training.json holds."""
+        self._open()
+        self.reporter.start(self.clock, self.data.n_train)
+        diverged: dict[str, Any] = {"status": "complete", "cause": None, "diverged_epoch": None}
+        try:
+            while self.clock.epoch <= self.clock.epochs:
+                self._epoch()
+        except Diverged as error:
+            diverged = {"status": "diverged", "cause": error.cause, "diverged_epoch": self.clock.epoch}
+        finally:
+            self.reporter.stop()
+        return self._publish(diverged)
+
+    def _epoch(self) -> None:
+        self._tick = time.perf_counter()
+        within = self.clock.step - (self.clock.epoch - 1) * self.clock.steps_per_epoch
+        if within == 0:
+            self._order = torch.randperm(self.data.n_train, generator=self.streams["order"])
+            self._totals.zero_()
+        factor = self.method.lr_factor(self.clock)
+        for optimizer, bases in zip(self.method.optimizers, self._base_lr, strict=True):
+            for group, base in zip(optimizer.param_groups, bases, strict=True):
+                group["lr"] = base * factor
+        self.model.train()
+        order = self._order.to(self.device)
+        for i in range(within, self.clock.steps_per_epoch):
+            self._step(order[i * self.spec.batch_size : (i + 1) * self.spec.batch_size])
+            self.reporter.step(self.clock)
+            if time.monotonic() - self._saved >= self.settings.checkpoint_seconds and i + 1 < self.clock.steps_per_epoch:
+                self._save()
+        self._close_epoch()
+
+    def _step(self, index: Tensor) -> None:
+        clock, method = self.clock, self.method
+        clock.step += 1
+        batch = self._batch(index)
+        for optimizer in method.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss, logits = self._loss(batch)
+        loss.backward()
+        method.on_data_gradient(clock, batch)
+        if (extra := method.extra_loss(clock)) is not None:
+            extra.backward()
+        if method.on_gradient(clock, batch):
+            for optimizer in method.optimizers:
+                optimizer.step()
+        record = method.after_step(clock, batch)
+        with torch.no_grad():
+            size, correct = len(index), (logits.argmax(1) == batch[1]).sum()
+            self._totals += torch.stack([loss.double() * size, correct.double(), torch.full_like(loss, size).double()])
+        if record is not None:
+            self.topology.append(record)
+            self._append(runs.LIVE_TOPOLOGY, record)
+
+    def _close_epoch(self) -> None:
+        loss, correct, images = self._totals.tolist()
+        if not math.isfinite(loss):
+            raise Diverged(f"the likelihood loss of epoch {self.clock.epoch} is {loss}")
+        figures = self.method.epoch_figures(self.clock)
+        if any(not math.isfinite(value) for value in figures.values()):
+            raise Diverged(f"not finite after epoch {self.clock.epoch}: {figures}")
+        row: Record = {
+            "epoch": self.clock.epoch,
+            "step": self.clock.step,
+            "loss": loss / images,
+            "train_accuracy": correct / images,
+            "validation_accuracy": self._accuracy(self.data.val_images, self.data.val_labels),
+            "test_accuracy": (
+                self._accuracy(self.data.test_images, self.data.test_labels) if self.spec.record_best_test else None
+            ),
+            "lr": self.method.optimizers[0].param_groups[0]["lr"],
+            "active_weights": sum(self.method.n_active().values()),
+            **figures,
+        }
+        self._stop_watch()
+        row["seconds"], self._epoch_seconds = self._epoch_seconds, 0.0
+        self.history.append({column: row.get(column) for column in HISTORY_COLUMNS})
+        self._append(runs.LIVE_HISTORY, self.history[-1])
+        self._good = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.reporter.epoch(row)
+        self.clock.epoch += 1
+        if time.monotonic() - self._saved >= self.settings.checkpoint_seconds:
+            self._save()
+
+    def _stop_watch(self) -> None:
+        """Add the time since the last look to this epoch's and this run's."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self._epoch_seconds += now - self._tick
+        self.seconds += now - self._tick
+        self._tick = now
+
+    # Batches and losses -------------------------------------------------------------------------
+
+    def _batch(self, index: Tensor) -> Batch:
+        images = self.data.train_images[index]
+        if self.spec.augment:
+            images = self.data.augment(images, self.streams["augmentation"])
+        return self.data.normalise(images), self.data.train_labels[index]
+
+    def _fresh_batch(self) -> Batch:
+        """A random batch beside the epoch's order, for extra gradients."""
+        count = min(self.spec.batch_size, self.data.n_train)
+        index = torch.randperm(self.data.n_train, generator=self.streams["growth"])[:count]
+        return self._batch(index.to(self.device))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        precision = self.spec.precision
+        if precision == "bf16" or (precision == "auto" and self.device.type == "cuda"):
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with self._autocast():
+            logits = self.model(batch[0])
+        return functional.cross_entropy(logits.float(), batch[1]), logits
+
+    @torch.inference_mode()
+    def _accuracy(self, images: Tensor, labels: Tensor) -> float | None:
+        """Accuracy of the posterior mean, or None for an empty set."""
+        if not len(labels):
+            return None
+        self.model.eval()
+        self.method.set_mean()
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for start in range(0, len(labels), EVALUATION_BATCH):
+            part = slice(start, start + EVALUATION_BATCH)
+            with self._autocast():
+                logits = self.model(self.data.normalise(images[part]))
+            correct += (logits.argmax(1) == labels[part]).sum()
+        self.method.set_train()
+        self.model.train()
+        return int(correct) / len(labels)
+
+    # Stopping and going on ----------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Start, or go on where the checkpoint was taken; the live files then hold just what it knows."""
+        image = self.data.normalise(self.data.train_images[:1])
+        bench = Workbench(
+            model=self.model,
+            streams=self.streams,
+            clock=self.clock,
+            n_train=self.data.n_train,
+            positions=counting.positions(self.model, image),
+            data_loss=lambda batch: self._loss(batch)[0],
+            fresh_batch=self._fresh_batch,
+        )
+        self.method.attach(bench)
+        self._base_lr = [[group["lr"] for group in o.param_groups] for o in self.method.optimizers]
+        state = checkpoint.load(self.folder, self.device)
+        if (self.folder / runs.SPEC).exists():
+            runs.check_spec(self.folder, self.spec)
+        if state is not None:
+            self._restore(state)
+        else:
+            record = runs.spec_record(self.spec, provenance(self.device, self.data.fingerprint))
+            runs.write_json(self.folder / runs.SPEC, record)
+        self._good = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        runs.write_text(self.folder / runs.LIVE_HISTORY, runs.to_jsonl(self.history))
+        runs.write_text(self.folder / runs.LIVE_TOPOLOGY, runs.to_jsonl(self.topology))
+        self._saved = time.monotonic()
+
+    def _save(self) -> None:
+        self._stop_watch()
+        checkpoint.save(
+            self.folder,
+            {
+                "data": self.data.fingerprint,
+                "model": self.model.state_dict(),
+                "method": self.method.state_dict(),
+                "streams": self.streams.state_dict(),
+                "order": self._order,
+                "totals": self._totals,
+                "epoch": self.clock.epoch,
+                "step": self.clock.step,
+                "history": self.history,
+                "topology": self.topology,
+                "seconds": self.seconds,
+                "epoch_seconds": self._epoch_seconds,
+            },
+        )
+        self._saved = time.monotonic()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["data"] != self.data.fingerprint:
+            raise UserError(
+                f"{self.folder}: the data set {self.spec.dataset!r} has changed since this training began "
+                f"(fingerprint {state['data'][:12]}, now {self.data.fingerprint[:12]}); delete the folder to start anew."
+            )
+        self.model.load_state_dict(state["model"])
+        self.method.load_state_dict(state["method"])
+        self.streams.load_state_dict(state["streams"])
+        self._order, self._totals = state["order"].cpu(), state["totals"]
+        self.clock.epoch, self.clock.step = state["epoch"], state["step"]
+        self.history, self.topology = state["history"], state["topology"]
+        self.seconds, self._epoch_seconds = state["seconds"], state["epoch_seconds"]
+
+    def _append(self, name: str, record: Record) -> None:
+        with (self.folder / name).open("a") as file:
+            file.write(runs.to_jsonl([record]))
+
+    def _publish(self, status: dict[str, Any]) -> Record:
+        """Write the final files, training.json last, and delete what only a running training needs."""
+        good = status["status"] == "complete"
+        save_model(self.folder, self.model.state_dict() if good else self._good)
+        runs.write_csv(self.folder / runs.HISTORY, self.history, HISTORY_COLUMNS)
+        runs.write_text(self.folder / runs.TOPOLOGY, runs.to_jsonl(self.topology))
+        best = [row["test_accuracy"] for row in self.history if row["test_accuracy"] is not None]
+        images = self.clock.step / self.clock.steps_per_epoch * self.data.n_train
+        dense = sum(self.method.bench.positions[n] * x.mean.numel() for n, x in self.method.layers.items())
+        summary = {
+            **status,
+            "epochs_done": len(self.history),
+            "steps": self.clock.step,
+            "accuracy_best_test": max(best, default=None),
+            "training_flops": self.method.flops,
+            "training_flops_dense": round(self.method.passes * dense * images),
+            "training_seconds": self.seconds,
+            "images_per_second": images / self.seconds,
+            "peak_memory_bytes": peak_memory(self.device),
+            "positions": self.method.bench.positions,
+        }
+        runs.write_json(self.folder / runs.TRAINING, summary)
+        shutil.rmtree(self.folder / runs.LIVE)
+        return summary
+

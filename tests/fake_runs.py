@@ -1,0 +1,139 @@
+"""Finished run folders as the trainer and the evaluation leave them, made up in milliseconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ssvi import runs
+from ssvi.spec import VARIATIONAL, RunSpec, run_path
+
+HISTORY_COLUMNS = [
+    "epoch",
+    "step",
+    "loss",
+    "kl",
+    "beta",
+    "train_accuracy",
+    "validation_accuracy",
+    "lr",
+    "active_weights",
+    "sigma_mean",
+    "test_accuracy",
+    "seconds",
+]
+WEIGHTS = 11_000_000
+DENSE_REST = 20_000
+
+
+def write_run(results: Path, spec: RunSpec, *, epochs: int = 5, diverged: str | None = None, **metrics: Any) -> str:
+    """Write one finished run folder and return its run path; `metrics` replace the made-up ones."""
+    run = run_path(spec)
+    folder = results / "runs" / run
+    provenance = {
+        "commit": "0123abc",
+        "dirty": False,
+        "ssvi": "0.1.0",
+        "torch": "2.8.0",
+        "python": "3.11.2",
+        "device": "cpu",
+        "data": "f" * 64,
+        "host_cpus": 2,
+        "threads": 2,
+        "started": "2025-01-02T03:04:05+00:00",
+    }
+    runs.write_json(folder / runs.SPEC, runs.spec_record(spec, provenance))
+    runs.write_csv(folder / runs.HISTORY, _history(spec, epochs), HISTORY_COLUMNS)
+    runs.write_json(folder / runs.METRICS, _metrics(spec, epochs, diverged) | metrics)
+    return run
+
+
+def write_runs(results: Path, specs: Iterable[RunSpec], **kwargs: Any) -> dict[str, RunSpec]:
+    """Write many; the mapping from run path to spec that the analysis works from."""
+    return {write_run(results, spec, **kwargs): spec for spec in specs}
+
+
+def with_seeds(spec: RunSpec, seeds: int = 3) -> list[RunSpec]:
+    """The same spec under the first seeds."""
+    return [dataclasses.replace(spec, seed=seed) for seed in range(seeds)]
+
+
+def _density(spec: RunSpec) -> float:
+    return spec.density if spec.method in ("ssvi", "rigl") else 1.0
+
+
+def _accuracy(spec: RunSpec) -> float:
+    noise = random.Random(f"{spec}").gauss(0, 0.0025)
+    top = {"dense": 0.952, "vi": 0.946, "ssvi": 0.944, "rigl": 0.941}[spec.method]
+    steep = {"ssvi": 0.006, "rigl": 0.011}.get(spec.method, 0.0) * (1.6 if spec.lr < 0.05 else 1.0)
+    return top - steep * math.log(1 / _density(spec)) ** 1.3 + noise
+
+
+def _history(spec: RunSpec, epochs: int) -> list[dict[str, Any]]:
+    variational = spec.method in VARIATIONAL
+    noise = random.Random(f"history {spec}")
+    rows = []
+    for epoch in range(1, epochs + 1):
+        progress = epoch / epochs
+        rows.append(
+            {
+                "epoch": epoch,
+                "step": 351 * epoch,
+                "loss": (2.3 - 0.2 * _density(spec)) * math.exp(-4 * progress) + 0.02 * (1 + noise.random()),
+                "kl": 4e6 * _density(spec) * (1 - 0.3 * progress) * (1 + 0.02 * noise.random())
+                if variational
+                else None,
+                "beta": min(2 * progress, 1.0) if variational else None,
+                "train_accuracy": 1 - 0.8 * math.exp(-5 * progress) - 0.01 * noise.random(),
+                "validation_accuracy": _accuracy(spec) - 0.8 * math.exp(-5 * progress) - 0.01 * noise.random()
+                if spec.validation
+                else None,
+                "lr": spec.lr * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2,
+                "active_weights": int(_density(spec) * WEIGHTS),
+                "sigma_mean": spec.sigma_init if variational else None,
+                "test_accuracy": None,
+                "seconds": 10.0,
+            }
+        )
+    return rows
+
+
+def _metrics(spec: RunSpec, epochs: int, diverged: str | None) -> dict[str, Any]:
+    density = _density(spec)
+    numbers = 2 if spec.method in VARIATIONAL else 1
+    active = int(density * WEIGHTS)
+    accuracy = None if diverged else _accuracy(spec)
+    dense_flops = 3.3e9 * 45_000 * epochs
+    return {
+        "status": "diverged" if diverged else "complete",
+        "cause": diverged,
+        "diverged_epoch": 2 if diverged else None,
+        "evaluation": {"samples": 5, "bins": 15},
+        "accuracy": accuracy,
+        "nll": accuracy and 4 * (1 - accuracy),
+        "ece": accuracy and 0.2 * (1 - accuracy),
+        "ece_marginal": accuracy and 0.05 * (1 - accuracy),
+        "brier": accuracy and 1.5 * (1 - accuracy),
+        "accuracy_best_test": None,
+        "test_images": 10_000,
+        "density": active / WEIGHTS,
+        "sparsity": 1 - active / WEIGHTS,
+        "active_weights": active,
+        "maskable_weights": WEIGHTS,
+        "complexity": active + DENSE_REST,
+        "stored_numbers": numbers * active + DENSE_REST,
+        "stored_bytes": 4 * (numbers * active + DENSE_REST),
+        "training_flops": dense_flops * density,
+        "training_flops_dense": dense_flops,
+        "inference_flops": 5.5e9 * density,
+        "training_seconds": 10.0 * epochs,
+        "evaluation_seconds": 3.0,
+        "peak_memory_bytes": 1_500_000_000,
+        "images_per_second": 4500.0,
+        "epochs_done": epochs,
+        "steps": 351 * epochs,
+    }

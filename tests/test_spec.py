@@ -1,0 +1,158 @@
+"""A run's identity, its validation and its presets."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssvi import criteria, methods, models, runs
+from ssvi.cli import parser
+from ssvi.errors import UserError
+from ssvi.spec import (
+    CRITERIA,
+    FACTORS,
+    FIELDS,
+    METHODS,
+    MODELS,
+    PRESETS,
+    RunSpec,
+    make_spec,
+    non_defaults,
+    options_of,
+    run_path,
+    to_flags,
+    unique,
+)
+
+
+def test_registries_and_names_agree() -> None:
+    assert tuple(criteria.CRITERIA) == CRITERIA
+    assert tuple(models.MODELS) == MODELS
+    assert tuple(methods.METHODS) == METHODS == tuple(FACTORS)
+
+
+def option_values(name: str) -> st.SearchStrategy:
+    field = FIELDS[name]
+    meta, default = field.metadata, field.default
+    if name == "dataset":
+        return st.sampled_from(["digits", "cifar10", "cifar100"]) | st.text(min_size=1).map(lambda t: f"folder:{t}")
+    if name == "method":
+        return st.sampled_from(METHODS)
+    if meta["choices"]:
+        return st.sampled_from(meta["choices"])
+    if isinstance(default, bool):
+        return st.booleans()
+    low = meta["low"] if meta["low"] is not None else 0
+    high = meta["high"] if meta["high"] is not None else max(100, low + 1)
+    if isinstance(default, int):
+        return st.integers(int(low), int(high))
+    return st.floats(low, high, exclude_min=meta["open_low"], allow_nan=False)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> RunSpec:
+    method = draw(st.sampled_from(METHODS))
+    names = draw(st.lists(st.sampled_from(sorted(options_of(method) - {"method"})), unique=True, max_size=6))
+    return RunSpec(method=method, **{n: draw(option_values(n)) for n in names})
+
+
+@settings(max_examples=300)
+@given(specs(), specs())
+def test_run_path_is_injective_and_safe(a: RunSpec, b: RunSpec) -> None:
+    assert (run_path(a) == run_path(b)) == (a == b)
+    for part in run_path(a).split("/"):
+        assert 0 < len(part) <= 255
+        assert part not in (".", "..")
+        assert set(part) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-=+%~")
+    assert not run_path(b).startswith(run_path(a) + "/")
+
+
+@given(specs())
+def test_flags_give_the_spec_back(spec: RunSpec) -> None:
+    given_ = parser().parse_args(["train", *to_flags(spec)])
+    assert RunSpec(**{n: getattr(given_, n) for n in FIELDS if hasattr(given_, n)}) == spec
+
+
+def test_path_of_a_known_run() -> None:
+    spec = make_spec({"dataset": "digits", "model": "resnet8", "epochs": 15, "seed": 2})
+    assert run_path(spec) == "digits/resnet8/ssvi/density=0.1/criterion=snr_abs/sigma_init=0.0006/epochs=15/seed=2"
+
+
+def test_unique_keeps_each_run_once() -> None:
+    spec = make_spec({"seed": 1})
+    assert list(unique([spec, spec]).values()) == [spec]
+
+
+def test_preset_selects_the_published_code_and_yields_to_what_is_given() -> None:
+    official = make_spec({"preset": "official"})
+    assert {k: getattr(official, k) for k in PRESETS["official"]} == PRESETS["official"]
+    assert make_spec({"preset": "official", "validation": 0.1}).validation == 0.1
+    assert make_spec({"preset": "official", "method": "dense"}).grow_sigma == RunSpec.grow_sigma
+    assert run_path(make_spec({"preset": "official"})) == run_path(make_spec(PRESETS["official"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epoch": 3}, ["'epoch'", "did you mean 'epochs'", "here"]),
+        ({"lr": "1e-3"}, ["lr is '1e-3'", "must be a number", "write 0.001"]),
+        ({"epochs": 2.5}, ["epochs is 2.5", "whole number"]),
+        ({"epochs": True}, ["epochs is True", "whole number"]),
+        ({"augment": 1}, ["augment is 1", "true or false"]),
+        ({"density": 0}, ["density is 0", "> 0 and <= 1"]),
+        ({"density": 1.5}, ["density is 1.5", "> 0 and <= 1"]),
+        ({"density": float("nan")}, ["density is nan"]),
+        ({"lr": float("inf")}, ["lr is inf"]),
+        ({"dataset": "cifar"}, ["dataset 'cifar'", "did you mean 'cifar10'", "folder:PATH"]),
+        ({"dataset": "folder:"}, ["needs a path"]),
+        ({"method": "rigel"}, ["method 'rigel'", "did you mean 'rigl'"]),
+        ({"criterion": "snr_ab"}, ["criterion 'snr_ab'", "did you mean 'snr_abs'"]),
+        ({"method": "dense", "density": 0.1}, ["density is 0.1", "'dense' does not use density", "rigl, ssvi"]),
+        ({"method": "vi", "criterion": "snr"}, ["'vi' does not use criterion"]),
+        ({"exp_lambda": 2.0}, ["no effect unless criterion is e_exp or snr_exp"]),
+        ({"addition_samples": 4}, ["no effect unless addition is mcK"]),
+        ({"grow_sigma_value": 0.1}, ["no effect unless grow_sigma is constant"]),
+        ({"image_size": 64}, ["only folder:PATH"]),
+        ({"preset": "oficial"}, ["preset 'oficial'", "did you mean 'official'"]),
+        (
+            {"addition": "mcK", "addition_samples": 9, "addition_average": "signed", "delta_t": 4},
+            ["addition_samples is 9", "at most delta_t = 4"],
+        ),
+    ],
+)
+def test_bad_options_are_named(options: dict, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        make_spec(options, where="here")
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_spec_file_round_trip_and_foreign_results(tmp_path) -> None:
+    spec = make_spec({"method": "rigl", "lr": 0.1})
+    runs.write_json(tmp_path / runs.SPEC, runs.spec_record(spec, {}))
+    assert runs.read_spec(tmp_path) == spec
+    runs.check_spec(tmp_path, spec)
+    with pytest.raises(UserError, match=r"other options or defaults: epochs was 200 and is now 3"):
+        runs.check_spec(tmp_path, dataclasses.replace(spec, epochs=3))
+
+
+def test_an_option_newer_than_the_results_counts_as_its_default(tmp_path) -> None:
+    spec = make_spec({"method": "ssvi"})
+    record = runs.spec_record(spec, {})
+    del record["spec"]["addition_gradient"]
+    runs.write_json(tmp_path / runs.SPEC, record)
+    runs.check_spec(tmp_path, spec)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"spec": 3}', '{"spec": {"lr": "fast"}}', '{"spec": {"x": 1}}'])
+def test_a_damaged_spec_file_is_one_line(tmp_path, content: str) -> None:
+    (tmp_path / runs.SPEC).write_text(content)
+    with pytest.raises(UserError, match=r"spec\.json"):
+        runs.read_spec(tmp_path)
+
+
+def test_non_defaults_rebuild_the_spec() -> None:
+    spec = make_spec({"method": "vi", "sigma_init": 0.01, "epochs": 4})
+    assert RunSpec(**non_defaults(spec)) == spec

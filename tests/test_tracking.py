@@ -1,0 +1,205 @@
+"""The MLflow mirror: incremental, repaired after a crash, and careful with what people wrote into it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_runs import with_seeds, write_run, write_runs
+from filelock import FileLock
+
+from ssvi.errors import UserError
+from ssvi.spec import RunSpec, run_path
+
+tracking = pytest.importorskip("ssvi.analysis.tracking")
+Result = tracking.MirrorResult
+
+SSVI = RunSpec(epochs=3)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One results folder for all tests, each with a study of its own: making the database takes seconds."""
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+
+
+def _client(results: Path):
+    return tracking.MlflowClient(tracking_uri=tracking.tracking_uri(results))
+
+
+def _runs(results: Path, study: str) -> list:
+    client = _client(results)
+    return list(client.search_runs([client.get_experiment_by_name(study).experiment_id]))
+
+
+def test_a_run_is_mirrored_whole(store: Path) -> None:
+    spec = dataclasses.replace(SSVI, seed=11)
+    specs = write_runs(store, [spec], epochs=3)
+    waiting = dataclasses.replace(SSVI, seed=12)
+    assert tracking.mirror(store, "whole", {**specs, run_path(waiting): waiting}) == Result(added=1, missing=1)
+    (run,) = _runs(store, "whole")
+    assert run.info.run_name == run.data.tags["ssvi.run"] == run_path(spec)
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time - run.info.start_time == 30_000
+    assert run.data.params["density"] == "0.1" and run.data.params["criterion"] == "snr_abs"
+    expected = {"method": "ssvi", "dataset": "digits", "density": "0.1", "seed": "11", "git_commit": "0123abc"}
+    assert expected.items() <= run.data.tags.items()
+    assert run.data.tags["status"] == "complete" and len(run.data.tags["ssvi.digest"]) == 64
+    assert run.data.metrics["final/test_images"] == 10_000
+    assert "final/accuracy_best_test" not in run.data.metrics
+    kl = _client(store).get_metric_history(run.info.run_id, "kl")
+    assert sorted(point.step for point in kl) == [1, 2, 3]
+
+
+def test_options_and_series_a_method_lacks_are_left_out(store: Path) -> None:
+    spec = RunSpec(method="dense", validation=0.0, epochs=3, seed=21)
+    run = write_run(store, spec, diverged="the loss is nan at epoch 2")
+    tracking.mirror(store, "dense", {run: spec})
+    (mirrored,) = _runs(store, "dense")
+    assert not {"density", "criterion", "kl_scale"} & set(mirrored.data.params)
+    assert not {"kl", "sigma_mean", "validation_accuracy", "final/accuracy"} & set(mirrored.data.metrics)
+    assert mirrored.data.tags["density"] == "1.0"
+    assert mirrored.data.tags["cause"] == "the loss is nan at epoch 2" and mirrored.info.status == "FAILED"
+
+
+def test_a_second_time_changes_nothing_and_notes_survive(store: Path) -> None:
+    specs = write_runs(store, with_seeds(dataclasses.replace(SSVI, lr=0.02), 2))
+    assert tracking.mirror(store, "twice", specs) == Result(added=2)
+    run = _runs(store, "twice")[0].info.run_id
+    _client(store).set_tag(run, "mlflow.note.content", "the one for the talk")
+    _client(store).set_tag(run, "favourite", "yes")
+    before = {r.info.run_id: r.data.tags for r in _runs(store, "twice")}
+    assert tracking.mirror(store, "twice", specs) == Result(unchanged=2)
+    after = {r.info.run_id: r.data.tags for r in _runs(store, "twice")}
+    assert after == before and after[run]["mlflow.note.content"] == "the one for the talk"
+
+
+def test_changed_metrics_make_a_new_run_and_the_old_one_names_it(store: Path) -> None:
+    spec = dataclasses.replace(SSVI, lr=0.03)
+    specs = write_runs(store, [spec])
+    tracking.mirror(store, "changed", specs)
+    old = _runs(store, "changed")[0].info.run_id
+    write_run(store, spec, accuracy=0.5)
+    assert tracking.mirror(store, "changed", specs) == Result(updated=1)
+    by_id = {r.info.run_id: r for r in _runs(store, "changed")}
+    new = by_id[old].data.tags["ssvi.superseded_by"]
+    assert by_id[new].data.metrics["final/accuracy"] == 0.5
+    assert "ssvi.superseded_by" not in by_id[new].data.tags
+    assert by_id[old].data.metrics["final/accuracy"] != 0.5
+    assert tracking.mirror(store, "changed", specs) == Result(unchanged=1)
+
+
+@pytest.mark.parametrize("crash", ["create_run", "log_batch", "set_terminated"])
+def test_a_half_written_run_is_written_anew(store: Path, monkeypatch: pytest.MonkeyPatch, crash: str) -> None:
+    spec = dataclasses.replace(SSVI, lr=0.04)
+    specs = write_runs(store, [spec])
+    real = getattr(tracking.MlflowClient, crash)
+
+    def stop_after(*args, **kwargs):
+        real(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.MlflowClient, crash, stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            tracking.mirror(store, f"crash {crash}", specs)
+    (half,) = _runs(store, f"crash {crash}")
+    assert "ssvi.digest" not in half.data.tags
+    assert tracking.mirror(store, f"crash {crash}", specs) == Result(added=1)
+    (whole,) = _runs(store, f"crash {crash}")
+    assert whole.info.run_id != half.info.run_id and "ssvi.digest" in whole.data.tags
+
+
+def test_reports_are_logged_when_they_change(store: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("table1.md", "table1.csv", "curves.png", "curves.csv")]
+    for path in paths:
+        path.write_text(path.name)
+    assert tracking.mirror(store, "reports", {}, paths) == Result(artifacts=4)
+    assert tracking.mirror(store, "reports", {}, paths) == Result(artifacts=0)
+    paths[0].write_text("new")
+    assert tracking.mirror(store, "reports", {}, paths) == Result(artifacts=4)
+    (run,) = _runs(store, "reports")
+    assert run.info.run_name == "reports" and run.data.tags["ssvi.kind"] == "reports"
+    folder = store / "mlflow" / "artifacts" / "reports" / run.info.run_id / "artifacts"
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*")) == [
+        "figures/curves.csv",
+        "figures/curves.png",
+        "tables/table1.csv",
+        "tables/table1.md",
+    ]
+    assert (folder / "tables" / "table1.md").read_text() == "new"
+    with pytest.raises(UserError, match=r"lost\.md: no such file"):
+        tracking.mirror(store, "reports", {}, [tmp_path / "lost.md"])
+
+
+def test_a_moved_results_folder_keeps_its_reports(store: Path, tmp_path: Path) -> None:
+    report = tmp_path / "summary.md"
+    report.write_text("one")
+    tracking.mirror(store, "moved", {}, [report])
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(store, elsewhere)
+    report.write_text("two")
+    assert tracking.mirror(elsewhere, "moved", {}, [report]) == Result(artifacts=1)
+    (run,) = _runs(elsewhere, "moved")
+    assert run.info.artifact_uri.startswith(elsewhere.resolve().as_uri())
+    found = {
+        where: next((where / "mlflow/artifacts/moved").rglob("summary.md")).read_text() for where in (store, elsewhere)
+    }
+    assert found == {store: "one", elsewhere: "two"}
+
+
+def test_foreign_results_are_refused(store: Path) -> None:
+    run = write_run(store, dataclasses.replace(SSVI, lr=0.05))
+    with pytest.raises(UserError, match="delta_t was 100 and is now 7"):
+        tracking.mirror(store, "foreign", {run: dataclasses.replace(SSVI, lr=0.05, delta_t=7)})
+
+
+def test_a_deleted_experiment_is_named(store: Path) -> None:
+    tracking.mirror(store, "gone", {})
+    client = _client(store)
+    client.delete_experiment(client.get_experiment_by_name("gone").experiment_id)
+    with pytest.raises(UserError, match="'gone' was deleted"):
+        tracking.mirror(store, "gone", {})
+
+
+def test_only_one_mirror_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (store / "mlflow").mkdir(exist_ok=True)
+    monkeypatch.setattr(tracking, "LOCK_SECONDS", 0.1)
+    with FileLock(store / "mlflow" / "mirror.lock"), pytest.raises(UserError, match="another mirror"):
+        tracking.mirror(store, "locked", {})
+
+
+def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking.tracking_uri(tmp_path) == f"sqlite:///{tmp_path.resolve()}/mlflow/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert tracking.tracking_uri(tmp_path) == "http://host:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path))
+    with pytest.raises(UserError, match="no longer writes to"):
+        tracking.tracking_uri(tmp_path)
+
+
+def test_serve_says_what_it_cannot_do(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="nothing has been mirrored yet"):
+        tracking.serve(tmp_path)
+    tracking.mirror(store, "served", {})
+    with pytest.raises(UserError, match="from 1 to 65535"):
+        tracking.serve(store, port=70000)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host")
+    assert tracking.serve(store) == 0
+    assert capsys.readouterr().out == "The runs are mirrored to https://host (MLFLOW_TRACKING_URI).\n"
+
+
+def test_long_run_paths_fit_a_run_name() -> None:
+    run = "a" * 300 + "/seed=0"
+    assert len(tracking._shorten(run)) == 250 and tracking._shorten(run).endswith("/seed=0")

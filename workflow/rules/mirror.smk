@@ -1,0 +1,24 @@
+"""MLflow: a mirror of the run folders, written by this one job and by nobody else."""
+
+
+localrules:
+    mirror,
+
+
+rule mirror:
+    input:
+        metrics=[f"{RESULTS}/runs/{run}/{run_files.METRICS}" for run in RUNS],
+        artifacts=TABLE_FILES + FIGURE_FILES,
+        code=str(Path(workflow.basedir) / "ssvi" / "analysis" / "tracking.py"),
+    output:
+        MIRROR,
+    log:
+        f"{RESULTS}/logs/mirror/{NAME}.log",
+    params:
+        results=RESULTS,
+        study=NAME,
+        specs=study_specs,
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/mirror.py"
