@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_runs import with_seeds, write_run, write_runs
@@ -27,16 +29,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    yield
 
 
-def _client(results: Path):
+def _client(results: Path) -> tracking.MlflowClient:
     return tracking.MlflowClient(tracking_uri=tracking.tracking_uri(results))
 
 
-def _runs(results: Path, study: str) -> list:
+def _runs(results: Path, study: str) -> list[Any]:
     client = _client(results)
     return list(client.search_runs([client.get_experiment_by_name(study).experiment_id]))
 
@@ -50,10 +51,12 @@ def test_a_run_is_mirrored_whole(store: Path) -> None:
     assert run.info.run_name == run.data.tags["ssvi.run"] == run_path(spec)
     assert run.info.status == "FINISHED"
     assert run.info.end_time - run.info.start_time == 30_000
-    assert run.data.params["density"] == "0.1" and run.data.params["criterion"] == "snr_abs"
+    assert run.data.params["density"] == "0.1"
+    assert run.data.params["criterion"] == "snr_abs"
     expected = {"method": "ssvi", "dataset": "digits", "density": "0.1", "seed": "11", "git_commit": "0123abc"}
     assert expected.items() <= run.data.tags.items()
-    assert run.data.tags["status"] == "complete" and len(run.data.tags["ssvi.digest"]) == 64
+    assert run.data.tags["status"] == "complete"
+    assert len(run.data.tags["ssvi.digest"]) == 64
     assert run.data.metrics["final/test_images"] == 10_000
     assert "final/accuracy_best_test" not in run.data.metrics
     kl = _client(store).get_metric_history(run.info.run_id, "kl")
@@ -68,7 +71,8 @@ def test_options_and_series_a_method_lacks_are_left_out(store: Path) -> None:
     assert not {"density", "criterion", "kl_scale"} & set(mirrored.data.params)
     assert not {"kl", "sigma_mean", "validation_accuracy", "final/accuracy"} & set(mirrored.data.metrics)
     assert mirrored.data.tags["density"] == "1.0"
-    assert mirrored.data.tags["cause"] == "the loss is nan at epoch 2" and mirrored.info.status == "FAILED"
+    assert mirrored.data.tags["cause"] == "the loss is nan at epoch 2"
+    assert mirrored.info.status == "FAILED"
 
 
 def test_a_second_time_changes_nothing_and_notes_survive(store: Path) -> None:
@@ -80,7 +84,8 @@ def test_a_second_time_changes_nothing_and_notes_survive(store: Path) -> None:
     before = {r.info.run_id: r.data.tags for r in _runs(store, "twice")}
     assert tracking.mirror(store, "twice", specs) == Result(unchanged=2)
     after = {r.info.run_id: r.data.tags for r in _runs(store, "twice")}
-    assert after == before and after[run]["mlflow.note.content"] == "the one for the talk"
+    assert after == before
+    assert after[run]["mlflow.note.content"] == "the one for the talk"
 
 
 def test_changed_metrics_make_a_new_run_and_the_old_one_names_it(store: Path) -> None:
@@ -104,7 +109,7 @@ def test_a_half_written_run_is_written_anew(store: Path, monkeypatch: pytest.Mon
     specs = write_runs(store, [spec])
     real = getattr(tracking.MlflowClient, crash)
 
-    def stop_after(*args, **kwargs):
+    def stop_after(*args: Any, **kwargs: Any) -> None:
         real(*args, **kwargs)
         raise KeyboardInterrupt
 
@@ -116,7 +121,8 @@ def test_a_half_written_run_is_written_anew(store: Path, monkeypatch: pytest.Mon
     assert "ssvi.digest" not in half.data.tags
     assert tracking.mirror(store, f"crash {crash}", specs) == Result(added=1)
     (whole,) = _runs(store, f"crash {crash}")
-    assert whole.info.run_id != half.info.run_id and "ssvi.digest" in whole.data.tags
+    assert whole.info.run_id != half.info.run_id
+    assert "ssvi.digest" in whole.data.tags
 
 
 def test_reports_are_logged_when_they_change(store: Path, tmp_path: Path) -> None:
@@ -128,7 +134,8 @@ def test_reports_are_logged_when_they_change(store: Path, tmp_path: Path) -> Non
     paths[0].write_text("new")
     assert tracking.mirror(store, "reports", {}, paths) == Result(artifacts=4)
     (run,) = _runs(store, "reports")
-    assert run.info.run_name == "reports" and run.data.tags["ssvi.kind"] == "reports"
+    assert run.info.run_name == "reports"
+    assert run.data.tags["ssvi.kind"] == "reports"
     folder = store / "mlflow" / "artifacts" / "reports" / run.info.run_id / "artifacts"
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*")) == [
         "figures/curves.csv",
@@ -148,13 +155,16 @@ def test_a_moved_results_folder_keeps_its_reports(store: Path, tmp_path: Path) -
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(store, elsewhere)
     report.write_text("two")
-    assert tracking.mirror(elsewhere, "moved", {}, [report]) == Result(artifacts=1)
+    # Another process, because MLflow remembers by run id where a run's artifacts were.
+    code = (
+        "import sys; from pathlib import Path; from ssvi.analysis.tracking import mirror; "
+        "mirror(Path(sys.argv[1]), 'moved', {}, [Path(sys.argv[2])])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(elsewhere), str(report)], check=True)
     (run,) = _runs(elsewhere, "moved")
     assert run.info.artifact_uri.startswith(elsewhere.resolve().as_uri())
-    found = {
-        where: next((where / "mlflow/artifacts/moved").rglob("summary.md")).read_text() for where in (store, elsewhere)
-    }
-    assert found == {store: "one", elsewhere: "two"}
+    kept, moved = (next((where / "mlflow/artifacts/moved").rglob("summary.md")) for where in (store, elsewhere))
+    assert (kept.read_text(), moved.read_text()) == ("one", "two")
 
 
 def test_foreign_results_are_refused(store: Path) -> None:
@@ -202,4 +212,5 @@ def test_serve_says_what_it_cannot_do(
 
 def test_long_run_paths_fit_a_run_name() -> None:
     run = "a" * 300 + "/seed=0"
-    assert len(tracking._shorten(run)) == 250 and tracking._shorten(run).endswith("/seed=0")
+    assert len(tracking._shorten(run)) == 250
+    assert tracking._shorten(run).endswith("/seed=0")

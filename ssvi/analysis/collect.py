@@ -162,7 +162,7 @@ def read_collected(folders: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""], low_memory=False)
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; collect the experiment first.") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

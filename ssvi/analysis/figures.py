@@ -13,7 +13,6 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from ssvi.analysis.tables import mean_sd, option_text, settings
@@ -26,6 +25,7 @@ COLOURS = {"dense": "#000000", "vi": "#0072B2", "rigl": "#009E73", "ssvi": "#D55
 MARKERS = {"dense": "D", "vi": "^", "rigl": "s", "ssvi": "o"}
 NAMES = {"dense": "dense network", "vi": "dense BNN (VI)", "rigl": "RigL", "ssvi": "SSVI"}
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
+FILLINGS = ("full", "full", "left", "bottom")
 SPARSE = ("ssvi", "rigl")
 MAX_VARIANTS = 3
 CURVE_DENSITY = 0.1
@@ -73,11 +73,13 @@ class Series:
     def look(self) -> dict[str, Any]:
         """One colour and marker a method; variants of a method differ in dash and filling."""
         colour = COLOURS[self.method]
-        filling = colour if self.variant % 2 == 0 else "white"
+        filling = "white" if self.variant % 4 == 1 else colour
         return {
             "color": colour,
             "marker": MARKERS[self.method],
             "markerfacecolor": filling,
+            "markerfacecoloralt": "white",
+            "fillstyle": FILLINGS[self.variant % 4],
             "linestyle": LINES[self.variant % len(LINES)],
         }
 
@@ -127,7 +129,7 @@ def figure2_left(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[Figure, pd.
         for axes, (title, panel) in zip(_row(figure, len(panels)), panels, strict=True):
             axes.set_title(title)
             rows += _draw_accuracy(axes, panel)
-        _legend(figure, columns=3)
+        _legend(figure)
         _footnote(figure, runs)
     return figure, pd.DataFrame(rows)
 
@@ -140,18 +142,22 @@ def _draw_accuracy(axes: Axes, panel: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     lines = _series(panel, over_density=True)
     sparse = [line for line in lines if line.method in SPARSE]
+    width = _density_axis(axes, sorted({d for line in sparse for d in line.runs["density"]}))
     for position, line in enumerate(sparse):
         points = _by_density(line)
         rows += points
         # A little apart, so that error bars at one density can be told from each other.
-        shift = 1.025 ** (position - (len(sparse) - 1) / 2)
+        shift = math.exp(0.008 * width * (position - (len(sparse) - 1) / 2))
         x = [point["density"] * shift for point in points]
         y = [point["accuracy_percent_mean"] for point in points]
         spread = [0.0 if math.isnan(sd := point["accuracy_percent_sd"]) else sd for point in points]
         axes.errorbar(x, y, yerr=spread, label=line.label, elinewidth=0.9, zorder=3, **line.look)
-        # Single runs stand beside their mean, where the marker does not hide them.
-        seeds = line.runs["density"] * shift / 1.08, line.runs["accuracy"] * 100
-        axes.scatter(*seeds, s=4, color=COLOURS[line.method], alpha=0.7, linewidths=0, zorder=4)
+        # Single runs stand beside their mean, where the marker does not hide them; one alone is its mean.
+        seeds = line.runs[line.runs.groupby("density")["run"].transform("size") > 1]
+        beside = seeds["density"] * shift * math.exp(-0.018 * width)
+        axes.scatter(
+            beside, seeds["accuracy"] * 100, s=4, color=COLOURS[line.method], alpha=0.7, linewidths=0, zorder=4
+        )
     levels = []
     for line in (line for line in lines if line.method not in SPARSE):
         (point,) = _by_density(line)
@@ -164,8 +170,6 @@ def _draw_accuracy(axes: Axes, panel: pd.DataFrame) -> list[dict[str, Any]]:
             linestyle=LINES[1 + line.variant % 3],
             zorder=2,
         )
-    densities = sorted({row["density"] for row in rows if row["method"] in SPARSE})
-    _density_axis(axes, densities)
     axes.set_ylabel("test accuracy (%)")
     axes.margins(y=0.08)
     _label_levels(axes, levels)
@@ -183,27 +187,29 @@ def _by_density(line: Series) -> list[dict[str, Any]]:
     return points
 
 
-def _density_axis(axes: Axes, densities: list[float]) -> None:
+def _density_axis(axes: Axes, densities: list[float]) -> float:
+    """A log axis from dense on the left to sparse on the right; returns its width in powers of e."""
     axes.set_xlabel("density (kept weights, %)")
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    if densities:
-        axes.xaxis.set_major_locator(FixedLocator(densities))
-        axes.set_xlim(densities[-1] * 1.25, densities[0] / 1.25)
-    else:
-        axes.set_xlim(1.25, 0.008)
-        axes.xaxis.set_major_locator(FixedLocator([1, 0.1, 0.01]))
+    ticks = densities or [0.01, 0.1, 1.0]
+    margin = max(1.15, (ticks[-1] / ticks[0]) ** 0.06)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+    axes.set_xlim(ticks[-1] * margin, ticks[0] / margin)
+    return math.log(ticks[-1] / ticks[0] * margin**2)
 
 
 def _label_levels(axes: Axes, levels: list[tuple[float, Series]]) -> None:
     """Name the horizontal lines to the right of the axes, moved apart where they would meet."""
     low, high = axes.get_ylim()
-    gap, last = 0.055 * (high - low), math.inf
+    line_height, last = 0.065 * (high - low), math.inf
     for level, line in sorted(levels, key=lambda item: item[0], reverse=True):
-        last = min(level, last - gap)
+        text = line.label.replace(", ", ",\n")
+        height = line_height * (1 + text.count("\n"))
+        last = min(level, last - height)
         axes.annotate(
-            line.label,
+            text,
             xy=(1, level),
             xytext=(1.02, (last - low) / (high - low)),
             xycoords=("axes fraction", "data"),
@@ -215,14 +221,15 @@ def _label_levels(axes: Axes, levels: list[tuple[float, Series]]) -> None:
         )
 
 
-def _legend(figure: Figure, columns: int) -> None:
-    """One legend above the panels, where it covers nothing."""
+def _legend(figure: Figure) -> None:
+    """One legend above the panels, where it covers nothing, in as many columns as fit."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        columns = min(columns, len(entries))
+        entry_inches = 0.6 + 0.064 * max(map(len, entries))
+        columns = max(1, min(len(entries), int(figure.get_figwidth() / entry_inches)))
         figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns, handlelength=2.6)
 
 
@@ -262,7 +269,7 @@ def curves(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[Figure, pd.DataFr
             for axes, (column, heading) in zip(line_of_axes, quantities.items(), strict=True):
                 _finish_curve(axes, column, heading)
             line_of_axes[0].set_title(title, loc="left")
-        _curve_legend(figure)
+        _legend(figure)
         _footnote(figure, runs)
     return figure, pd.concat(rows, ignore_index=True)
 
@@ -325,16 +332,6 @@ def _finish_curve(axes: Axes, column: str, heading: str) -> None:
     if not column.endswith("accuracy") and all((line.get_ydata() > 0).all() for line in axes.lines):
         axes.set_yscale("log")
         axes.grid(True, which="minor", axis="y", linewidth=0.25)
-
-
-def _curve_legend(figure: Figure) -> None:
-    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
-    handles = []
-    for label, line in lines.items():
-        handle = Line2D([], [])
-        handle.update_from(line)
-        handles.append((handle, label))
-    figure.legend(*zip(*handles, strict=True), loc="outside upper center", ncols=min(3, len(handles)), handlelength=2.6)
 
 
 def write_figure(figure: Figure, data: pd.DataFrame, stem: Path) -> None:

@@ -302,12 +302,15 @@ def _some(runs: pd.DataFrame, table: str, need: str) -> pd.DataFrame:
 def to_markdown(table: Table) -> str:
     """A GitHub table with its caption above and its notes below."""
     headings = [_markdown(name) for name in table.frame.columns]
-    rule = [":---" if name == "method" or name in FIELDS and name != "n" else "---:" for name in table.frame.columns]
-    rule[0] = ":---"
+    rule = [":---" if _is_setting(name) else "---:" for name in table.frame.columns]
     rows = [[_markdown(cell) for cell in row] for row in table.frame.itertuples(index=False, name=None)]
     lines = [f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)]
     notes = [f"- {_markdown(note)}" for note in table.notes]
     return "\n".join([f"**{_markdown(table.caption)}**", "", *lines, "", *notes]) + "\n"
+
+
+def _is_setting(heading: str) -> bool:
+    return heading in FIELDS or heading in HEADINGS.values()
 
 
 def _markdown(text: str) -> str:
@@ -316,7 +319,7 @@ def _markdown(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs table environment (needs `booktabs` and nothing else)."""
-    alignment = "".join("l" if name in FIELDS or name == HEADINGS["dataset"] else "r" for name in table.frame.columns)
+    alignment = "".join("l" if _is_setting(name) else "r" for name in table.frame.columns)
     rows = [[_latex(cell) for cell in row] for row in table.frame.itertuples(index=False, name=None)]
     body = [" & ".join(cells) + r" \\" for cells in rows]
     notes = [r"\par\smallskip\footnotesize " + " ".join(_latex(note) for note in table.notes)] if table.notes else []

@@ -34,10 +34,10 @@ from ssvi.spec import RunSpec, options_of
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
-from mlflow.entities import Run as MlflowRun  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
+from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 LOCK_SECONDS = 600
 PAGE = 1000
@@ -178,7 +178,7 @@ def _experiment(client: MlflowClient, results: Path, study: str) -> str:
         return client.create_experiment(study, artifact_location=location)
     if found.lifecycle_stage != "active":
         raise UserError(
-            f"MLflow experiment {study!r} was deleted there: restore it in MLflow, or remove it for good with mlflow gc."
+            f"MLflow experiment {study!r} was deleted there: restore it, or remove it for good with mlflow gc."
         )
     if location is not None and found.artifact_location.startswith("file:") and found.artifact_location != location:
         _relocate(results, found.experiment_id, found.artifact_location, location)

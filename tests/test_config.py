@@ -1,0 +1,168 @@
+"""config.yaml: what it means, and one clear line for everything that can be wrong with it."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssvi.analysis.figures import FIGURES
+from ssvi.analysis.tables import TABLES
+from ssvi.config import (
+    check_config,
+    check_output_names,
+    data_sets,
+    experiment_runs,
+    load_config,
+    study_runs,
+)
+from ssvi.errors import UserError
+from ssvi.spec import RunSpec
+
+ROOT = Path(__file__).parent.parent
+GOOD = {
+    "study": "tiny",
+    "results": "results",
+    "reports": "reports",
+    "data_root": "data",
+    "evaluation": {"samples": 2, "bins": 15},
+    "studies": {
+        "tiny": {
+            "train": {"dataset": "digits", "model": "mlp", "epochs": 1, "delta_t": 5},
+            "experiments": {
+                "vi": {"method": "vi", "seed": [0, 1]},
+                "ssvi": [{"method": "ssvi", "density": [0.1, 0.2], "seed": [0, 1]}, {"method": "rigl"}],
+            },
+            "tables": {"table1": ["vi", "ssvi"]},
+            "figures": {"curves": ["vi"]},
+        }
+    },
+}
+
+
+def changed(path: str, value: object) -> dict:
+    """GOOD with one key set (or, for `...`, deleted)."""
+    config = copy.deepcopy(GOOD)
+    *parents, last = path.split("/")
+    place = config
+    for key in parents:
+        place = place[int(key)] if isinstance(place, list) else place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return config
+
+
+def test_the_shipped_config_is_good_and_every_study_plans() -> None:
+    config = load_config(ROOT / "config.yaml")
+    check_output_names(config, "tables", TABLES, "config.yaml")
+    check_output_names(config, "figures", FIGURES, "config.yaml")
+    assert len(study_runs(config, "digits")) == 63
+    compressed = experiment_runs(config, "cifar10", "compressed")
+    assert set(compressed) <= set(experiment_runs(config, "cifar10", "ssvi"))
+
+
+def test_lists_are_axes_and_shared_options_reach_the_methods_that_use_them() -> None:
+    runs = experiment_runs(GOOD, "tiny", "ssvi")
+    assert len(runs) == 5
+    assert {s.delta_t for s in runs.values()} == {5}
+    assert {(s.density, s.seed) for s in runs.values() if s.method == "ssvi"} == {(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)}
+    assert all(s.delta_t == RunSpec.delta_t for s in experiment_runs(GOOD, "tiny", "vi").values())
+    assert list(data_sets(runs)) == ["digits"]
+
+
+def test_presets_reach_a_grid_and_yield_to_what_stands_beside_them() -> None:
+    config = changed("studies/tiny/experiments/vi", {"method": ["vi", "ssvi"], "preset": "official", "validation": 0.2})
+    for spec in experiment_runs(config, "tiny", "vi").values():
+        assert spec.record_best_test
+        assert spec.validation == 0.2
+        assert spec.grow_sigma == ("mean_rho" if spec.method == "ssvi" else "mean")
+    config = changed("studies/tiny/train/preset", "official")
+    assert {s.update_step for s in experiment_runs(config, "tiny", "ssvi").values()} == {"skip"}
+
+
+BAD = [
+    ("stduy", "x", ["key 'stduy'", "did you mean 'study'"]),
+    ("study", ..., ["'study' is missing"]),
+    ("study", "digit", ["study 'digit' is unknown", "tiny"]),
+    ("evaluation/samples", 0, ["evaluation.samples: 0", "whole number >= 1"]),
+    ("evaluation/bins", "15", ["evaluation.bins", "whole number"]),
+    ("evaluation/sample", 3, ["'sample'", "did you mean 'samples'"]),
+    ("download", "yes", ["download", "true or false"]),
+    ("studies", {}, ["studies", "at least one study"]),
+    ("studies/tiny/experiment", {}, ["'experiment'", "did you mean 'experiments'"]),
+    ("studies/tiny/experiments", {}, ["at least one experiment"]),
+    ("studies/tiny/experiments/b; rm -rf x", {"method": "vi"}, ["'b; rm -rf x' is no name"]),
+    ("studies/tiny/experiments/vi/seed", [], ["seed", "non-empty list"]),
+    ("studies/tiny/experiments/vi/seed", None, ["seed", "value or a non-empty list"]),
+    ("studies/tiny/experiments/vi/seed", -1, ["seed is -1", "experiments.vi"]),
+    ("studies/tiny/experiments/vi/lr", "1e-3", ["lr is '1e-3'", "must be a number", "write 0.001"]),
+    ("studies/tiny/experiments/vi/density", 0.1, ["'vi' does not use density", "experiments.vi"]),
+    ("studies/tiny/experiments/vi/methd", "vi", ["'methd'", "did you mean 'method'"]),
+    ("studies/tiny/experiments/vi/method", "rigel", ["method 'rigel'", "did you mean 'rigl'"]),
+    ("studies/tiny/experiments/vi/preset", "oficial", ["preset 'oficial'", "did you mean 'official'"]),
+    ("studies/tiny/experiments/ssvi/0/density", 0, ["density is 0", "> 0 and <= 1", "experiments.ssvi[0]"]),
+    ("studies/tiny/experiments/ssvi/0/density", [0.1, 1.5], ["density is 1.5"]),
+    ("studies/tiny/experiments/ssvi/0/criterion", "snrabs", ["'snrabs'", "did you mean 'snr_abs'"]),
+    ("studies/tiny/train/dataset", "cifr10", ["dataset 'cifr10'", "did you mean 'cifar10'", "train"]),
+    ("studies/tiny/train/epoch", 3, ["'epoch'", "did you mean 'epochs'"]),
+    ("studies/tiny/train/epochs", [1, 2], ["epochs is [1, 2]", "whole number"]),
+    ("studies/tiny/train/preset", "best", ["preset 'best'"]),
+    ("studies/tiny/tables/table1", ["v"], ["experiment 'v'", "did you mean 'vi'"]),
+    ("studies/tiny/tables/table1", "vi", ["non-empty list of experiments"]),
+    ("studies/tiny/tables/tabel1", ["vi"], ["table 'tabel1'", "did you mean 'table1'"]),
+    ("studies/tiny/figures/curve", ["vi"], ["figure 'curve'", "did you mean 'curves'"]),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "words"), BAD)
+def test_a_bad_config_is_one_line(path: str, value: object, words: list[str]) -> None:
+    config = changed(path, value)
+    with pytest.raises(UserError) as caught:
+        check_config(config, "my.yaml")
+        check_output_names(config, "tables", TABLES, "my.yaml")
+        check_output_names(config, "figures", FIGURES, "my.yaml")
+    message = str(caught.value)
+    assert message.startswith("my.yaml")
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_shared_option_that_no_method_uses() -> None:
+    config = changed("studies/tiny/experiments", {"vi": {"method": "vi"}})
+    config["studies"]["tiny"].update(tables={}, figures={})
+    with pytest.raises(UserError, match="delta_t is 5, but no method of this study uses delta_t"):
+        check_config(config, "my.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "study: [", "\tstudy: x", "3"])
+def test_a_file_that_is_no_config_is_one_line(tmp_path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"c\.yaml") as caught:
+        load_config(tmp_path / "c.yaml")
+    assert "\n" not in str(caught.value)
+
+
+scalars = st.none() | st.booleans() | st.integers(-3, 300) | st.floats(allow_nan=True) | st.text(max_size=8)
+values = st.recursive(scalars, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=8), x, max_size=3))
+
+
+@given(st.sampled_from([path for path, _, _ in BAD]), values)
+def test_whatever_is_written_somewhere_it_works_or_is_one_line(path: str, value: object) -> None:
+    try:
+        check_config(changed(path, value), "my.yaml")
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_the_readme_shows_configs_that_are_good() -> None:
+    text = (ROOT / "README.md").read_text()
+    blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    studies = [yaml.safe_load(block) for block in blocks]
+    assert studies
+    for study in studies:
+        check_config({**GOOD, "study": next(iter(study)), "studies": study}, json.dumps(study)[:60])

@@ -1,0 +1,384 @@
+"""The trainer: invariants at every step, resumption to the bit, divergence, growth criteria, counted FLOPs."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssvi import checkpoint, runs
+from ssvi.cli import main
+from ssvi.criteria import scores
+from ssvi.data import Data, load
+from ssvi.errors import UserError
+from ssvi.layers import TO_SIGMA
+from ssvi.methods import METHODS
+from ssvi.progress import Lines
+from ssvi.spec import make_spec
+from ssvi.subspace import UpdateSchedule, largest, update
+from ssvi.trainer import Settings, Trainer
+
+CPU = torch.device("cpu")
+TINY = {"dataset": "digits", "model": "resnet8", "width": 0.25, "epochs": 2, "batch_size": 256}
+OPTIONS = {"dense": {}, "vi": {}, "rigl": {"density": 0.2, "delta_t": 2}, "ssvi": {"density": 0.2, "delta_t": 2}}
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def digits(data_root: Path) -> Data:
+    return load(make_spec(TINY), data_root, CPU)
+
+
+def spec_of(method: str, **options):
+    return make_spec({**TINY, **OPTIONS[method], "method": method, **options})
+
+
+class Stopped(Exception):
+    """Stands for a killed process."""
+
+
+class StopAt(Lines):
+    """A reporter that kills the training after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, clock) -> None:
+        if clock.step == self.at:
+            raise Stopped
+
+
+def trained(spec, data: Data, folder: Path, reporter=None, every: float = 1e9) -> Trainer:
+    trainer = Trainer(spec, data, folder, Settings(CPU, every), reporter or Lines())
+    trainer.run()
+    return trainer
+
+
+def results(folder: Path) -> dict[str, object]:
+    """Everything a training publishes but the measured times."""
+    history = [line.rsplit(",", 1)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
+    summary = runs.read_json(folder / runs.TRAINING)
+    for measured in ("training_seconds", "images_per_second", "peak_memory_bytes"):
+        del summary[measured]
+    return {
+        "model": (folder / runs.MODEL).read_bytes(),
+        "history": history,
+        "topology": (folder / runs.TOPOLOGY).read_text(),
+        "summary": summary,
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("dense", {}),
+        ("vi", {"sampling": "weight", "sigma_optimizer": "adam"}),
+        ("rigl", {"allocation": "global"}),
+        ("ssvi", {"sigma_optimizer": "adam"}),
+        ("ssvi", {"addition": "mcK", "addition_samples": 2, "addition_average": "signed", "update_step": "skip"}),
+        ("ssvi", {"addition": "mcK", "addition_samples": 3, "record_best_test": True}),
+    ],
+)
+def test_a_resumed_run_is_the_undisturbed_one_to_the_bit(tmp_path, digits, method, options) -> None:
+    spec = spec_of(method, **options)
+    trained(spec, digits, tmp_path / "whole")
+    # a checkpoint after every step; killed three times, in the middle and at the end of an epoch
+    for stop in (3, 6, 9):
+        with pytest.raises(Stopped):
+            trained(spec, digits, tmp_path / "cut", StopAt(stop), every=0.0)
+    trained(spec, digits, tmp_path / "cut", every=0.0)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    assert not (tmp_path / "cut" / runs.LIVE).exists()
+    assert runs.is_trained(tmp_path / "cut")
+
+
+def test_same_spec_same_bytes_and_another_seed_another_run(tmp_path, digits) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trained(spec_of("ssvi", seed=seed), digits, tmp_path / name)
+    assert results(tmp_path / "a") == results(tmp_path / "b")
+    assert results(tmp_path / "a")["model"] != results(tmp_path / "c")["model"]
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "erk", "global"])
+@pytest.mark.parametrize(("method", "options"), [("rigl", {}), ("ssvi", {}), ("ssvi", {"sigma_optimizer": "adam"})])
+def test_masked_weights_and_momenta_are_zero_and_counts_stay(tmp_path, digits, method, allocation, options) -> None:
+    spec = spec_of(method, allocation=allocation, delta_t=3, epochs=3, **options)
+    seen: list[dict[str, int]] = []
+    masks: list[torch.Tensor] = []
+
+    class Watch(Lines):
+        def step(self, clock) -> None:
+            method_ = trainer.method
+            seen.append({n: int(x.mask.sum()) for n, x in method_.layers.items()})
+            assert seen[-1] == method_.n_active()
+            masks.append(torch.cat([x.mask.flatten() for x in method_.layers.values()]).clone())
+            for layer in method_.layers.values():
+                for parameter in layer.parameters():
+                    if parameter.shape != layer.mask.shape:
+                        continue
+                    assert not parameter[~layer.mask].any()
+                    for optimizer in method_.optimizers:
+                        for value in optimizer.state.get(parameter, {}).values():
+                            assert value.shape != layer.mask.shape or not value[~layer.mask].any()
+
+    trainer = Trainer(spec, digits, tmp_path / "run", Settings(CPU), Watch())
+    trainer.run()
+    totals = {sum(counts.values()) for counts in seen}
+    assert len(totals) == 1
+    if allocation != "global":
+        assert all(counts == seen[0] for counts in seen)
+    changed = [t for t in range(1, len(masks)) if not torch.equal(masks[t], masks[t - 1])]
+    schedule = UpdateSchedule(3, 0.3, int(0.75 * len(masks)))
+    # nothing moves between updates; the last may be too small to move anything
+    assert changed
+    assert set(changed) <= {t - 1 for t in range(2, len(masks) + 1) if schedule.is_due(t)}
+
+
+@pytest.mark.parametrize("preset", [None, "official"])
+@pytest.mark.parametrize("grow_sigma", ["mean", "mean_rho", "constant"])
+def test_one_update_follows_the_table_of_decisions(tmp_path, digits, preset, grow_sigma) -> None:
+    """Mask, mu, rho and momentum after an update, from what stood before it and the batch's gradient."""
+    options = {"preset": "official"} if preset else {}
+    spec = spec_of("ssvi", delta_t=2, grow_sigma=grow_sigma, **options)
+    before: dict[str, dict[str, torch.Tensor]] = {}
+    gradient: dict[str, torch.Tensor] = {}
+    trainer = Trainer(spec, digits, tmp_path / "run", Settings(CPU), Lines())
+    trainer._open()
+    method = trainer.method
+
+    def state(layer) -> dict[str, torch.Tensor]:
+        momentum = method.optimizers[0].state[layer.mean]["momentum_buffer"]
+        return {k: v.detach().clone() for k, v in
+                {"mask": layer.mask, "mu": layer.mu, "rho": layer.rho, "momentum": momentum}.items()}  # fmt: skip
+
+    original = method.topology.update
+
+    def spy(clock, gradients, optimizers):
+        before.update({n: state(x) for n, x in method.layers.items()})
+        gradient.update({n: g.clone() for n, g in gradients.items()})
+        return original(clock, gradients, optimizers)
+
+    method.topology.update = spy
+    order = torch.arange(digits.n_train)
+    trainer._step(order[:256])
+    weights = [x.mu.detach().clone() for x in method.layers.values()]
+    trainer._step(order[256:512])
+    stepped = any(not torch.equal(a, before[n]["mu"]) for a, n in zip(weights, before, strict=True))
+    assert stepped == (preset is None)  # the official update skips the step
+
+    fraction = UpdateSchedule(2, 0.3, int(0.75 * trainer.clock.total_steps)).drop_fraction(2)
+    for name, layer in method.layers.items():
+        old, new = before[name], state(layer)
+        flat = {k: v.flatten() for k, v in old.items()}
+        sigma = TO_SIGMA["softplus"](flat["rho"])
+        arithmetic = "naive" if preset else "stable"
+        score = scores("snr_abs", flat["mu"][flat["mask"]], sigma[flat["mask"]], 1.0, arithmetic).tolist()
+        active = flat["mask"].nonzero().flatten().tolist()
+        n_drop = math.floor(len(active) * fraction)
+        rank = sorted(range(len(active)), key=lambda i: (-score[i], active[i]))
+        kept = {active[i] for i in rank[: len(active) - n_drop]}
+        candidates = [i for i in range(len(sigma)) if i not in kept]
+        g = gradient[name].flatten().tolist()
+        added = set(sorted(candidates, key=lambda i: (-g[i], i))[:n_drop])
+        assert set(new["mask"].flatten().nonzero().flatten().tolist()) == kept | added
+        born = sorted(added - set(active))
+        same = sorted((kept | added) & set(active))
+        for key in ("mu", "rho", "momentum"):
+            assert torch.equal(new[key].flatten()[same], flat[key][same])
+        assert not new["mu"].flatten()[born].any()
+        assert not new["momentum"].flatten()[born].any()
+        survivors = flat["rho"][sorted(kept)].double()
+        expected = {
+            "mean": TO_SIGMA["softplus"](survivors).mean(),
+            "mean_rho": TO_SIGMA["softplus"](survivors.mean()),
+            "constant": torch.tensor(1e-6, dtype=torch.float64),
+        }[grow_sigma]
+        got = TO_SIGMA["softplus"](new["rho"].flatten()[born]).double()
+        assert torch.allclose(got, expected.expand_as(got), rtol=1e-5)
+
+
+def test_growth_gradients_of_the_three_addition_criteria(tmp_path, digits) -> None:
+    """`mean` against autograd by hand; mcK with K = 1 is mc1; statistics of BatchNorm do not move."""
+
+    def gradients(folder: str, **options):
+        trainer = Trainer(spec_of("ssvi", delta_t=1, **options), digits, tmp_path / folder, Settings(CPU), Lines())
+        trainer._open()
+        found = {}
+        update_ = trainer.method.topology.update
+        trainer.method.topology.update = lambda c, g, o: found.update(g) or update_(c, g, o)
+        trainer._step(torch.arange(256))
+        return found, trainer
+
+    one, a = gradients("mc1")
+    same, b = gradients("mck", addition="mcK", addition_samples=1)
+    assert all(torch.equal(one[n], same[n]) for n in one)
+    three, c = gradients("mck3", addition="mcK", addition_samples=3)
+    assert not torch.equal(three["head"], one["head"])
+    at_mean, d = gradients("mean", addition="mean")
+    for trainer in (b, c, d):
+        assert torch.equal(trainer.model.bn.running_mean, a.model.bn.running_mean)
+
+    fresh = Trainer(spec_of("ssvi", delta_t=1, addition="mean"), digits, tmp_path / "hand", Settings(CPU), Lines())
+    fresh._open()
+    fresh.model.train()
+    fresh.method.set_mean()
+    loss = fresh._loss(fresh._batch(torch.arange(256)))[0]
+    by_hand = torch.autograd.grad(loss, [x.mean for x in fresh.method.layers.values()])
+    for got, expected in zip(at_mean.values(), by_hand, strict=True):
+        assert torch.allclose(got, expected.abs(), atol=1e-7)
+
+
+def test_kl_enters_the_gradient_with_its_weight(tmp_path, digits) -> None:
+    """d/dmu of beta kl_scale/N KL is beta kl_scale/N mu/prior^2; beta is min(2 epoch/epochs, 1) or 1."""
+    for warmup, beta in ((True, min(2 * 1 / 8, 1)), (False, 1.0)):
+        spec = spec_of("vi", epochs=8, kl_warmup=warmup, kl_scale=0.5, prior_sigma=0.02)
+        trainer = Trainer(spec, digits, tmp_path / str(warmup), Settings(CPU), Lines())
+        trainer._open()
+        trainer.method.extra_loss(trainer.clock).backward()
+        layer = trainer.method.layers["head"]
+        expected = beta * 0.5 / digits.n_train * layer.mu / 0.02**2
+        assert torch.allclose(layer.mu.grad, expected, rtol=1e-5)
+        assert layer.bias.grad is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_flops_are_the_formula(tmp_path, digits, method) -> None:
+    spec = spec_of(method, augment=False)
+    trainer = trained(spec, digits, tmp_path)
+    places, layers = trainer.method.bench.positions, trainer.method.layers
+    assert places["stem"] == 64
+    assert places["head"] == 1
+    assert places["blocks.2.conv2"] == 4
+    active = sum(places[n] * int(x.mask.sum()) for n, x in layers.items())
+    full = sum(places[n] * x.mask.numel() for n, x in layers.items())
+    passes = 12 if method in ("vi", "ssvi") else 6
+    expected = passes * active * 2 * digits.n_train
+    if method in OPTIONS and OPTIONS[method]:
+        total = trainer.clock.total_steps
+        per_epoch = trainer.clock.steps_per_epoch
+        for step in range(1, total + 1):
+            if UpdateSchedule(2, 0.3, int(0.75 * total)).is_due(step):
+                last = step % per_epoch == 0
+                images = digits.n_train - 256 * (per_epoch - 1) if last else 256
+                expected += 2 * (full - active) * images
+    summary = runs.read_json(tmp_path / runs.TRAINING)
+    assert summary["training_flops"] == expected
+    assert summary["training_flops_dense"] == passes * full * 2 * digits.n_train
+
+
+def test_topology_records_add_up(tmp_path, digits) -> None:
+    trainer = trained(spec_of("ssvi", epochs=20, delta_t=2), digits, tmp_path)
+    records = runs.read_jsonl(tmp_path / runs.TOPOLOGY)
+    assert len(records) == 20
+    assert records[0]["step"] == 2
+    for record in records:
+        assert len(record["iou"]) == len(record["spearman"]) == 6
+        for i in range(6):
+            assert record["iou"][i][i] == pytest.approx(1.0)
+            assert record["spearman"][i][i] == pytest.approx(1.0)
+        for layer in record["layers"]:
+            assert layer["removed"] == layer["added"] >= layer["born"]
+            assert layer["sigma"] == sorted(layer["sigma"])
+            assert layer["survivors"] <= layer["active"] <= layer["size"]
+    # sigma's mean now = at the start + drift by gradient + drift by topology, layer by layer
+    fresh = Trainer(trainer.spec, digits, tmp_path / "fresh", Settings(CPU), Lines())
+    fresh._open()
+    for name, drift in trainer.method.topology._drift.items():
+        start = fresh.method.topology._drift[name]["last"]
+        assert float(start + drift["gradient"] + drift["topology"]) == pytest.approx(float(drift["last"]), rel=1e-9)
+
+
+def test_a_diverged_run_ends_in_order(tmp_path, digits, capsys) -> None:
+    spec = spec_of("dense", lr=1e12, weight_decay=0.0, model="mlp")
+    trained(spec, digits, tmp_path)
+    summary = runs.read_json(tmp_path / runs.TRAINING)
+    assert summary["status"] == "diverged"
+    assert summary["diverged_epoch"] in (1, 2)
+    assert "loss" in summary["cause"]
+    assert runs.is_trained(tmp_path)
+    from safetensors.torch import load_file
+
+    assert all(torch.isfinite(v.float()).all() for v in load_file(tmp_path / runs.MODEL).values())
+
+
+def test_nan_gradient_at_an_update_is_divergence_not_a_crash() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        update(torch.tensor([True, False]), torch.tensor([1.0]), torch.tensor([math.nan, math.nan]), 1)
+    assert int(largest(torch.ones(3), 2).sum()) == 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
+def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, digits, damage) -> None:
+    spec = spec_of("ssvi")
+    with pytest.raises(Stopped):
+        trained(spec, digits, tmp_path, StopAt(3), every=0.0)
+    path = tmp_path / runs.CHECKPOINT
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "foreign": b"not a checkpoint"}[damage])
+    with pytest.raises(UserError, match=r"checkpoint\.pt: truncated or damaged checkpoint") as caught:
+        trained(spec, digits, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_other_options_or_data_is_refused(tmp_path, digits) -> None:
+    with pytest.raises(Stopped):
+        trained(spec_of("ssvi"), digits, tmp_path, StopAt(3), every=0.0)
+    with pytest.raises(UserError, match="epochs was 2 and is now 3"):
+        trained(spec_of("ssvi", epochs=3), digits, tmp_path)
+    state = checkpoint.load(tmp_path, CPU)
+    checkpoint.save(tmp_path, {**state, "data": "0" * 64})
+    with pytest.raises(UserError, match="has changed since this training began"):
+        trained(spec_of("ssvi"), digits, tmp_path)
+
+
+def test_train_and_evaluate_by_command(tmp_path, data_root, capsys) -> None:
+    out = tmp_path / "run"
+    common = ["--data-root", str(data_root)]
+    options = ["--model=mlp", "--epochs=2", "--batch-size=256", "--delta-t=2", "--out", str(out), *common]
+    main(["train", *options])
+    assert "epoch 2/2" in capsys.readouterr().err
+    main(["train", *options])
+    assert "already trained" in capsys.readouterr().err
+    main(["evaluate", str(out), "--samples=3", *common])
+    assert "accuracy" in capsys.readouterr().out
+    metrics = json.loads((out / runs.METRICS).read_text())
+    assert metrics["evaluation"] == {"samples": 3, "bins": 15}
+    assert metrics["complexity"] == metrics["active_weights"] + 256 + 256 + 10
+    assert metrics["stored_numbers"] == 2 * metrics["active_weights"] + 522
+    assert metrics["inference_flops"] == 2 * metrics["active_weights"] * 3
+    first = (out / runs.PREDICTIONS).read_bytes()
+    main(["evaluate", str(out), "--samples=3", *common])
+    assert (out / runs.PREDICTIONS).read_bytes() == first
+    (out / runs.MODEL).write_bytes((out / runs.MODEL).read_bytes()[:1000])
+    with pytest.raises(SystemExit, match=r"model\.safetensors: truncated or damaged"):
+        main(["evaluate", str(out), *common])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "--densty=0.1"], "unrecognized arguments: --densty=0.1"),
+        (["train", "--density=0"], "density is 0, but must be > 0"),
+        (["train", "--method=dense", "--density=0.5"], "does not use density"),
+        (["train", "--device=tpu"], "--device 'tpu'"),
+        (["train", "--threads=0", "--device=cpu"], "--threads is 0"),
+        (["evaluate", "nowhere"], "nowhere/spec.json: no such file"),
+        (["evaluate", "nowhere", "--samples=0"], "--samples is 0"),
+        (["data", "folder:nowhere"], "nowhere"),
+        (["ui", "--config=none.yaml"], "none.yaml: no such file"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(tmp_path, monkeypatch, capsys, arguments, line) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    message = caught.value.code if isinstance(caught.value.code, str) else capsys.readouterr().err
+    assert caught.value.code != 0
+    assert line in message
+    assert len(message.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("results/runs/**/*.json"))

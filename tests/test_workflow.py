@@ -1,0 +1,214 @@
+"""The whole workflow on a tiny study of images: from config to report, again, changed, broken."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from images import make_image_folder
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+CONFIG = {
+    "study": "tiny",
+    "results": "results",
+    "reports": "reports",
+    "data_root": "data",
+    "evaluation": {"samples": 2, "bins": 15},
+    "studies": {
+        "tiny": {
+            "train": {
+                "dataset": "folder:pictures",
+                "image_size": 8,
+                "model": "resnet8",
+                "width": 0.25,
+                "epochs": 2,
+                "batch_size": 12,
+                "delta_t": 2,
+            },
+            "experiments": {
+                "vi": {"method": "vi", "seed": [0, 1]},
+                "ssvi": {"method": "ssvi", "density": [0.2, 0.1], "seed": [0, 1]},
+                "rigl": {"method": "rigl", "density": [0.2, 0.1]},
+                "again": {"method": "ssvi", "density": 0.1, "seed": [0, 1]},
+                "broken": {"method": "dense", "model": "mlp", "lr": 1.0e12, "weight_decay": 0.0},
+            },
+            "tables": {"table1": ["vi", "again"], "summary": ["vi", "ssvi", "rigl", "broken"]},
+            "figures": {"figure2_left": ["ssvi", "rigl", "vi"], "curves": ["vi", "ssvi"]},
+        }
+    },
+}
+
+
+def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "SNAKEMAKE"))}
+    environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"
+    command = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder, "--cores", "2"]
+    command += ["--configfile", folder / "config.yaml", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=600)
+    if check and done.returncode:
+        raise AssertionError(f"{done.stdout}\n{done.stderr}")
+    return done
+
+
+def write_config(folder: Path, config: dict) -> None:
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def times(folder: Path, name: str) -> dict[str, int]:
+    return {str(p.parent.relative_to(folder)): p.stat().st_mtime_ns for p in sorted(folder.rglob(name))}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """The study, run once from nothing."""
+    folder = tmp_path_factory.mktemp("study")
+    make_image_folder(folder / "pictures", classes=3, train=16, test=6, size=(11, 9))
+    write_config(folder, CONFIG)
+    done = snakemake(folder)
+    assert "ssvi ui" in done.stderr
+    return folder
+
+
+def test_every_run_is_trained_once_and_evaluated(study: Path) -> None:
+    assert len(times(study / "results/runs", "metrics.json")) == 2 + 4 + 2 + 1
+    assert not list(study.rglob("live"))
+    for path in (study / "results/runs").rglob("metrics.json"):
+        metrics = json.loads(path.read_text())
+        if metrics["status"] == "complete":
+            assert 0 <= metrics["accuracy"] <= 1
+            assert metrics["evaluation"]["samples"] == (1 if "rigl" in str(path) else 2)
+
+
+def test_a_diverged_run_is_named_and_not_averaged(study: Path) -> None:
+    text = (study / "reports/tiny/tables/summary.md").read_text()
+    assert "diverged" in text
+    assert "lr=1000000000000.0" in text
+    metrics = json.loads(next((study / "results/runs").rglob("dense/**/metrics.json")).read_text())
+    assert metrics["status"] == "diverged"
+    assert metrics["accuracy"] is None
+
+
+def test_tables_are_the_means_of_the_run_folders(study: Path) -> None:
+    import pandas as pd
+
+    accuracies = [
+        json.loads(path.read_text())["accuracy"]
+        for path in (study / "results/runs").rglob("metrics.json")
+        if "/vi/" in str(path)
+    ]
+    mean, sd = 100 * pd.Series(accuracies).mean(), 100 * pd.Series(accuracies).std(ddof=1)
+    text = (study / "reports/tiny/tables/table1.md").read_text()
+    assert f"{mean:.2f} ± {sd:.2f}" in text
+    for extension in ("csv", "md", "tex"):
+        assert (study / f"reports/tiny/tables/table1.{extension}").stat().st_size > 100
+    for extension in ("csv", "png", "svg"):
+        assert (study / f"reports/tiny/figures/figure2_left.{extension}").stat().st_size > 200
+
+
+def test_the_html_report_holds_tables_and_figures_with_captions(study: Path) -> None:
+    snakemake(study, "--report", "reports/tiny/report.html")
+    html = (study / "reports/tiny/report.html").read_text()
+    assert "figure2_left" in html
+    assert "cold posterior" in html
+
+
+def test_a_second_run_has_nothing_to_do(study: Path) -> None:
+    before = times(study, "*")
+    assert "Nothing to be done" in snakemake(study).stderr
+    assert times(study, "metrics.json") == {k: v for k, v in times(study, "metrics.json").items() if k in before}
+
+
+def test_a_changed_grid_trains_only_what_is_new_and_a_changed_evaluation_trains_nothing(study: Path, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    config = json.loads(json.dumps(CONFIG))
+    config["studies"]["tiny"]["experiments"]["rigl"]["density"] = [0.2, 0.1, 0.05]
+    write_config(copy, config)
+    before = times(copy / "results/runs", "model.safetensors")
+    snakemake(copy)
+    after = times(copy / "results/runs", "model.safetensors")
+    assert {k: after[k] for k in before} == before
+    assert [k for k in after if k not in before] == [k for k in after if "rigl/density=0.05" in k]
+    assert len(after) == len(before) + 1
+
+    config["evaluation"]["samples"] = 3
+    write_config(copy, config)
+    snakemake(copy)
+    assert times(copy / "results/runs", "model.safetensors") == after
+    found = {json.loads(p.read_text())["evaluation"]["samples"] for p in copy.rglob("ssvi/**/metrics.json")}
+    assert found == {3}
+
+
+def test_the_mirror_holds_every_run_and_ui_notes_stay(study: Path, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    import mlflow
+
+    from ssvi.analysis.tracking import tracking_uri
+
+    client = mlflow.MlflowClient(tracking_uri(study / "results"))
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    assert len([r for r in runs if "ssvi.run" in r.data.tags]) == 9
+
+
+def test_results_made_under_other_defaults_are_refused_in_one_line(study: Path, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    path = next((copy / "results/runs").rglob("vi/**/spec.json"))
+    stored = json.loads(path.read_text())
+    stored["spec"]["momentum"] = 0.8
+    path.write_text(json.dumps(stored))
+    done = snakemake(copy, "--forcerun", "collect", check=False)
+    assert done.returncode != 0
+    assert "momentum was 0.8 and is now 0.9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda c: c["studies"]["tiny"]["train"].update(epoch=3), "option 'epoch' is unknown, did you mean 'epochs'?"),
+        (lambda c: c["studies"]["tiny"]["experiments"]["vi"].update(density=0.1), "'vi' does not use density"),
+        (lambda c: c["studies"]["tiny"]["experiments"]["ssvi"].update(density=[0]), "density is 0, but must be > 0"),
+        (lambda c: c["studies"]["tiny"]["tables"].update(table9=["vi"]), "table 'table9' is unknown"),
+    ],
+)
+def test_a_bad_config_stops_before_anything_is_written(tmp_path, change, line: str) -> None:
+    config = json.loads(json.dumps(CONFIG))
+    change(config)
+    write_config(tmp_path, config)
+    done = snakemake(tmp_path, check=False)
+    assert done.returncode == 1
+    said = [row for row in done.stderr.splitlines() if row.startswith("ssvi: ")]
+    assert len(said) == 1
+    assert line in said[0]
+    assert "config.yaml" in said[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda p: shutil.rmtree(p / "test"), "test"),
+        (lambda p: [x.unlink() for x in (p / "train/class0").iterdir()], "class0"),
+        (lambda p: next((p / "train/class1").iterdir()).write_bytes(b"not an image"), "class1"),
+    ],
+)
+def test_a_bad_image_folder_is_one_line_and_trains_nothing(tmp_path, spoil, line: str) -> None:
+    make_image_folder(tmp_path / "pictures", classes=2, train=12, test=4)
+    spoil(tmp_path / "pictures")
+    write_config(tmp_path, CONFIG)
+    done = snakemake(tmp_path, check=False)
+    assert done.returncode != 0
+    said = [row for row in done.stderr.splitlines() if row.startswith("ssvi: ")]
+    assert said
+    assert line in said[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results/runs").exists()
