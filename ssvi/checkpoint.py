@@ -34,5 +34,5 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path}: truncated or damaged checkpoint ({reason}); delete {path.parent} to train this run from its start."
+            f"{path}: truncated or damaged checkpoint ({reason}); delete {path.parent} to start this run anew."
         ) from None

@@ -188,5 +188,3 @@ def _ui(given: argparse.Namespace) -> None:
         if done:
             print(f"{study}: {tracking.mirror(results, study, done)}", file=sys.stderr)
     sys.exit(tracking.serve(results, given.host, given.port))
-
-

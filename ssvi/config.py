@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvi.errors import UserError, unknown
-from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, make_spec, options_of, unique, validate
+from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, check_preset, make_spec, options_of, unique, validate
 
 SCHEMA = Path(__file__).with_name("config.schema.json")
 
@@ -99,7 +99,9 @@ def check_output_names(config: Mapping[str, Any], kind: str, known: Mapping[str,
                 raise unknown(kind.removesuffix("s"), name, known, f"{where}: studies.{study}.{kind}")
 
 
-def experiment_runs(config: Mapping[str, Any], study: str, experiment: str, where: str = "config") -> dict[str, RunSpec]:
+def experiment_runs(
+    config: Mapping[str, Any], study: str, experiment: str, where: str = "config"
+) -> dict[str, RunSpec]:
     """The runs of one experiment: their paths and specs, in the order of the grid."""
     content = config["studies"][study]
     place = f"{where}: studies.{study}"
@@ -130,8 +132,7 @@ def _merge(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> d
     if method not in METHODS:
         raise unknown("method", method, METHODS, where)
     preset = point.get("preset", shared.get("preset"))
-    if preset is not None and preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS, where)
+    check_preset(preset, where)
     chosen = PRESETS.get(preset, {})
     # A preset yields to what is written beside it; one in the grid still wins over the study's options.
     base = {**shared, **chosen} if "preset" in point else {**chosen, **shared}
@@ -140,8 +141,7 @@ def _merge(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> d
 
 
 def _check_shared(shared: Mapping[str, Any], content: Mapping[str, Any], where: str) -> None:
-    if "preset" in shared and shared["preset"] not in PRESETS:
-        raise unknown("preset", shared["preset"], PRESETS, where)
+    check_preset(shared.get("preset"), where)
     options = {k: v for k, v in shared.items() if k != "preset"}
     validate(options, where)
     grids = [g for e in content["experiments"].values() for g in (e if isinstance(e, list) else [e])]

@@ -6,7 +6,7 @@ width of the output for a convolution), so its multiply-adds are positions x act
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ssvi.layers import MaskedLayer, masked_layers
 
 Positions = dict[str, int]
+Hook = Callable[[MaskedLayer, tuple[Tensor, ...], Tensor], None]
 
 FLOAT_BYTES = 4
 
@@ -26,7 +27,7 @@ def positions(model: nn.Module, image: Tensor) -> Positions:
     """
     found: Positions = {}
 
-    def count(name: str):
+    def count(name: str) -> Hook:
         def hook(layer: MaskedLayer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             found[name] = output[0].numel() // layer.mean.shape[0]
 

@@ -69,9 +69,7 @@ class RunSpec:
     lr: float = option(0.01, "learning rate at the start; cosine to 0, once an epoch", low=0.0, open_low=True)
     momentum: float = option(0.9, "momentum of SGD", low=0.0, high=0.9999)
     weight_decay: float = option(5e-4, "L2 decay of mu, weights, biases, BatchNorm; never of rho", low=0.0)
-    precision: str = option(
-        "auto", "auto is fp32 on a CPU and bf16 autocast on CUDA", choices=("auto", "fp32", "bf16")
-    )
+    precision: str = option("auto", "auto is fp32 on a CPU and bf16 autocast on CUDA", choices=("auto", "fp32", "bf16"))
     record_best_test: bool = option(
         False, "also record the best test accuracy over the epochs (posterior mean), in a column of its own"
     )
@@ -89,7 +87,9 @@ class RunSpec:
         methods=VARIATIONAL,
     )
     lrt_epsilon: float = option(1e-8, "added to the variance under the root of eq. 4", low=0.0, methods=VARIATIONAL)
-    prior_sigma: float = option(0.005, "sd of the prior N(0, prior_sigma^2)", low=0.0, open_low=True, methods=VARIATIONAL)
+    prior_sigma: float = option(
+        0.005, "sd of the prior N(0, prior_sigma^2)", low=0.0, open_low=True, methods=VARIATIONAL
+    )
     kl_scale: float = option(
         0.01, "weight of KL/N in the loss; 1 is the ELBO, less a cold posterior", low=0.0, methods=VARIATIONAL
     )
@@ -97,16 +97,12 @@ class RunSpec:
     sigma_lr: float = option(0.01, "learning rate of rho", low=0.0, methods=VARIATIONAL)
     sigma_optimizer: str = option("sgd", "optimiser of rho", choices=("sgd", "adam"), methods=VARIATIONAL)
 
-    density: float = option(
-        0.1, "kept fraction s/d of the weights", low=0.0, high=1.0, open_low=True, methods=SPARSE
-    )
+    density: float = option(0.1, "kept fraction s/d of the weights", low=0.0, high=1.0, open_low=True, methods=SPARSE)
     allocation: str = option(
         "uniform", "how the density is shared by the layers", choices=("uniform", "erk", "global"), methods=SPARSE
     )
     delta_t: int = option(100, "steps between two updates of the subspace (the paper's M)", low=1, methods=SPARSE)
-    alpha: float = option(
-        0.3, "drop fraction alpha/2 (1 + cos(pi t/t_end))", low=0.0, high=1.0, methods=SPARSE
-    )
+    alpha: float = option(0.3, "drop fraction alpha/2 (1 + cos(pi t/t_end))", low=0.0, high=1.0, methods=SPARSE)
     update_until: float = option(
         0.75, "fraction of the training after which the subspace stays as it is", low=0.0, high=1.0, methods=SPARSE
     )
@@ -135,7 +131,10 @@ class RunSpec:
         methods=SUBSPACE,
     )
     addition_gradient: str = option(
-        "data", "gradient that ranks candidates: of the data term, or with the KL", choices=("data", "total"), methods=SUBSPACE
+        "data",
+        "gradient that ranks candidates: of the data term, or with the KL",
+        choices=("data", "total"),
+        methods=SUBSPACE,
     )
     grow_sigma: str = option(
         "mean",
@@ -143,9 +142,7 @@ class RunSpec:
         choices=("mean", "mean_rho", "constant"),
         methods=SUBSPACE,
     )
-    grow_sigma_value: float = option(
-        1e-6, "the constant of grow_sigma", low=0.0, open_low=True, methods=SUBSPACE
-    )
+    grow_sigma_value: float = option(1e-6, "the constant of grow_sigma", low=0.0, open_low=True, methods=SUBSPACE)
 
     def __post_init__(self) -> None:
         validate(dataclasses.asdict(self), where="run spec")
@@ -234,6 +231,12 @@ def _check_dataset(dataset: str, where: str) -> None:
         raise unknown("dataset", dataset, [*DATASETS, "folder:PATH"], where)
 
 
+def check_preset(name: Any, where: str) -> None:
+    """Refuse what is neither None nor the name of a preset."""
+    if name is not None and (not isinstance(name, str) or name not in PRESETS):
+        raise unknown("preset", name, PRESETS, where)
+
+
 def expand(options: Mapping[str, Any]) -> dict[str, Any]:
     """Replace `preset: NAME` by the options it stands for; what is given beside it wins."""
     options = dict(options)
@@ -250,15 +253,16 @@ def make_spec(options: Mapping[str, Any], where: str = "options") -> RunSpec:
     Raises:
         UserError: for a bad name, type or value, or an option that has no effect on this run.
     """
-    if "preset" in options and options["preset"] not in PRESETS:
-        raise unknown("preset", options["preset"], PRESETS, where)
+    check_preset(options.get("preset"), where)
     validate({k: v for k, v in options.items() if k != "preset"}, where)
     method = options.get("method", RunSpec.method)
     used = options_of(method)
     for name, value in options.items():
         if name != "preset" and name not in used:
             users = ", ".join(FIELDS[name].metadata["methods"])
-            raise UserError(f"{where}: {name} is {value!r}, but method {method!r} does not use {name} (used by {users}).")
+            raise UserError(
+                f"{where}: {name} is {value!r}, but method {method!r} does not use {name} (used by {users})."
+            )
     full = expand(options)
     coerced = {k: float(v) if isinstance(FIELDS[k].default, float) else v for k, v in full.items()}
     spec = RunSpec(**coerced)
@@ -314,9 +318,7 @@ def run_path(spec: RunSpec) -> str:
     factors = FACTORS[spec.method]
     parts = [_escape(spec.dataset), spec.model, spec.method]
     parts += [f"{name}={_value(getattr(spec, name))}" for name in factors]
-    others = {
-        k: v for k, v in non_defaults(spec).items() if k not in (*factors, "dataset", "model", "method", "seed")
-    }
+    others = {k: v for k, v in non_defaults(spec).items() if k not in (*factors, "dataset", "model", "method", "seed")}
     line = ""
     for item in (f"{k}={_value(v)}" for k, v in others.items()):
         if line and len(line) + len(item) > 150:
@@ -330,8 +332,7 @@ def run_path(spec: RunSpec) -> str:
 
 def to_flags(spec: RunSpec) -> list[str]:
     """Command-line flags of `ssvi train` that give exactly this spec (only what is not a default)."""
-    flags = [f"--{name.replace('_', '-')}={_flag(v)}" for name, v in non_defaults(spec).items()]
-    return flags
+    return [f"--{name.replace('_', '-')}={_flag(v)}" for name, v in non_defaults(spec).items()]
 
 
 def _flag(value: Any) -> str:

@@ -63,9 +63,7 @@ def erk(layers: list[LayerShape], density: float) -> list[int]:
 ALLOCATIONS = {"uniform": uniform, "erk": erk}
 
 
-def random_masks(
-    layers: list[LayerShape], density: float, allocation: str, source: torch.Generator
-) -> list[Tensor]:
+def random_masks(layers: list[LayerShape], density: float, allocation: str, source: torch.Generator) -> list[Tensor]:
     """Uniformly random start masks (bool, on the CPU), one a layer, with the allocation's counts.
 
     `global` spreads exactly d - floor((1 - density) d) active weights over the whole network, the stem

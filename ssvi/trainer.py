@@ -57,9 +57,7 @@ class Trainer:
         self.reporter = reporter
         self.device = settings.device
         self.streams = Streams(spec.seed, self.device)
-        self.model, self.method = build(
-            spec, data.channels, data.image_size, data.n_classes, self.streams["noise"]
-        )
+        self.model, self.method = build(spec, data.channels, data.image_size, data.n_classes, self.streams["noise"])
         self.model.to(self.device)
         self.clock = Clock(spec.epochs, math.ceil(data.n_train / spec.batch_size))
         self.history: list[Record] = []
@@ -67,7 +65,7 @@ class Trainer:
         self.seconds = 0.0
         self._order = torch.empty(0, dtype=torch.int64)
         self._totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, images
-        self._epoch_seconds = 0.0
+        self._epoch_seconds, self._tick = 0.0, time.perf_counter()
         self._base_lr: list[list[float]] = []
 
     # The loop -----------------------------------------------------------------------------------
@@ -76,6 +74,7 @@ class Trainer:
         """Train to the end and publish. Returns what training.json holds."""
         self._open()
         self.reporter.start(self.clock, self.data.n_train)
+        self._tick = time.perf_counter()
         diverged: dict[str, Any] = {"status": "complete", "cause": None, "diverged_epoch": None}
         try:
             while self.clock.epoch <= self.clock.epochs:
@@ -101,7 +100,10 @@ class Trainer:
         for i in range(within, self.clock.steps_per_epoch):
             self._step(order[i * self.spec.batch_size : (i + 1) * self.spec.batch_size])
             self.reporter.step(self.clock)
-            if time.monotonic() - self._saved >= self.settings.checkpoint_seconds and i + 1 < self.clock.steps_per_epoch:
+            if (
+                time.monotonic() - self._saved >= self.settings.checkpoint_seconds
+                and i + 1 < self.clock.steps_per_epoch
+            ):
                 self._save()
         self._close_epoch()
 
@@ -262,7 +264,7 @@ class Trainer:
         if state["data"] != self.data.fingerprint:
             raise UserError(
                 f"{self.folder}: the data set {self.spec.dataset!r} has changed since this training began "
-                f"(fingerprint {state['data'][:12]}, now {self.data.fingerprint[:12]}); delete the folder to start anew."
+                f"(fingerprint {state['data'][:12]}, now {self.data.fingerprint[:12]}); delete the folder."
             )
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
@@ -278,6 +280,7 @@ class Trainer:
 
     def _publish(self, status: dict[str, Any]) -> Record:
         """Write the final files, training.json last, and delete what only a running training needs."""
+        self._stop_watch()
         good = status["status"] == "complete"
         save_model(self.folder, self.model.state_dict() if good else self._good)
         runs.write_csv(self.folder / runs.HISTORY, self.history, HISTORY_COLUMNS)
@@ -293,11 +296,10 @@ class Trainer:
             "training_flops": self.method.flops,
             "training_flops_dense": round(self.method.passes * dense * images),
             "training_seconds": self.seconds,
-            "images_per_second": images / self.seconds,
+            "images_per_second": images / max(self.seconds, 1e-9),
             "peak_memory_bytes": peak_memory(self.device),
             "positions": self.method.bench.positions,
         }
         runs.write_json(self.folder / runs.TRAINING, summary)
         shutil.rmtree(self.folder / runs.LIVE)
         return summary
-

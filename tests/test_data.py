@@ -184,7 +184,7 @@ def test_statistics():
 
 def test_fewer_images_than_a_batch(folder, tmp_path):
     spec = RunSpec(dataset=f"folder:{folder}", batch_size=12, validation=0.25)
-    with pytest.raises(UserError, match="batch_size is 12, but must be at most 9.*3 were held out"):
+    with pytest.raises(UserError, match=r"batch_size is 12, but must be at most 9.*3 were held out"):
         load(spec, tmp_path, CPU)
     assert load(dataclasses.replace(spec, batch_size=9), tmp_path, CPU).n_train == 9
 
@@ -410,7 +410,7 @@ def test_counterfeit_cifar_is_refused_unread(tmp_path):
 
 def test_cut_archive(tmp_path):
     (tmp_path / "cifar-100-python.tar.gz").write_bytes(b"only the beginning")
-    with pytest.raises(UserError, match="cifar-100-python.tar.gz: its checksum is wrong"):
+    with pytest.raises(UserError, match=r"cifar-100-python\.tar\.gz: its checksum is wrong"):
         prepare("cifar100", tmp_path)
 
 
@@ -422,7 +422,7 @@ def test_failed_download(tmp_path, datasets, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(datasets.CIFAR10, "download", fail)
-    with pytest.raises(UserError, match="download to .* failed .*cifar-10-python.tar.gz") as caught:
+    with pytest.raises(UserError, match=r"download to .* failed .*cifar-10-python.tar.gz") as caught:
         prepare("cifar10", tmp_path, download=True)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

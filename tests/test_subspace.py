@@ -91,7 +91,10 @@ def test_update_equals_brute_force(data: st.DataObject) -> None:
     n_drop = data.draw(st.integers(0, k))
     kept, removed, added = brute_force(active, score, gradient, n_drop)
     change = update(
-        torch.tensor(active), torch.tensor(score, dtype=torch.float64), torch.tensor(gradient, dtype=torch.float64), n_drop
+        torch.tensor(active),
+        torch.tensor(score, dtype=torch.float64),
+        torch.tensor(gradient, dtype=torch.float64),
+        n_drop,
     )
     ones = {key: set(getattr(change, key).nonzero().flatten().tolist()) for key in vars(change)}
     assert ones["removed"] == removed
@@ -113,7 +116,7 @@ def test_spearman_is_scipys() -> None:
 def test_overlap_of_a_hand_made_case() -> None:
     names = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
     up, down = torch.arange(10.0).double(), torch.arange(10.0).double().flip(0)
-    table = {n: up for n in names} | {"snr_exp": down, "snr": torch.roll(up, 1)}
+    table = dict.fromkeys(names, up) | {"snr_exp": down, "snr": torch.roll(up, 1)}
     iou = overlap_matrices([table])["iou"]
     assert iou[0][0] == 1.0  # removes 0 1 2
     assert iou[0][5] == 0.0  # against 7 8 9

@@ -258,7 +258,7 @@ def test_training_flops_are_the_formula(tmp_path, digits, method) -> None:
     full = sum(places[n] * x.mask.numel() for n, x in layers.items())
     passes = 12 if method in ("vi", "ssvi") else 6
     expected = passes * active * 2 * digits.n_train
-    if method in OPTIONS and OPTIONS[method]:
+    if OPTIONS.get(method):
         total = trainer.clock.total_steps
         per_epoch = trainer.clock.steps_per_epoch
         for step in range(1, total + 1):

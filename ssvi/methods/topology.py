@@ -77,6 +77,7 @@ class Topology:
         self._first: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
+    @torch.no_grad()
     def start(self, source: torch.Generator) -> None:
         """Draw the random subspace and zero everything outside it."""
         shapes = [LayerShape(tuple(x.mean.shape), x.dense_stem) for x in self.layers.values()]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from ssvi.layers import LayerFactory, VariationalLayer
+from ssvi.layers import LayerFactory, Operation, VariationalLayer
 from ssvi.methods.base import Clock, Method
 
 
@@ -21,7 +21,7 @@ class VI(Method):
     def factory(self) -> LayerFactory:
         spec = self.spec
 
-        def make(shape, bias, operation, dense_stem):
+        def make(shape: tuple[int, ...], bias: bool, operation: Operation, dense_stem: bool) -> VariationalLayer:
             return VariationalLayer(
                 shape,
                 bias,

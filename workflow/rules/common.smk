@@ -5,7 +5,13 @@ import sys
 from pathlib import Path
 
 from ssvi import runs as run_files
-from ssvi.config import check_config, check_output_names, data_sets, experiment_runs, study_runs
+from ssvi.config import (
+    check_config,
+    check_output_names,
+    data_sets,
+    experiment_runs,
+    study_runs,
+)
 from ssvi.devices import gpu_count
 from ssvi.errors import UserError
 from ssvi.spec import non_defaults, to_flags
@@ -35,10 +41,23 @@ RESULTS, REPORTS = CONFIG["results"], f"{CONFIG['reports']}/{NAME}"
 EXPERIMENTS = {e: experiment_runs(CONFIG, NAME, e) for e in STUDY["experiments"]}
 RUNS = study_runs(CONFIG, NAME)
 DATA_SETS = data_sets(RUNS)
-DATA_OF = {run: name for name, spec in DATA_SETS.items() for run in RUNS if data_sets({run: RUNS[run]}).keys() == {name}}
+DATA_OF = {
+    run: name
+    for name, spec in DATA_SETS.items()
+    for run in RUNS
+    if data_sets({run: RUNS[run]}).keys() == {name}
+}
 
-TABLE_FILES = expand(REPORTS + "/tables/{table}.{ext}", table=STUDY.get("tables", {}), ext=["csv", "md", "tex"])
-FIGURE_FILES = expand(REPORTS + "/figures/{figure}.{ext}", figure=STUDY.get("figures", {}), ext=["png", "svg", "csv"])
+TABLE_FILES = expand(
+    f"{REPORTS}/tables/{{table}}.{{ext}}",
+    table=STUDY.get("tables", {}),
+    ext=["csv", "md", "tex"],
+)
+FIGURE_FILES = expand(
+    f"{REPORTS}/figures/{{figure}}.{{ext}}",
+    figure=STUDY.get("figures", {}),
+    ext=["png", "svg", "csv"],
+)
 MIRROR = f"{RESULTS}/mlflow/{NAME}.json"
 
 GPUS = gpu_count()
@@ -66,21 +85,39 @@ def run_data(wildcards):
 
 def data_flags(wildcards):
     spec = DATA_SETS[wildcards.dataset]
-    size = ["--image-size", str(spec.image_size)] if spec.dataset.startswith("folder:") else []
+    size = (
+        ["--image-size", str(spec.image_size)]
+        if spec.dataset.startswith("folder:")
+        else []
+    )
     download = ["--download"] if CONFIG.get("download", False) else []
     return shlex.join([spec.dataset, *size, *download])
 
 
 def experiment_metrics(wildcards):
-    return [f"{RESULTS}/runs/{run}/metrics.json" for run in EXPERIMENTS[wildcards.experiment]]
+    return [
+        f"{RESULTS}/runs/{run}/metrics.json"
+        for run in EXPERIMENTS[wildcards.experiment]
+    ]
 
 
 def experiment_specs(wildcards):
-    return {run: non_defaults(spec) for run, spec in EXPERIMENTS[wildcards.experiment].items()}
+    return {
+        run: non_defaults(spec)
+        for run, spec in EXPERIMENTS[wildcards.experiment].items()
+    }
 
 
 def study_specs(wildcards):
     return {run: non_defaults(spec) for run, spec in RUNS.items()}
+
+
+def results_folder(wildcards):
+    return RESULTS
+
+
+def run_folder(wildcards):
+    return f"{RESULTS}/runs/{wildcards.run}"
 
 
 def collected(experiments, kind="runs"):
@@ -104,9 +141,17 @@ def print_where_results_are():
     print(f"\nStudy {NAME}: {len(RUNS)} runs in {RESULTS}/runs", file=sys.stderr)
     for run in diverged:
         print(f"  diverged: {run}", file=sys.stderr)
-    print(f"  tables and figures   {REPORTS}/tables, {REPORTS}/figures", file=sys.stderr)
-    print(f"  HTML report          snakemake --report {REPORTS}/report.html", file=sys.stderr)
-    print("  MLflow UI            ssvi ui    (then open http://127.0.0.1:5000)", file=sys.stderr)
+    print(
+        f"  tables and figures   {REPORTS}/tables, {REPORTS}/figures", file=sys.stderr
+    )
+    print(
+        f"  HTML report          snakemake --report {REPORTS}/report.html",
+        file=sys.stderr,
+    )
+    print(
+        "  MLflow UI            ssvi ui    (then open http://127.0.0.1:5000)",
+        file=sys.stderr,
+    )
 
 
 def run_status(run):

@@ -8,17 +8,17 @@ localrules:
 rule mirror:
     input:
         metrics=[f"{RESULTS}/runs/{run}/{run_files.METRICS}" for run in RUNS],
-        artifacts=TABLE_FILES + FIGURE_FILES,
+        artifacts=[*TABLE_FILES, *FIGURE_FILES],
         code=str(Path(workflow.basedir) / "ssvi" / "analysis" / "tracking.py"),
     output:
         MIRROR,
     log:
         f"{RESULTS}/logs/mirror/{NAME}.log",
-    params:
-        results=RESULTS,
-        study=NAME,
-        specs=study_specs,
     conda:
         "../../environment.yml"
+    params:
+        results=results_folder,
+        study=NAME,
+        specs=study_specs,
     script:
         "../scripts/mirror.py"

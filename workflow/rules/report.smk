@@ -18,11 +18,11 @@ rule collect:
         history=f"{RESULTS}/collected/{NAME}/{{experiment}}/history.csv",
     log:
         f"{RESULTS}/logs/collect/{NAME}/{{experiment}}.log",
-    params:
-        results=RESULTS,
-        specs=experiment_specs,
     conda:
         "../../environment.yml"
+    params:
+        results=results_folder,
+        specs=experiment_specs,
     script:
         "../scripts/collect.py"
 
@@ -33,7 +33,11 @@ rule table:
         code=f"{ANALYSIS}/tables.py",
     output:
         csv=f"{REPORTS}/tables/{{table}}.csv",
-        md=report(f"{REPORTS}/tables/{{table}}.md", category="Tables", caption="../report/table.rst"),
+        md=report(
+            f"{REPORTS}/tables/{{table}}.md",
+            category="Tables",
+            caption="../report/table.rst",
+        ),
         tex=f"{REPORTS}/tables/{{table}}.tex",
     log:
         f"{RESULTS}/logs/table/{NAME}/{{table}}.log",
@@ -50,7 +54,11 @@ rule figure:
         code=f"{ANALYSIS}/figures.py",
     output:
         png=f"{REPORTS}/figures/{{figure}}.png",
-        svg=report(f"{REPORTS}/figures/{{figure}}.svg", category="Figures", caption="../report/figure.rst"),
+        svg=report(
+            f"{REPORTS}/figures/{{figure}}.svg",
+            category="Figures",
+            caption="../report/figure.rst",
+        ),
         csv=f"{REPORTS}/figures/{{figure}}.csv",
     log:
         f"{RESULTS}/logs/figure/{NAME}/{{figure}}.log",

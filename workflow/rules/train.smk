@@ -6,12 +6,12 @@ rule data:
         f"{RESULTS}/data/{{dataset}}.json",
     log:
         f"{RESULTS}/logs/data/{{dataset}}.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
     params:
         flags=data_flags,
         root=CONFIG["data_root"],
-    conda:
-        "../../environment.yml"
-    localrule: True
     shell:
         "ssvi data {params.flags} --root {params.root:q} > {output:q} 2> {log:q} || (cat {log:q} >&2; exit 1)"
 
@@ -23,17 +23,17 @@ rule train:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
     log:
         f"{RESULTS}/logs/train/{{run}}.log",
-    params:
-        flags=run_flags,
-        folder=lambda wildcards: f"{RESULTS}/runs/{wildcards.run}",
-        root=CONFIG["data_root"],
+    retries: 1
     conda:
         "../../environment.yml"
     threads: TRAIN_THREADS
     resources:
         gpu=min(GPUS, 1),
         mem_mb=8000 if GPUS else 2000,
-    retries: 1
+    params:
+        flags=run_flags,
+        folder=run_folder,
+        root=CONFIG["data_root"],
     shell:
         "ssvi train {params.flags} --out {params.folder:q} --data-root {params.root:q} --threads {threads}"
         " > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
@@ -47,16 +47,16 @@ rule evaluate:
         predictions=f"{RESULTS}/runs/{{run}}/{run_files.PREDICTIONS}",
     log:
         f"{RESULTS}/logs/evaluate/{{run}}.log",
-    params:
-        folder=lambda wildcards: f"{RESULTS}/runs/{wildcards.run}",
-        root=CONFIG["data_root"],
-        samples=CONFIG["evaluation"]["samples"],
-        bins=CONFIG["evaluation"]["bins"],
     conda:
         "../../environment.yml"
     threads: TRAIN_THREADS
     resources:
         gpu=min(GPUS, 1),
+    params:
+        folder=run_folder,
+        root=CONFIG["data_root"],
+        samples=CONFIG["evaluation"]["samples"],
+        bins=CONFIG["evaluation"]["bins"],
     shell:
         "ssvi evaluate {params.folder:q} --samples {params.samples} --bins {params.bins}"
         " --data-root {params.root:q} --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
