@@ -42,7 +42,7 @@ bench: $(BIN)/.installed-dev ## processor time of a run beyond its training step
 	$(BIN)/python benchmarks/overhead.py
 
 readme: $(BIN)/.installed ## render the results into README.md from reports/digits
-	$(BIN)/python workflow/scripts/render_readme.py
+	$(BIN)/python -m ssvi.analysis.readme
 
 clean: ## remove the environment; results stay
 	rm -rf $(VENV)

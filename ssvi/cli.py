@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +174,15 @@ def _data(given: argparse.Namespace) -> None:
 
     validate({"dataset": given.dataset, "image_size": given.image_size}, where="ssvi data")
     prepared = prepare(given.dataset, given.data_root, image_size=given.image_size, download=given.download)
-    print(prepared)
+    summary = {
+        "dataset": given.dataset,
+        "train_images": len(prepared.train_labels),
+        "test_images": len(prepared.test_labels),
+        "shape": list(prepared.train_images.shape[1:]),
+        "classes": list(prepared.classes),
+        "fingerprint": prepared.fingerprint,
+    }
+    print(json.dumps(summary, indent=2))
 
 
 def _ui(given: argparse.Namespace) -> None:

@@ -65,6 +65,7 @@ class Trainer:
         self.seconds = 0.0
         self._order = torch.empty(0, dtype=torch.int64)
         self._totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, images
+        self.cpu_seconds, self._cpu_tick = 0.0, time.process_time()
         self._epoch_seconds, self._tick = 0.0, time.perf_counter()
         self._base_lr: list[list[float]] = []
 
@@ -74,7 +75,7 @@ class Trainer:
         """Train to the end and publish. Returns what training.json holds."""
         self._open()
         self.reporter.start(self.clock, self.data.n_train)
-        self._tick = time.perf_counter()
+        self._tick, self._cpu_tick = time.perf_counter(), time.process_time()
         diverged: dict[str, Any] = {"status": "complete", "cause": None, "diverged_epoch": None}
         try:
             while self.clock.epoch <= self.clock.epochs:
@@ -86,7 +87,6 @@ class Trainer:
         return self._publish(diverged)
 
     def _epoch(self) -> None:
-        self._tick = time.perf_counter()
         within = self.clock.step - (self.clock.epoch - 1) * self.clock.steps_per_epoch
         if within == 0:
             self._order = torch.randperm(self.data.n_train, generator=self.streams["order"])
@@ -163,10 +163,11 @@ class Trainer:
         """Add the time since the last look to this epoch's and this run's."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
+        now, cpu = time.perf_counter(), time.process_time()
         self._epoch_seconds += now - self._tick
         self.seconds += now - self._tick
-        self._tick = now
+        self.cpu_seconds += cpu - self._cpu_tick
+        self._tick, self._cpu_tick = now, cpu
 
     # Batches and losses -------------------------------------------------------------------------
 
@@ -255,6 +256,7 @@ class Trainer:
                 "history": self.history,
                 "topology": self.topology,
                 "seconds": self.seconds,
+                "cpu_seconds": self.cpu_seconds,
                 "epoch_seconds": self._epoch_seconds,
             },
         )
@@ -273,6 +275,7 @@ class Trainer:
         self.clock.epoch, self.clock.step = state["epoch"], state["step"]
         self.history, self.topology = state["history"], state["topology"]
         self.seconds, self._epoch_seconds = state["seconds"], state["epoch_seconds"]
+        self.cpu_seconds = state["cpu_seconds"]
 
     def _append(self, name: str, record: Record) -> None:
         with (self.folder / name).open("a") as file:
@@ -296,6 +299,7 @@ class Trainer:
             "training_flops": self.method.flops,
             "training_flops_dense": round(self.method.passes * dense * images),
             "training_seconds": self.seconds,
+            "training_cpu_seconds": self.cpu_seconds,
             "images_per_second": images / max(self.seconds, 1e-9),
             "peak_memory_bytes": peak_memory(self.device),
             "positions": self.method.bench.positions,

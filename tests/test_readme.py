@@ -1,0 +1,38 @@
+"""What README.md says of results is rendered, and what it names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ssvi.analysis.readme import BEGIN, END, insert, render, snapshot
+from ssvi.cli import parser
+from ssvi.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_results_are_rendered_from_the_snapshot() -> None:
+    assert insert(TEXT, render(ROOT / "docs/digits")) == TEXT
+    assert TEXT.index(BEGIN) < TEXT.index(END)
+
+
+def test_files_and_targets_that_the_readme_names_exist() -> None:
+    for path in re.findall(r"\]\(([^)#:]+)\)", TEXT):
+        assert (ROOT / path).exists(), path
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    for target in re.findall(r"make ([a-z]+)", TEXT):
+        assert target in targets or target == "readme"
+
+
+def test_commands_that_the_readme_shows_parse() -> None:
+    lines = re.findall(r"^ssvi (.*?)(?:\s+#.*)?$", TEXT, re.M)
+    assert lines
+    for line in lines:
+        parser().parse_args(line.split())
+
+
+def test_rendering_before_the_study_is_one_clear_line(tmp_path) -> None:
+    with pytest.raises(UserError, match="run `make reproduce` first"):
+        snapshot(tmp_path, tmp_path / "docs")
