@@ -20,19 +20,20 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     write_bytes(folder / CHECKPOINT, buffer.getvalue())
 
 
-def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
+def load(folder: Path, device: torch.device, keys: frozenset[str]) -> dict[str, Any] | None:
     """The run's checkpoint, or None if it has none.
 
     Raises:
-        UserError: if the file is there and cannot be read.
+        UserError: if the file is there and cannot be read, or does not hold just `keys`.
     """
     path = folder / CHECKPOINT
     if not path.exists():
         return None
+    remedy = f"delete {path.parent} to start this run anew."
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path}: truncated or damaged checkpoint ({reason}); delete {path.parent} to start this run anew."
-        ) from None
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, ValueError, OSError) as error:
+        raise UserError(f"{path}: truncated or damaged checkpoint ({type(error).__name__}); {remedy}") from None
+    if not isinstance(state, dict) or set(state) != keys:
+        raise UserError(f"{path}: not a checkpoint of this version; {remedy}")
+    return state

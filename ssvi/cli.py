@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +18,22 @@ if TYPE_CHECKING:
     import torch
 
 
+DATA_ROOT = Path(os.environ.get("SSVI_DATA", "data"))
+DATA_HELP = "where data sets are kept (default: $SSVI_DATA, or data)"
+
+
 class _Parser(argparse.ArgumentParser):
+    """Errors in one line, with the nearest right option; no abbreviations, which change as options come."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
     def error(self, message: str) -> Any:
+        before, _, given = message.partition("unrecognized arguments: ")
+        if not before and given.startswith("--"):
+            options = [f"--{name.replace('_', '-')}" for name in FIELDS]
+            near = difflib.get_close_matches(given.split()[0].split("=")[0], options, n=1)
+            message += f", did you mean {near[0]}?" if near else ""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
@@ -48,7 +64,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where and how (no part of the identity)")
     group.add_argument("--out", type=Path, help="run folder (default: results/runs/ and the run's path)")
-    group.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept (default: data)")
+    group.add_argument("--data-root", type=Path, default=DATA_ROOT, help=DATA_HELP)
     group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     group.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
 
@@ -71,14 +87,14 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("folder", type=Path, help="run folder")
     evaluate.add_argument("--samples", type=int, default=5, help="weight samples (default: 5)")
     evaluate.add_argument("--bins", type=int, default=15, help="bins of the calibration errors (default: 15)")
-    evaluate.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
+    evaluate.add_argument("--data-root", type=Path, default=DATA_ROOT, help=DATA_HELP)
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     evaluate.add_argument("--threads", type=int, help="CPU threads")
     evaluate.set_defaults(run=_evaluate)
 
     data = commands.add_parser("data", help="prepare a data set: download, decode, cache")
     data.add_argument("dataset", help="digits, cifar10, cifar100 or folder:PATH")
-    data.add_argument("--root", "--data-root", dest="data_root", type=Path, default=Path("data"), help="default: data")
+    data.add_argument("--root", "--data-root", dest="data_root", type=Path, default=DATA_ROOT, help=DATA_HELP)
     data.add_argument("--image-size", type=int, default=RunSpec.image_size, help="side in pixels, for folder:PATH")
     data.add_argument("--download", action="store_true", help="fetch what is not there")
     data.set_defaults(run=_data)
@@ -97,6 +113,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         given.run(given)
     except UserError as error:
+        sys.exit(f"ssvi: {error}")
+    except OSError as error:
+        # A folder that cannot be written, a full disk: the user's to mend, and the message names the file.
         sys.exit(f"ssvi: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -133,6 +152,7 @@ def _train(given: argparse.Namespace) -> None:
 
     if runs.is_trained(folder):
         runs.check_spec(folder, spec)
+        runs.remove_live(folder)
         print(f"{folder}: already trained; delete the folder to train it again.", file=sys.stderr)
         return
     device = _device(given.device, given.threads)
@@ -195,5 +215,7 @@ def _ui(given: argparse.Namespace) -> None:
     for study in config["studies"]:
         done = {run: spec for run, spec in study_runs(config, study).items() if (results / "runs" / run).is_dir()}
         if done:
-            print(f"{study}: {tracking.mirror(results, study, done)}", file=sys.stderr)
+            shown = given.config.parent / config["reports"] / study
+            artifacts = [p for kind in ("tables", "figures") for p in (shown / kind).glob("*.*")]
+            print(f"{study}: {tracking.mirror(results, study, done, artifacts)}", file=sys.stderr)
     sys.exit(tracking.serve(results, given.host, given.port))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvi.errors import UserError, unknown
-from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, check_preset, make_spec, options_of, unique, validate
+from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, check_preset, idle, make_spec, options_of, unique, validate
 
 SCHEMA = Path(__file__).with_name("config.schema.json")
 
@@ -127,7 +127,7 @@ def _points(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _merge(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A grid point over the shared options; a shared one that the method does not use is left out."""
+    """A grid point over the shared options; a shared one that has no effect on this run is left out."""
     method = point.get("method", shared.get("method", RunSpec.method))
     if method not in METHODS:
         raise unknown("method", method, METHODS, where)
@@ -137,7 +137,8 @@ def _merge(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> d
     # A preset yields to what is written beside it; one in the grid still wins over the study's options.
     base = {**shared, **chosen} if "preset" in point else {**chosen, **shared}
     used = options_of(method)
-    return {k: v for k, v in base.items() if k in used} | {k: v for k, v in point.items() if k != "preset"}
+    merged = {k: v for k, v in base.items() if k in used} | {k: v for k, v in point.items() if k != "preset"}
+    return {k: v for k, v in merged.items() if k in point or k not in idle(merged)}
 
 
 def _check_shared(shared: Mapping[str, Any], content: Mapping[str, Any], where: str) -> None:

@@ -55,11 +55,13 @@ def e_abs(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:
 def snr_abs(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:
     """Criterion 4, eq. 7: E|theta| / sd|theta|, a strictly increasing function of |mu|/sigma alone.
 
-    It therefore ranks as criterion 2 does; sqrt(2/(pi - 2)) = 1.32 at mu = 0.
+    It therefore ranks as criterion 2 does; sqrt(2/(pi - 2)) = 1.32 at mu = 0. The value is rounded to
+    float32, so that float64's rounding noise inverts no order: it can tie two weights, never swap them.
     """
     _, _, a = _prepare(mu, sigma)
     loss = _unit_loss(a)
-    return (a + 2 * loss) / torch.sqrt(1 - 4 * loss * (a + loss))
+    value = (a + 2 * loss) / torch.sqrt(1 - 4 * loss * (a + loss))
+    return torch.where(a < 1e30, value.float().double(), value)
 
 
 def e_exp(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:

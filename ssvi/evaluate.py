@@ -47,7 +47,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a trained run on the test set; writes predictions.npz and metrics.json and returns the latter.
 
-    A diverged run has no predictions: its metrics are null and its file says why.
+    A diverged run has null metrics, and its file says why.
 
     Args:
         spec: the run's.
@@ -61,8 +61,8 @@ def evaluate(
         UserError: if the folder's files are missing, damaged or of another spec.
     """
     runs.check_spec(folder, spec)
-    training = runs.read_json(folder / runs.TRAINING)
-    trained_on = runs.read_json(folder / runs.SPEC)["provenance"]["data"]
+    training = runs.read_record(folder / runs.TRAINING, "status", "positions")
+    trained_on = runs.read_record(folder / runs.SPEC, "provenance")["provenance"]["data"]
     if trained_on != data.fingerprint:
         raise UserError(
             f"{folder}: was trained on other images of {spec.dataset!r} (fingerprint {trained_on[:12]}, "
@@ -78,7 +78,11 @@ def evaluate(
     used = 0
     if training["status"] == "complete":
         probabilities, used = predict(model, method, data, data.test_images, samples, noise)
-        figures = evaluate_all(probabilities, data.test_labels, bins)
+        if bool(probabilities.isfinite().all()):
+            figures = evaluate_all(probabilities, data.test_labels, bins)
+        else:
+            last = {"cause": "the predictions are not finite", "diverged_epoch": training["epochs_done"]}
+            training |= {"status": "diverged", **last}
     buffer = io.BytesIO()
     labels = data.test_labels[: len(probabilities)]
     np.savez_compressed(buffer, probabilities=probabilities.float().cpu().numpy(), labels=labels.cpu().numpy())

@@ -42,7 +42,7 @@ def provenance(device: torch.device, data_fingerprint: str) -> dict[str, Any]:
     return {
         **git_state(),
         "ssvi": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "device": device_name(device),
         "host_cpus": os.cpu_count(),

@@ -19,8 +19,9 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,22 @@ LIVE = "live"
 CHECKPOINT = "live/checkpoint.pt"
 LIVE_HISTORY = "live/history.jsonl"
 LIVE_TOPOLOGY = "live/topology.jsonl"
+
+# Columns of history.csv, a row an epoch; empty where a method or a run does not have one.
+HISTORY_COLUMNS = (
+    "epoch",
+    "step",
+    "loss",
+    "kl",
+    "beta",
+    "train_accuracy",
+    "validation_accuracy",
+    "lr",
+    "active_weights",
+    "sigma_mean",
+    "test_accuracy",
+    "seconds",
+)
 
 # What `ssvi train` publishes; the folder is complete when all of them are there.
 TRAINED = (SPEC, HISTORY, TOPOLOGY, MODEL, TRAINING)
@@ -79,6 +96,19 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not readable as JSON ({error}); delete the run folder to train it anew.") from None
 
 
+def read_record(path: Path, *keys: str) -> dict[str, Any]:
+    """A JSON object that has to hold `keys`.
+
+    Raises:
+        UserError: if the file is missing, is not JSON, or lacks one of them.
+    """
+    record = read_json(path)
+    missing = [key for key in keys if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise UserError(f"{path}: has no {missing[0]!r}; delete the run folder to train it anew.")
+    return record
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """All records of a JSON-lines file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -89,7 +119,7 @@ def to_jsonl(records: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
 
 
-def write_csv(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
+def write_csv(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
     """Write rows under the given columns; None becomes an empty cell."""
     lines = [columns, *([_cell(row.get(c)) for c in columns] for row in rows)]
     buffer = io.StringIO()
@@ -106,6 +136,12 @@ def is_trained(folder: Path) -> bool:
     return all((folder / name).is_file() for name in TRAINED)
 
 
+def remove_live(folder: Path) -> None:
+    """Delete what only a running training needs."""
+    if (folder / LIVE).exists():
+        shutil.rmtree(folder / LIVE)
+
+
 def read_spec(folder: Path) -> RunSpec:
     """The spec a run folder was made with.
 
@@ -113,8 +149,8 @@ def read_spec(folder: Path) -> RunSpec:
         UserError: if the file is missing, broken, or holds an option this version does not know.
     """
     path = folder / SPEC
-    stored = read_json(path)
-    if not isinstance(stored, dict) or not isinstance(stored.get("spec"), dict):
+    stored = read_record(path, "spec")
+    if not isinstance(stored["spec"], dict):
         raise UserError(f"{path}: has no 'spec'; delete the run folder to train it anew.")
     validate(stored["spec"], where=str(path))
     return RunSpec(**stored["spec"])
@@ -128,7 +164,15 @@ def check_spec(folder: Path, spec: RunSpec) -> None:
     Raises:
         UserError: naming each option, the value found and the value expected.
     """
-    found = read_spec(folder)
+    compare_specs(read_spec(folder), spec, folder / SPEC)
+
+
+def compare_specs(found: RunSpec, spec: RunSpec, where: Path) -> None:
+    """Refuse a `found` spec that differs from `spec` in an option the method uses.
+
+    Raises:
+        UserError: naming each such option with both values, and `where` it was found.
+    """
     different = [
         f"{name} was {getattr(found, name)!r} and is now {getattr(spec, name)!r}"
         for name in FIELDS
@@ -136,7 +180,7 @@ def check_spec(folder: Path, spec: RunSpec) -> None:
     ]
     if different:
         raise UserError(
-            f"{folder / SPEC}: these results were made under other options or defaults: {'; '.join(different)}. "
+            f"{where}: these results were made under other options or defaults: {'; '.join(different)}. "
             "Move or delete this run folder, or go back to the old option."
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +59,7 @@ class RunSpec:
     dataset: str = option("digits", "digits, cifar10, cifar100 or folder:PATH (class folders under train/ and test/)")
     model: str = option("resnet18", "network", choices=MODELS)
     method: str = option("ssvi", "training method")
-    seed: int = option(0, "seed of every random stream", low=0)
+    seed: int = option(0, "seed of every random stream", low=0, high=2**63 - 1)
 
     width: float = option(1.0, "factor on the network's number of channels", low=0.0, open_low=True)
     image_size: int = option(32, "side in pixels to which the images of folder:PATH are resized", low=4, high=512)
@@ -159,6 +160,15 @@ FACTORS: dict[str, tuple[str, ...]] = {
 }
 METHODS = tuple(FACTORS)
 
+# Options that have an effect only where another one has one of these values.
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "addition_samples": ("addition", ("mcK",)),
+    "addition_average": ("addition", ("mcK",)),
+    "grow_sigma_value": ("grow_sigma", ("constant",)),
+    "exp_lambda": ("criterion", ("e_exp", "snr_exp")),
+    "lrt_epsilon": ("sampling", ("local",)),
+}
+
 # `preset: official` selects what the published code does wherever that is not our default.
 PRESETS: dict[str, dict[str, Any]] = {
     "official": {
@@ -206,21 +216,26 @@ def validate(options: Mapping[str, Any], where: str) -> None:
         if meta["choices"] and value not in meta["choices"]:
             raise unknown(name, value, meta["choices"], where)
         if not isinstance(value, bool) and isinstance(value, int | float):
-            _check_range(name, float(value), where)
+            _check_range(name, value, where)
     if "method" in options and options["method"] not in METHODS:
         raise unknown("method", options["method"], METHODS, where)
     if "dataset" in options:
         _check_dataset(options["dataset"], where)
 
 
-def _check_range(name: str, value: float, where: str) -> None:
+def _check_range(name: str, value: int | float, where: str) -> None:
     meta = FIELDS[name].metadata
     low, high, open_low = meta["low"], meta["high"], meta["open_low"]
     too_low = low is not None and (value <= low if open_low else value < low)
-    if value != value or abs(value) == float("inf") or too_low or (high is not None and value > high):
+    not_finite = value != value or abs(value) > sys.float_info.max
+    if not_finite or too_low or (high is not None and value > high):
         bounds = [f"{'>' if open_low else '>='} {low:g}"] if low is not None else []
         bounds += [f"<= {high:g}"] if high is not None else []
-        raise UserError(f"{where}: {name} is {value:g}, but must be {' and '.join(bounds) or 'finite'}.")
+        raise UserError(f"{where}: {name} is {_number(value)}, but must be {' and '.join(bounds) or 'finite'}.")
+
+
+def _number(value: int | float) -> str:
+    return "too large" if isinstance(value, int) and abs(value) > sys.float_info.max else f"{value:g}"
 
 
 def _check_dataset(dataset: str, where: str) -> None:
@@ -238,13 +253,19 @@ def check_preset(name: Any, where: str) -> None:
 
 
 def expand(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace `preset: NAME` by the options it stands for; what is given beside it wins."""
+    """Replace `preset: NAME` by those of its options that matter here; what is given beside it wins."""
     options = dict(options)
     preset = options.pop("preset", None)
     if preset is None:
         return options
     used = options_of(options.get("method", RunSpec.method))
-    return {k: v for k, v in PRESETS[preset].items() if k in used} | options
+    merged = {k: v for k, v in PRESETS[preset].items() if k in used} | options
+    return {k: v for k, v in merged.items() if k in options or k not in idle(merged)}
+
+
+def idle(options: Mapping[str, Any]) -> set[str]:
+    """Options that have no effect because of the value, or the default, of another one (`NEEDS`)."""
+    return {name for name, (other, values) in NEEDS.items() if options.get(other, FIELDS[other].default) not in values}
 
 
 def make_spec(options: Mapping[str, Any], where: str = "options") -> RunSpec:
@@ -272,13 +293,7 @@ def make_spec(options: Mapping[str, Any], where: str = "options") -> RunSpec:
 
 def _check_effects(spec: RunSpec, given: Mapping[str, Any], where: str) -> None:
     """Options that only work together with another: setting them alone would silently do nothing."""
-    needs = [
-        ("addition_samples", "addition", ("mcK",)),
-        ("grow_sigma_value", "grow_sigma", ("constant",)),
-        ("exp_lambda", "criterion", ("e_exp", "snr_exp")),
-        ("lrt_epsilon", "sampling", ("local",)),
-    ]
-    for name, other, values in needs:
+    for name, (other, values) in NEEDS.items():
         if name in given and given[name] != FIELDS[name].default and getattr(spec, other) not in values:
             raise UserError(
                 f"{where}: {name} is {given[name]!r}, but has no effect unless {other} is {' or '.join(values)}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,21 +23,25 @@ from ssvi.progress import Reporter
 from ssvi.provenance import peak_memory, provenance
 from ssvi.spec import RunSpec
 
-HISTORY_COLUMNS = [
-    "epoch",
-    "step",
-    "loss",
-    "kl",
-    "beta",
-    "train_accuracy",
-    "validation_accuracy",
-    "lr",
-    "active_weights",
-    "sigma_mean",
-    "test_accuracy",
-    "seconds",
-]
 EVALUATION_BATCH = 1000
+CHECKPOINT_KEYS = frozenset(
+    {
+        "spec",
+        "good",
+        "model",
+        "method",
+        "streams",
+        "order",
+        "totals",
+        "epoch",
+        "step",
+        "history",
+        "topology",
+        "seconds",
+        "cpu_seconds",
+        "epoch_seconds",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Settings:
 
     device: torch.device
     checkpoint_seconds: float = 60.0
+
+
+def _batches(n: int, size: int) -> int:
+    """Steps of an epoch; a single image left over joins the batch before, since BatchNorm needs two."""
+    return math.ceil(n / size) - (1 if n % size == 1 else 0)
 
 
 class Trainer:
@@ -59,7 +67,7 @@ class Trainer:
         self.streams = Streams(spec.seed, self.device)
         self.model, self.method = build(spec, data.channels, data.image_size, data.n_classes, self.streams["noise"])
         self.model.to(self.device)
-        self.clock = Clock(spec.epochs, math.ceil(data.n_train / spec.batch_size))
+        self.clock = Clock(spec.epochs, _batches(data.n_train, spec.batch_size))
         self.history: list[Record] = []
         self.topology: list[Record] = []
         self.seconds = 0.0
@@ -68,6 +76,7 @@ class Trainer:
         self.cpu_seconds, self._cpu_tick = 0.0, time.process_time()
         self._epoch_seconds, self._tick = 0.0, time.perf_counter()
         self._base_lr: list[list[float]] = []
+        self._spec_record: Record = {}
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -98,12 +107,10 @@ class Trainer:
         self.model.train()
         order = self._order.to(self.device)
         for i in range(within, self.clock.steps_per_epoch):
-            self._step(order[i * self.spec.batch_size : (i + 1) * self.spec.batch_size])
+            last = i + 1 == self.clock.steps_per_epoch
+            self._step(order[i * self.spec.batch_size : None if last else (i + 1) * self.spec.batch_size])
             self.reporter.step(self.clock)
-            if (
-                time.monotonic() - self._saved >= self.settings.checkpoint_seconds
-                and i + 1 < self.clock.steps_per_epoch
-            ):
+            if not last and time.monotonic() - self._saved >= self.settings.checkpoint_seconds:
                 self._save()
         self._close_epoch()
 
@@ -133,6 +140,9 @@ class Trainer:
         loss, correct, images = self._totals.tolist()
         if not math.isfinite(loss):
             raise Diverged(f"the likelihood loss of epoch {self.clock.epoch} is {loss}")
+        parts = [value.isfinite().all() for value in self.model.state_dict().values()]
+        if not bool(torch.stack(parts).all()):
+            raise Diverged(f"a parameter is not finite after epoch {self.clock.epoch}")
         figures = self.method.epoch_figures(self.clock)
         if any(not math.isfinite(value) for value in figures.values()):
             raise Diverged(f"not finite after epoch {self.clock.epoch}: {figures}")
@@ -151,13 +161,17 @@ class Trainer:
         }
         self._stop_watch()
         row["seconds"], self._epoch_seconds = self._epoch_seconds, 0.0
-        self.history.append({column: row.get(column) for column in HISTORY_COLUMNS})
+        self.history.append({column: row.get(column) for column in runs.HISTORY_COLUMNS})
         self._append(runs.LIVE_HISTORY, self.history[-1])
-        self._good = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self._remember_good()
         self.reporter.epoch(row)
         self.clock.epoch += 1
         if time.monotonic() - self._saved >= self.settings.checkpoint_seconds:
             self._save()
+
+    def _remember_good(self) -> None:
+        """Keep the present state: what a run that diverges from here on is left with."""
+        self._good = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _stop_watch(self) -> None:
         """Add the time since the last look to this epoch's and this run's."""
@@ -227,15 +241,16 @@ class Trainer:
         )
         self.method.attach(bench)
         self._base_lr = [[group["lr"] for group in o.param_groups] for o in self.method.optimizers]
-        state = checkpoint.load(self.folder, self.device)
         if (self.folder / runs.SPEC).exists():
             runs.check_spec(self.folder, self.spec)
+        state = checkpoint.load(self.folder, self.device, CHECKPOINT_KEYS)
         if state is not None:
             self._restore(state)
         else:
-            record = runs.spec_record(self.spec, provenance(self.device, self.data.fingerprint))
-            runs.write_json(self.folder / runs.SPEC, record)
-        self._good = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self._spec_record = runs.spec_record(self.spec, provenance(self.device, self.data.fingerprint))
+            self._remember_good()
+        # A workflow that cleans up after a failed job deletes spec.json, so the checkpoint has a copy.
+        runs.write_json(self.folder / runs.SPEC, self._spec_record)
         runs.write_text(self.folder / runs.LIVE_HISTORY, runs.to_jsonl(self.history))
         runs.write_text(self.folder / runs.LIVE_TOPOLOGY, runs.to_jsonl(self.topology))
         self._saved = time.monotonic()
@@ -245,7 +260,8 @@ class Trainer:
         checkpoint.save(
             self.folder,
             {
-                "data": self.data.fingerprint,
+                "spec": self._spec_record,
+                "good": self._good,
                 "model": self.model.state_dict(),
                 "method": self.method.state_dict(),
                 "streams": self.streams.state_dict(),
@@ -263,10 +279,13 @@ class Trainer:
         self._saved = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["data"] != self.data.fingerprint:
+        self._spec_record, self._good = state["spec"], state["good"]
+        runs.compare_specs(RunSpec(**self._spec_record["spec"]), self.spec, self.folder / runs.CHECKPOINT)
+        before = self._spec_record["provenance"]["data"]
+        if before != self.data.fingerprint:
             raise UserError(
                 f"{self.folder}: the data set {self.spec.dataset!r} has changed since this training began "
-                f"(fingerprint {state['data'][:12]}, now {self.data.fingerprint[:12]}); delete the folder."
+                f"(fingerprint {before[:12]}, now {self.data.fingerprint[:12]}); delete the folder."
             )
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
@@ -286,7 +305,7 @@ class Trainer:
         self._stop_watch()
         good = status["status"] == "complete"
         save_model(self.folder, self.model.state_dict() if good else self._good)
-        runs.write_csv(self.folder / runs.HISTORY, self.history, HISTORY_COLUMNS)
+        runs.write_csv(self.folder / runs.HISTORY, self.history, runs.HISTORY_COLUMNS)
         runs.write_text(self.folder / runs.TOPOLOGY, runs.to_jsonl(self.topology))
         best = [row["test_accuracy"] for row in self.history if row["test_accuracy"] is not None]
         images = self.clock.step / self.clock.steps_per_epoch * self.data.n_train
@@ -305,5 +324,5 @@ class Trainer:
             "positions": self.method.bench.positions,
         }
         runs.write_json(self.folder / runs.TRAINING, summary)
-        shutil.rmtree(self.folder / runs.LIVE)
+        runs.remove_live(self.folder)
         return summary

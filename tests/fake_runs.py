@@ -12,20 +12,6 @@ from typing import Any
 from ssvi import runs
 from ssvi.spec import VARIATIONAL, RunSpec, run_path
 
-HISTORY_COLUMNS = [
-    "epoch",
-    "step",
-    "loss",
-    "kl",
-    "beta",
-    "train_accuracy",
-    "validation_accuracy",
-    "lr",
-    "active_weights",
-    "sigma_mean",
-    "test_accuracy",
-    "seconds",
-]
 WEIGHTS = 11_000_000
 DENSE_REST = 20_000
 
@@ -47,7 +33,7 @@ def write_run(results: Path, spec: RunSpec, *, epochs: int = 5, diverged: str | 
         "started": "2025-01-02T03:04:05+00:00",
     }
     runs.write_json(folder / runs.SPEC, runs.spec_record(spec, provenance))
-    runs.write_csv(folder / runs.HISTORY, _history(spec, epochs), HISTORY_COLUMNS)
+    runs.write_csv(folder / runs.HISTORY, _history(spec, epochs), runs.HISTORY_COLUMNS)
     runs.write_json(folder / runs.METRICS, _metrics(spec, epochs, diverged) | metrics)
     return run
 

@@ -18,7 +18,7 @@ from ssvi.analysis import collect, figures, tables
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec
 
-CIFAR = {"dataset": "cifar10", "epochs": 3}
+CIFAR = {"dataset": "cifar10"}
 VI = RunSpec(method="vi", **CIFAR)
 SSVI = RunSpec(method="ssvi", density=0.1, **CIFAR)
 
@@ -71,6 +71,15 @@ def test_foreign_and_unfinished_runs_are_refused(tmp_path: Path) -> None:
         collect.load_runs(tmp_path, {run: SSVI})
     with pytest.raises(UserError, match="collect the experiment first"):
         collect.read_collected([tmp_path / "nothing"])
+
+
+def test_runs_on_different_images_are_not_put_side_by_side(tmp_path: Path) -> None:
+    specs = write_runs(tmp_path, with_seeds(SSVI, 2))
+    path = tmp_path / "runs" / list(specs)[1] / files.SPEC
+    path.write_text(path.read_text().replace("f" * 64, "0" * 64))
+    with pytest.raises(UserError, match="trained on other images of 'cifar10'") as caught:
+        collect.load_runs(tmp_path, specs)
+    assert "\n" not in str(caught.value)
 
 
 def test_broken_history_is_named(tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def test_lists_are_axes_and_shared_options_reach_the_methods_that_use_them() -> 
     assert list(data_sets(runs)) == ["digits"]
 
 
+def test_shared_options_without_effect_on_a_run_leave_it_alone() -> None:
+    config = changed("studies/tiny/train/exp_lambda", 2.0)
+    config["studies"]["tiny"]["experiments"]["ssvi"] = {"method": "ssvi", "criterion": ["snr_abs", "e_exp"]}
+    found = {s.criterion: s.exp_lambda for s in experiment_runs(config, "tiny", "ssvi").values()}
+    assert found == {"snr_abs": 1.0, "e_exp": 2.0}
+
+
 def test_presets_reach_a_grid_and_yield_to_what_stands_beside_them() -> None:
     config = changed("studies/tiny/experiments/vi", {"method": ["vi", "ssvi"], "preset": "official", "validation": 0.2})
     for spec in experiment_runs(config, "tiny", "vi").values():

@@ -106,8 +106,14 @@ floats = st.floats(2.0**-26, 10.0, width=32)
 def test_snr_abs_never_inverts_an_order_of_snr(pairs: list[tuple[float, float]]) -> None:
     mu, sigma = (torch.tensor(x, dtype=torch.float32) for x in zip(*pairs, strict=True))
     order = snr(mu, sigma).argsort(stable=True)
-    ranked = snr_abs(mu, sigma).float()[order]
+    ranked = snr_abs(mu, sigma)[order]
     assert (ranked.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("exponent", range(-9, 5))
+def test_snr_abs_inverts_nothing_on_a_dense_grid(exponent: int) -> None:
+    ratio = torch.logspace(exponent, exponent + 1, 200_000, dtype=torch.float64).float().sort().values
+    assert (snr_abs(ratio, torch.ones_like(ratio)).diff() >= 0).all()
 
 
 @given(st.floats(0.0, 5.0), st.floats(1e-6, 1.0), st.floats(1.001, 2.0))

@@ -86,10 +86,14 @@ def test_unique_keeps_each_run_once() -> None:
 
 def test_preset_selects_the_published_code_and_yields_to_what_is_given() -> None:
     official = make_spec({"preset": "official"})
-    assert {k: getattr(official, k) for k in PRESETS["official"]} == PRESETS["official"]
+    expected = {**PRESETS["official"], "addition_average": "absolute"}  # signed means nothing to mc1
+    assert {k: getattr(official, k) for k in PRESETS["official"]} == expected
+    averaged = make_spec({"preset": "official", "addition": "mcK", "addition_samples": 2})
+    assert averaged.addition_average == "signed"
     assert make_spec({"preset": "official", "validation": 0.1}).validation == 0.1
     assert make_spec({"preset": "official", "method": "dense"}).grow_sigma == RunSpec.grow_sigma
-    assert run_path(make_spec({"preset": "official"})) == run_path(make_spec(PRESETS["official"]))
+    by_hand = {k: v for k, v in PRESETS["official"].items() if k != "addition_average"}
+    assert run_path(official) == run_path(make_spec(by_hand))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,9 @@ def test_preset_selects_the_published_code_and_yields_to_what_is_given() -> None
         ({"exp_lambda": 2.0}, ["no effect unless criterion is e_exp or snr_exp"]),
         ({"addition_samples": 4}, ["no effect unless addition is mcK"]),
         ({"grow_sigma_value": 0.1}, ["no effect unless grow_sigma is constant"]),
+        ({"addition_average": "signed"}, ["no effect unless addition is mcK"]),
+        ({"seed": 10**400}, ["seed is too large"]),
+        ({"lr": 10**400}, ["lr is too large"]),
         ({"image_size": 64}, ["only folder:PATH"]),
         ({"preset": "oficial"}, ["preset 'oficial'", "did you mean 'official'"]),
         (

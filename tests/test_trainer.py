@@ -12,12 +12,13 @@ from ssvi.cli import main
 from ssvi.criteria import scores
 from ssvi.data import Data, load
 from ssvi.errors import UserError
+from ssvi.evaluate import evaluate
 from ssvi.layers import TO_SIGMA
 from ssvi.methods import METHODS
 from ssvi.progress import Lines
 from ssvi.spec import make_spec
 from ssvi.subspace import UpdateSchedule, largest, update
-from ssvi.trainer import Settings, Trainer
+from ssvi.trainer import CHECKPOINT_KEYS, Settings, Trainer
 
 CPU = torch.device("cpu")
 TINY = {"dataset": "digits", "model": "resnet8", "width": 0.25, "epochs": 2, "batch_size": 256}
@@ -95,6 +96,32 @@ def test_a_resumed_run_is_the_undisturbed_one_to_the_bit(tmp_path, digits, metho
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
     assert not (tmp_path / "cut" / runs.LIVE).exists()
     assert runs.is_trained(tmp_path / "cut")
+
+
+def test_a_run_goes_on_after_a_workflow_deleted_its_outputs(tmp_path, digits) -> None:
+    """Snakemake deletes the declared outputs of a failed job; what lies under live/ is enough to go on."""
+    spec = spec_of("ssvi")
+    trained(spec, digits, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        trained(spec, digits, tmp_path / "cut", StopAt(5), every=0.0)
+    started = runs.read_json(tmp_path / "cut" / runs.SPEC)
+    for name in runs.TRAINED:
+        (tmp_path / "cut" / name).unlink(missing_ok=True)
+    trained(spec, digits, tmp_path / "cut", every=0.0)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    assert runs.read_json(tmp_path / "cut" / runs.SPEC) == started
+
+
+def test_a_single_image_left_over_joins_the_batch_before(tmp_path, digits) -> None:
+    sizes = []
+    spec = spec_of("dense", epochs=1, batch_size=19)
+    assert digits.n_train % 19 == 1
+    trainer = Trainer(spec, digits, tmp_path, Settings(CPU), Lines())
+    original = trainer._step
+    trainer._step = lambda index: sizes.append(len(index)) or original(index)
+    trainer.run()
+    assert sum(sizes) == digits.n_train
+    assert set(sizes) == {19, 20}
 
 
 def test_same_spec_same_bytes_and_another_seed_another_run(tmp_path, digits) -> None:
@@ -306,6 +333,63 @@ def test_a_diverged_run_ends_in_order(tmp_path, digits, capsys) -> None:
     assert all(torch.isfinite(v.float()).all() for v in load_file(tmp_path / runs.MODEL).values())
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("vi", {"lr": 1e18}),
+        ("vi", {"sigma_lr": 1e25}),
+        ("rigl", {"lr": 1e18}),
+        ("ssvi", {"lr": 1e18}),
+        ("ssvi", {"sigma_lr": 1e25, "delta_t": 5}),
+    ],
+)
+def test_divergence_is_caught_wherever_it_shows_first(tmp_path, digits, method, options) -> None:
+    spec = spec_of(method, model="mlp", **options)
+    trained(spec, digits, tmp_path)
+    assert runs.read_json(tmp_path / runs.TRAINING)["status"] == "diverged"
+    assert evaluate(spec, digits, tmp_path, CPU)["accuracy"] is None
+
+
+def test_divergence_in_the_very_last_step_shows_in_the_evaluation(tmp_path, digits) -> None:
+    spec = spec_of("dense", model="mlp", lr=1e30, epochs=1, batch_size=1293)
+    trained(spec, digits, tmp_path)
+    metrics = evaluate(spec, digits, tmp_path, CPU)
+    assert (metrics["status"], metrics["accuracy"]) == ("diverged", None)
+    assert metrics["cause"] == "the predictions are not finite"
+
+
+def test_a_resumed_diverging_run_publishes_what_the_undisturbed_one_does(tmp_path, digits) -> None:
+    spec = spec_of("dense", model="mlp", lr=1e12, weight_decay=0.0)
+    trained(spec, digits, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        trained(spec, digits, tmp_path / "cut", StopAt(4), every=0.0)
+    trained(spec, digits, tmp_path / "cut", every=0.0)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+def test_without_a_checkpoint_a_run_starts_anew_and_says_so_in_its_spec(tmp_path, digits) -> None:
+    runs.write_json(tmp_path / runs.SPEC, runs.spec_record(spec_of("dense"), {"data": "0" * 64}))
+    trained(spec_of("dense"), digits, tmp_path)
+    assert runs.read_json(tmp_path / runs.SPEC)["provenance"]["data"] == digits.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        (runs.TRAINING, "{}", r"training\.json: has no 'status'"),
+        (runs.TRAINING, "[", r"training\.json: not readable as JSON"),
+        (runs.SPEC, '{"spec": {"method": "dense"}}', "other options or defaults"),
+        (runs.SPEC, "{}", r"spec\.json: has no 'spec'"),
+    ],
+)
+def test_a_damaged_run_folder_is_one_line(tmp_path, digits, name, content, line) -> None:
+    spec = spec_of("dense", model="mlp", epochs=1)
+    trained(spec, digits, tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=line):
+        evaluate(spec, digits, tmp_path, CPU)
+
+
 def test_nan_gradient_at_an_update_is_divergence_not_a_crash() -> None:
     with pytest.raises(ValueError, match="NaN"):
         update(torch.tensor([True, False]), torch.tensor([1.0]), torch.tensor([math.nan, math.nan]), 1)
@@ -328,10 +412,14 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, digits, damage) -> Non
 def test_a_checkpoint_of_other_options_or_data_is_refused(tmp_path, digits) -> None:
     with pytest.raises(Stopped):
         trained(spec_of("ssvi"), digits, tmp_path, StopAt(3), every=0.0)
-    with pytest.raises(UserError, match="epochs was 2 and is now 3"):
+    with pytest.raises(UserError, match=r"spec\.json.* epochs was 2 and is now 3"):
         trained(spec_of("ssvi", epochs=3), digits, tmp_path)
-    state = checkpoint.load(tmp_path, CPU)
-    checkpoint.save(tmp_path, {**state, "data": "0" * 64})
+    (tmp_path / runs.SPEC).unlink()
+    with pytest.raises(UserError, match=r"checkpoint\.pt.* epochs was 2 and is now 3"):
+        trained(spec_of("ssvi", epochs=3), digits, tmp_path)
+    state = checkpoint.load(tmp_path, CPU, CHECKPOINT_KEYS)
+    state["spec"]["provenance"]["data"] = "0" * 64
+    checkpoint.save(tmp_path, state)
     with pytest.raises(UserError, match="has changed since this training began"):
         trained(spec_of("ssvi"), digits, tmp_path)
 
@@ -362,7 +450,7 @@ def test_train_and_evaluate_by_command(tmp_path, data_root, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["train", "--densty=0.1"], "unrecognized arguments: --densty=0.1"),
+        (["train", "--densty=0.1"], "unrecognized arguments: --densty=0.1, did you mean --density?"),
         (["train", "--density=0"], "density is 0, but must be > 0"),
         (["train", "--method=dense", "--density=0.5"], "does not use density"),
         (["train", "--device=tpu"], "--device 'tpu'"),

@@ -145,6 +145,16 @@ def test_a_changed_grid_trains_only_what_is_new_and_a_changed_evaluation_trains_
     assert found == {3}
 
 
+def test_moved_data_retrain_nothing(study: Path, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    write_config(copy, {**CONFIG, "data_root": "elsewhere"})
+    before = times(copy / "results/runs", "model.safetensors")
+    snakemake(copy)
+    assert times(copy / "results/runs", "model.safetensors") == before
+    assert (copy / "elsewhere/cache").is_dir()
+
+
 def test_the_mirror_holds_every_run_and_ui_notes_stay(study: Path, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     import mlflow

@@ -49,22 +49,8 @@ METRIC_COLUMNS = (
 PROVENANCE_COLUMNS = ("commit", "dirty", "device", "host_cpus", "threads", "ssvi", "torch", "python", "data", "started")
 RUN_COLUMNS = ("run", *FIELDS, *METRIC_COLUMNS, *PROVENANCE_COLUMNS)
 
-EPOCH_COLUMNS = (
-    "epoch",
-    "step",
-    "loss",
-    "kl",
-    "beta",
-    "train_accuracy",
-    "validation_accuracy",
-    "lr",
-    "active_weights",
-    "sigma_mean",
-    "test_accuracy",
-    "seconds",
-)
 # `lr` is the epoch's own learning rate, so the one of the spec needs another name here.
-HISTORY_COLUMNS = ("run", "method", "dataset", "seed", "density", "lr_start", *EPOCH_COLUMNS)
+HISTORY_COLUMNS = ("run", "method", "dataset", "seed", "density", "lr_start", *files.HISTORY_COLUMNS)
 
 
 def run_folder(results: Path, run: str) -> Path:
@@ -79,9 +65,24 @@ def load_runs(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
     the one asked for, `density_actual` the measured one.
 
     Raises:
-        UserError: if a run is unfinished, unreadable, or was made under other options than its spec.
+        UserError: if a run is unfinished, unreadable, was made under other options than its spec, or on
+            other images than the runs beside it.
     """
-    return pd.DataFrame([_run_row(results, run, spec) for run, spec in specs.items()], columns=list(RUN_COLUMNS))
+    rows = [_run_row(results, run, spec) for run, spec in specs.items()]
+    frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    _check_same_data(frame)
+    return frame
+
+
+def _check_same_data(runs: pd.DataFrame) -> None:
+    """Refuse to put runs side by side that were trained on different images under one name."""
+    for (dataset, _), group in runs.groupby(["dataset", "image_size"]):
+        first = group.iloc[0]
+        for _, other in group[group["data"] != first["data"]].iterrows():
+            raise UserError(
+                f"{other['run']}: was trained on other images of {dataset!r} than {first['run']} (fingerprints "
+                f"{str(other['data'])[:12]} and {str(first['data'])[:12]}); delete the folders of the older runs."
+            )
 
 
 def load_history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
@@ -153,11 +154,13 @@ def read_collected(folders: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The runs and the history of several collected experiments, a run that they share once.
 
     Raises:
-        UserError: if a folder was not written by `write_collected`.
+        UserError: if a folder was not written by `write_collected`, or runs saw different images.
     """
     runs = [_read_csv(folder / RUNS_CSV, RUN_COLUMNS) for folder in folders]
     history = [_read_csv(folder / HISTORY_CSV, HISTORY_COLUMNS) for folder in folders]
-    return _together(runs, ["run"], RUN_COLUMNS), _together(history, ["run", "epoch"], HISTORY_COLUMNS)
+    together = _together(runs, ["run"], RUN_COLUMNS)
+    _check_same_data(together)
+    return together, _together(history, ["run", "epoch"], HISTORY_COLUMNS)
 
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:

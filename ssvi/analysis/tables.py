@@ -41,6 +41,7 @@ COST_OPTIONS = (
 PAPER_FLOPS = 1.14e17
 PAPER_DATASETS = ("cifar10", "cifar100")
 PAPER_MODEL = "resnet18"
+PAPER_EPOCHS = 200
 
 DASH = "–"
 
@@ -266,7 +267,7 @@ def _dense_reference(runs: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame | 
 
 
 def _paper_units(row: pd.Series) -> float:
-    comparable = row["dataset"] in PAPER_DATASETS and row["model"] == PAPER_MODEL
+    comparable = row["dataset"] in PAPER_DATASETS and row["model"] == PAPER_MODEL and row["epochs"] == PAPER_EPOCHS
     return float(row["density"]) * PAPER_FLOPS if comparable else math.nan
 
 

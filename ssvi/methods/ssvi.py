@@ -116,7 +116,9 @@ class SSVI(VI, RigL):
         if spec.addition == "mean":
             return one + self.flops_per_image() // self.passes * 6 * images
         if spec.addition == "mcK" and spec.addition_average == "absolute":
-            return spec.addition_samples * one + (spec.addition_samples - 1) * self.flops_per_image() * images
+            fresh = min(spec.batch_size, self.bench.n_train)
+            extra = RigL.growth_flops(self, fresh) + self.flops_per_image() * fresh
+            return one + (spec.addition_samples - 1) * extra
         return (spec.addition_samples if spec.addition == "mcK" else 1) * one
 
     # Records ------------------------------------------------------------------------------------

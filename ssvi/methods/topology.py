@@ -117,16 +117,17 @@ class Topology:
             the record of the update, if it is one of about 20 that are kept.
 
         Raises:
-            Diverged: if a gradient or a score is not a number.
+            Diverged: if a gradient or a parameter is not finite.
         """
         step = clock.step
+        self._check_finite(step, gradients)
         fraction = self.schedule.drop_fraction(step)
         keep_record = step // self.spec.delta_t - 1 in self.recorded
         described = self._describe(self.layers) if keep_record and self._describe else ({}, {})
         by_gradient = {name: self._mean(layer) for name, layer in self.layers.items()} if self._drifting else {}
         layer_records: list[Record] = []
         for group in self._groups():
-            for name, change in self._change(group, gradients, fraction, clock).items():
+            for name, change in self._change(group, gradients, fraction).items():
                 layer = self.layers[name]
                 stays = change.active & ~change.born
                 if keep_record:
@@ -157,22 +158,24 @@ class Topology:
             "layers": layer_records,
         }
 
+    def _check_finite(self, step: int, gradients: dict[str, Tensor]) -> None:
+        """What is not a number cannot be ranked; one look at the device for all layers."""
+        parts = [gradients[name].isfinite().all() for name in self.layers]
+        parts += [p.isfinite().all() for layer in self.layers.values() for p in layer.parameters()]
+        if not bool(torch.stack(parts).all()):
+            raise Diverged(f"a gradient or a parameter is not finite at the subspace update of step {step}")
+
     def _groups(self) -> list[list[str]]:
         names = list(self.layers)
         return [names] if self.spec.allocation == "global" else [[name] for name in names]
 
-    def _change(
-        self, names: list[str], gradients: dict[str, Tensor], fraction: float, clock: Clock
-    ) -> dict[str, Change]:
+    def _change(self, names: list[str], gradients: dict[str, Tensor], fraction: float) -> dict[str, Change]:
         layers = [self.layers[name] for name in names]
         active = torch.cat([x.mask.flatten() for x in layers])
         score = torch.cat([self._score(x) for x in layers])
         gradient = torch.cat([gradients[name].flatten() for name in names])
         n_drop = int(score.numel() * fraction)
-        try:
-            whole = update(active, score, gradient, n_drop)
-        except ValueError as error:
-            raise Diverged(f"subspace update at step {clock.step} of {', '.join(names)}: {error}") from None
+        whole = update(active, score, gradient, n_drop)
         sizes = [x.mask.numel() for x in layers]
         parts = {key: getattr(whole, key).split(sizes) for key in ("removed", "added", "active", "born", "left")}
         return {

@@ -1,5 +1,7 @@
 """The study at hand as run specs, and the helpers of the other rule files."""
 
+import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -60,6 +62,13 @@ FIGURE_FILES = expand(
 )
 MIRROR = f"{RESULTS}/mlflow/{NAME}.json"
 
+# Told to the commands by their environment: as a param it would train everything again when the data move.
+DATA_ROOT = CONFIG["data_root"]
+os.environ.update(SSVI_DATA=DATA_ROOT)
+# Another MLflow server is to be filled as well; its password is nobody's business.
+MLFLOW = os.environ.get("MLFLOW_TRACKING_URI", "").rpartition("@")[2]
+ANALYSIS = os.path.relpath(Path(workflow.basedir) / "ssvi" / "analysis")
+
 GPUS = gpu_count()
 # On a CPU the runs of a study share the cores best as one thread a run; a study with fewer runs than
 # cores gives each more. On a GPU the threads only feed it.
@@ -67,7 +76,7 @@ TRAIN_THREADS = 2 if GPUS else max(1, (workflow.cores or 1) // len(RUNS))
 
 
 wildcard_constraints:
-    run=r".+/seed=\d+",
+    run="|".join(map(re.escape, RUNS)),
     dataset=r"[^/]+",
     experiment=r"[^/]+",
     table=r"[^/]+",

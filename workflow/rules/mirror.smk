@@ -9,7 +9,7 @@ rule mirror:
     input:
         metrics=[f"{RESULTS}/runs/{run}/{run_files.METRICS}" for run in RUNS],
         artifacts=[*TABLE_FILES, *FIGURE_FILES],
-        code=str(Path(workflow.basedir) / "ssvi" / "analysis" / "tracking.py"),
+        code=f"{ANALYSIS}/tracking.py",
     output:
         MIRROR,
     log:
@@ -19,6 +19,7 @@ rule mirror:
     params:
         results=results_folder,
         study=NAME,
+        server=MLFLOW,
         specs=study_specs,
     script:
         "../scripts/mirror.py"

@@ -1,7 +1,5 @@
 """From run folders to tables and figures: cheap rules, remade when their module changes."""
 
-ANALYSIS = str(Path(workflow.basedir) / "ssvi" / "analysis")
-
 
 localrules:
     collect,
@@ -51,7 +49,7 @@ rule figure:
     input:
         collected=figure_input,
         history=figure_history,
-        code=f"{ANALYSIS}/figures.py",
+        code=[f"{ANALYSIS}/figures.py", f"{ANALYSIS}/tables.py"],
     output:
         png=f"{REPORTS}/figures/{{figure}}.png",
         svg=report(

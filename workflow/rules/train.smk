@@ -11,7 +11,7 @@ rule data:
         "../../environment.yml"
     params:
         flags=data_flags,
-        root=CONFIG["data_root"],
+        root=DATA_ROOT,
     shell:
         "ssvi data {params.flags} --root {params.root:q} > {output:q} 2> {log:q} || (cat {log:q} >&2; exit 1)"
 
@@ -33,9 +33,8 @@ rule train:
     params:
         flags=run_flags,
         folder=run_folder,
-        root=CONFIG["data_root"],
     shell:
-        "ssvi train {params.flags} --out {params.folder:q} --data-root {params.root:q} --threads {threads}"
+        "ssvi train {params.flags} --out {params.folder:q} --threads {threads}"
         " > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
 
 
@@ -54,9 +53,8 @@ rule evaluate:
         gpu=min(GPUS, 1),
     params:
         folder=run_folder,
-        root=CONFIG["data_root"],
         samples=CONFIG["evaluation"]["samples"],
         bins=CONFIG["evaluation"]["bins"],
     shell:
         "ssvi evaluate {params.folder:q} --samples {params.samples} --bins {params.bins}"
-        " --data-root {params.root:q} --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
+        " --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
