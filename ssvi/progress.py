@@ -36,6 +36,10 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
+def _short(count: int) -> str:
+    return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.1f}k" if count >= 1e4 else str(count)
+
+
 class Lines:
     """One line an epoch on stderr."""
 
@@ -69,8 +73,8 @@ class Bar:
 
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}  {task.fields[speed]}  ETA"),
+            BarColumn(bar_width=8),  # with the rest it fits a terminal of 80 columns
+            TextColumn("{task.fields[figures]}{task.fields[speed]} ETA"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             refresh_per_second=5,
@@ -93,9 +97,9 @@ class Bar:
         )
 
     def epoch(self, row: dict[str, Any]) -> None:
-        shown = row["validation_accuracy"] if row["validation_accuracy"] is not None else row["train_accuracy"]
-        which = "validation" if row["validation_accuracy"] is not None else "train"
-        figures = f"loss {row['loss']:.4f}  {which} {_percent(shown)}  active {row['active_weights']}"
+        which = "val" if row["validation_accuracy"] is not None else "train"
+        shown = row["validation_accuracy"] if which == "val" else row["train_accuracy"]
+        figures = f"loss {row['loss']:.3f} {which} {100 * shown:.1f}% {_short(row['active_weights'])} active "
         self._progress.update(self._task, figures=figures)
 
     def stop(self) -> None:
