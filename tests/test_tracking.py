@@ -48,7 +48,8 @@ def test_a_run_is_mirrored_whole(store: Path) -> None:
     waiting = dataclasses.replace(SSVI, seed=12)
     assert tracking.mirror(store, "whole", {**specs, run_path(waiting): waiting}) == Result(added=1, missing=1)
     (run,) = _runs(store, "whole")
-    assert run.info.run_name == run.data.tags["ssvi.run"] == run_path(spec)
+    assert run.data.tags["ssvi.run"] == run_path(spec)
+    assert run.info.run_name == run_path(spec).split("/", 2)[2]
     assert run.info.status == "FINISHED"
     assert run.info.end_time - run.info.start_time == 30_000
     assert run.data.params["density"] == "0.1"
@@ -211,6 +212,6 @@ def test_serve_says_what_it_cannot_do(
 
 
 def test_long_run_paths_fit_a_run_name() -> None:
-    run = "a" * 300 + "/seed=0"
-    assert len(tracking._shorten(run)) == 250
-    assert tracking._shorten(run).endswith("/seed=0")
+    run = "digits/mlp/" + "a" * 300 + "/seed=0"
+    assert len(tracking._run_name(run)) == 250
+    assert tracking._run_name(run).endswith("/seed=0")

@@ -105,7 +105,7 @@ def test_tables_are_the_means_of_the_run_folders(study: Path) -> None:
     mean, sd = 100 * pd.Series(accuracies).mean(), 100 * pd.Series(accuracies).std(ddof=1)
     text = (study / "reports/tiny/tables/table1.md").read_text()
     assert f"{mean:.2f} ± {sd:.2f}" in text
-    for extension in ("csv", "md", "tex"):
+    for extension in ("csv", "md", "html", "tex"):
         assert (study / f"reports/tiny/tables/table1.{extension}").stat().st_size > 100
     for extension in ("csv", "png", "svg"):
         assert (study / f"reports/tiny/figures/figure2_left.{extension}").stat().st_size > 200

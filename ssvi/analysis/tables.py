@@ -5,6 +5,7 @@ Every figure is a mean and a sample standard deviation over seeds; n counts the 
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from ssvi.spec import CRITERIA, FIELDS, METHODS
 
 METHOD_NAMES = {"dense": "dense network", "vi": "dense BNN", "rigl": "RigL", "ssvi": "SSVI"}
 SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins")
-HEADINGS = {"dataset": "data set"}
+HEADINGS = {"dataset": "data set", "evaluation_samples": "test samples", "evaluation_bins": "bins"}
 FIRST = ("dataset", "model", "method", "density", "lr")
 
 # What the cost of a dense BNN depends on: its runs that agree in these are the yardstick of a sparse one.
@@ -44,6 +45,15 @@ PAPER_MODEL = "resnet18"
 PAPER_EPOCHS = 200
 
 DASH = "–"
+
+STYLE = """
+body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff; }
+table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }
+caption { font-weight: bold; text-align: left; padding-bottom: .6em; }
+th, td { padding: .2em .7em; text-align: left; white-space: nowrap; }
+th { border-bottom: 1px solid; white-space: normal; vertical-align: bottom; }
+.figure { text-align: right; font-variant-numeric: tabular-nums; }
+"""
 
 
 @dataclass(frozen=True)
@@ -318,6 +328,25 @@ def _markdown(text: str) -> str:
     return re.sub(r"([|*<>`\\])", r"\\\1", text.replace("\n", " "))
 
 
+def to_html(table: Table) -> str:
+    """A page with the table, its caption and its notes; it needs no network."""
+    rows = [[html.escape(cell) for cell in row] for row in table.frame.itertuples(index=False, name=None)]
+    kinds = ["setting" if _is_setting(name) else "figure" for name in table.frame.columns]
+    head = "".join(
+        f'<th class="{kind}">{html.escape(name)}</th>' for kind, name in zip(kinds, table.frame.columns, strict=True)
+    )
+    body = "\n".join(
+        "<tr>" + "".join(f'<td class="{k}">{cell}</td>' for k, cell in zip(kinds, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    notes = "\n".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(table.caption)}</title>\n'
+        f"<style>{STYLE}</style>\n<table>\n<caption>{html.escape(table.caption)}</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n<ul>\n{notes}\n</ul>\n</html>\n"
+    )
+
+
 def to_latex(table: Table) -> str:
     """A booktabs table environment (needs `booktabs` and nothing else)."""
     alignment = "".join("l" if _is_setting(name) else "r" for name in table.frame.columns)
@@ -373,10 +402,11 @@ def _latex(text: str) -> str:
 
 
 def write_table(table: Table, stem: Path) -> None:
-    """Write STEM.csv (unrounded numbers), STEM.md and STEM.tex, each atomically."""
+    """Write STEM.csv (unrounded numbers), STEM.md, STEM.html and STEM.tex, each atomically."""
     for suffix, text in (
         ("csv", table.numbers.to_csv(index=False, lineterminator="\n")),
         ("md", to_markdown(table)),
+        ("html", to_html(table)),
         ("tex", to_latex(table)),
     ):
         write_text(stem.with_name(f"{stem.name}.{suffix}"), text)

@@ -269,7 +269,7 @@ def _write_run(
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     tags = _tags(spec, provenance, metrics, run, study)
-    written = client.create_run(experiment, start_time=start, tags=tags, run_name=_shorten(run))
+    written = client.create_run(experiment, start_time=start, tags=tags, run_name=_run_name(run))
     run_id = written.info.run_id
     params = [Param(name, str(getattr(spec, name))) for name in sorted(options_of(spec.method))]
     client.log_batch(run_id, params=params)
@@ -300,8 +300,9 @@ def _tags(
     return {name: str(value)[:TEXT_LENGTH] for name, value in tags.items() if value is not None}
 
 
-def _shorten(run: str) -> str:
-    """A run name that fits MLflow's column; the tag holds the whole path."""
+def _run_name(run: str) -> str:
+    """The run path from its method on, as far as it fits MLflow's column; the tag holds the whole path."""
+    run = run.split("/", 2)[2]
     if len(run) <= NAME_LENGTH:
         return run
     return f"{run[: NAME_LENGTH - 61]}…{run[-60:]}"

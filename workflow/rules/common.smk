@@ -53,7 +53,7 @@ DATA_OF = {
 TABLE_FILES = expand(
     f"{REPORTS}/tables/{{table}}.{{ext}}",
     table=STUDY.get("tables", {}),
-    ext=["csv", "md", "tex"],
+    ext=["csv", "md", "html", "tex"],
 )
 FIGURE_FILES = expand(
     f"{REPORTS}/figures/{{figure}}.{{ext}}",

@@ -31,10 +31,12 @@ rule table:
         code=f"{ANALYSIS}/tables.py",
     output:
         csv=f"{REPORTS}/tables/{{table}}.csv",
-        md=report(
-            f"{REPORTS}/tables/{{table}}.md",
+        md=f"{REPORTS}/tables/{{table}}.md",
+        html=report(
+            f"{REPORTS}/tables/{{table}}.html",
             category="Tables",
             caption="../report/table.rst",
+            labels={"table": "{table}"},
         ),
         tex=f"{REPORTS}/tables/{{table}}.tex",
     log:
@@ -56,6 +58,7 @@ rule figure:
             f"{REPORTS}/figures/{{figure}}.svg",
             category="Figures",
             caption="../report/figure.rst",
+            labels={"figure": "{figure}"},
         ),
         csv=f"{REPORTS}/figures/{{figure}}.csv",
     log:
