@@ -72,7 +72,9 @@ ANALYSIS = os.path.relpath(Path(workflow.basedir) / "ssvi" / "analysis")
 GPUS = gpu_count()
 # On a CPU the runs of a study share the cores best as one thread a run; a study with fewer runs than
 # cores gives each more. On a GPU the threads only feed it.
-TRAIN_THREADS = 2 if GPUS else max(1, (workflow.cores or 1) // len(RUNS))
+TRAIN_THREADS = (
+    2 if GPUS else max(1, (workflow.resource_settings.cores or 1) // len(RUNS))
+)
 
 
 wildcard_constraints:
