@@ -18,6 +18,7 @@ include: "workflow/rules/mirror.smk"
 rule all:
     default_target: True
     input:
+        runs=RUN_FILES,
         tables=TABLE_FILES,
         figures=FIGURE_FILES,
         mirror=MIRROR,

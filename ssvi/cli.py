@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssvi import __version__
 from ssvi.errors import UserError
-from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, make_spec, run_path
+from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, bounds, make_spec, run_path
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         kind = type(field.default)
         choices = field.metadata["choices"] or (METHODS if name == "method" else None)
         used_by = field.metadata["methods"]
-        note = f" [{', '.join(used_by)}]" if used_by else ""
+        limits = "true or false" if kind is bool else bounds(name)
+        note = "".join(f" [{part}]" for part in (limits, used_by and ", ".join(used_by)) if part)
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
@@ -142,10 +143,12 @@ def _device(name: str, threads: int | None) -> torch.device:
 
 
 def _train(given: argparse.Namespace) -> None:
+    if not given.checkpoint_seconds >= 0:
+        raise UserError(f"--checkpoint-seconds is {given.checkpoint_seconds:g}, but must be >= 0.")
     options = {name: getattr(given, name) for name in FIELDS if hasattr(given, name)}
     if given.preset:
         options["preset"] = given.preset
-    spec = make_spec(options, where="ssvi train")
+    spec = make_spec(options, where="command line")
     folder = given.out or Path("results/runs") / run_path(spec)
 
     from ssvi import runs
@@ -192,7 +195,7 @@ def _data(given: argparse.Namespace) -> None:
     from ssvi.data import prepare
     from ssvi.spec import validate
 
-    validate({"dataset": given.dataset, "image_size": given.image_size}, where="ssvi data")
+    validate({"dataset": given.dataset, "image_size": given.image_size}, where="command line")
     prepared = prepare(given.dataset, given.data_root, image_size=given.image_size, download=given.download)
     summary = {
         "dataset": given.dataset,

@@ -129,11 +129,14 @@ def scores(name: str, mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0, arithm
         sigma: standard deviations, same shape, > 0.
         exp_lambda: lambda of eq. 8.
         arithmetic: `stable` (float64), or `naive`: the printed formulas in the input's own precision
-            with NaN set to 0, as the published code has it; there a sure weight can go first.
+            with NaN set to 0, as the published code has it; there a sure weight can go first. A criterion
+            that code does not have has no naive form and keeps its own.
     """
     if arithmetic == "stable":
         return CRITERIA[name](mu, sigma, exp_lambda)
-    return torch.nan_to_num(NAIVE[name](mu, sigma, exp_lambda), nan=0.0, posinf=math.inf, neginf=-math.inf)
+    return torch.nan_to_num(
+        NAIVE.get(name, CRITERIA[name])(mu, sigma, exp_lambda), nan=0.0, posinf=math.inf, neginf=-math.inf
+    )
 
 
 def _naive_e_abs(mu: Tensor, sigma: Tensor, exp_lambda: float) -> Tensor:

@@ -12,6 +12,8 @@ from ssvi.methods.base import Clock
 class Reporter(Protocol):
     """What the trainer tells while it runs."""
 
+    def note(self, text: str) -> None: ...
+
     def start(self, clock: Clock, images: int) -> None: ...
 
     def step(self, clock: Clock) -> None: ...
@@ -40,7 +42,14 @@ def _short(count: int) -> str:
     return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.1f}k" if count >= 1e4 else str(count)
 
 
-class Lines:
+class _Notes:
+    """A note is a line on stderr, before anything else."""
+
+    def note(self, text: str) -> None:
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+class Lines(_Notes):
     """One line an epoch on stderr."""
 
     def start(self, clock: Clock, images: int) -> None:
@@ -64,7 +73,7 @@ class Lines:
         pass
 
 
-class Bar:
+class Bar(_Notes):
     """A live bar with the figures of the last epoch; it never asks the device for a number."""
 
     def start(self, clock: Clock, images: int) -> None:

@@ -229,9 +229,15 @@ def _check_range(name: str, value: int | float, where: str) -> None:
     too_low = low is not None and (value <= low if open_low else value < low)
     not_finite = value != value or abs(value) > sys.float_info.max
     if not_finite or too_low or (high is not None and value > high):
-        bounds = [f"{'>' if open_low else '>='} {low:g}"] if low is not None else []
-        bounds += [f"<= {high:g}"] if high is not None else []
-        raise UserError(f"{where}: {name} is {_number(value)}, but must be {' and '.join(bounds) or 'finite'}.")
+        raise UserError(f"{where}: {name} is {_number(value)}, but must be {bounds(name) or 'finite'}.")
+
+
+def bounds(name: str) -> str:
+    """The range of a numeric option in words, empty where it has none."""
+    meta = FIELDS[name].metadata
+    low = [f"{'>' if meta['open_low'] else '>='} {meta['low']:g}"] if meta["low"] is not None else []
+    high = [f"<= {meta['high']:g}"] if meta["high"] is not None else []
+    return " and ".join(low + high)
 
 
 def _number(value: int | float) -> str:

@@ -83,6 +83,10 @@ class Trainer:
     def run(self) -> Record:
         """Train to the end and publish. Returns what training.json holds."""
         self._open()
+        if self.clock.step:
+            self.reporter.note(f"going on from the checkpoint of epoch {self.clock.epoch}, step {self.clock.step}")
+        for note in self.method.notes():
+            self.reporter.note(note)
         self.reporter.start(self.clock, self.data.n_train)
         self._tick, self._cpu_tick = time.perf_counter(), time.process_time()
         diverged: dict[str, Any] = {"status": "complete", "cause": None, "diverged_epoch": None}

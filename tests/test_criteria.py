@@ -13,6 +13,7 @@ from ssvi.criteria import CRITERIA, NAIVE, scores, snr, snr_abs
 from ssvi.layers import TO_RHO, TO_SIGMA, gaussian_kl
 
 REFERENCE = json.loads(Path(__file__).with_name("criteria.json").read_text())
+PAPERS = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-7}
 
 
@@ -26,7 +27,7 @@ def natural(name: str, score: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("name", PAPERS)
 def test_criteria_meet_the_reference(name: str, dtype: torch.dtype) -> None:
     for row in REFERENCE["removal_criteria"]:
         mu, sigma = (torch.tensor(row[k], dtype=dtype) for k in ("mu", "sigma"))
@@ -62,7 +63,7 @@ def test_kl_gradient_is_the_finite_difference() -> None:
     assert torch.isfinite(sigma.grad).all()
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("name", PAPERS)
 def test_criteria_equal_quadrature(name: str) -> None:
     from scipy.integrate import quad
     from scipy.stats import norm

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssvi.criteria import CRITERIA
 from ssvi.network import build
 from ssvi.noise import generator
 from ssvi.overlap import _spearman, overlap_matrices
@@ -114,7 +115,7 @@ def test_spearman_is_scipys() -> None:
 
 
 def test_overlap_of_a_hand_made_case() -> None:
-    names = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
+    names = tuple(CRITERIA)
     up, down = torch.arange(10.0).double(), torch.arange(10.0).double().flip(0)
     table = dict.fromkeys(names, up) | {"snr_exp": down, "snr": torch.roll(up, 1)}
     iou = overlap_matrices([table])["iou"]

@@ -124,6 +124,16 @@ def test_a_single_image_left_over_joins_the_batch_before(tmp_path, digits) -> No
     assert set(sizes) == {19, 20}
 
 
+def test_what_a_person_should_know_is_noted(tmp_path, digits, capsys) -> None:
+    trained(spec_of("ssvi", delta_t=100), digits, tmp_path / "a")
+    assert "note: the subspace will never be updated: 12 steps in all, delta_t 100" in capsys.readouterr().err
+    with pytest.raises(Stopped):
+        trained(spec_of("ssvi"), digits, tmp_path / "b", StopAt(4), every=0.0)
+    assert "note:" not in capsys.readouterr().err
+    trained(spec_of("ssvi"), digits, tmp_path / "b")
+    assert "note: going on from the checkpoint of epoch 1, step 3" in capsys.readouterr().err
+
+
 def test_same_spec_same_bytes_and_another_seed_another_run(tmp_path, digits) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         trained(spec_of("ssvi", seed=seed), digits, tmp_path / name)
@@ -455,6 +465,7 @@ def test_train_and_evaluate_by_command(tmp_path, data_root, capsys) -> None:
         (["train", "--method=dense", "--density=0.5"], "does not use density"),
         (["train", "--device=tpu"], "--device 'tpu'"),
         (["train", "--threads=0", "--device=cpu"], "--threads is 0"),
+        (["train", "--checkpoint-seconds=-3"], "--checkpoint-seconds is -3, but must be >= 0"),
         (["evaluate", "nowhere"], "nowhere/spec.json: no such file"),
         (["evaluate", "nowhere", "--samples=0"], "--samples is 0"),
         (["data", "folder:nowhere"], "nowhere"),

@@ -158,21 +158,19 @@ def _draw_accuracy(axes: Axes, panel: pd.DataFrame) -> list[dict[str, Any]]:
         axes.scatter(
             beside, seeds["accuracy"] * 100, s=4, color=COLOURS[line.method], alpha=0.7, linewidths=0, zorder=4
         )
-    levels = []
     for line in (line for line in lines if line.method not in SPARSE):
         (point,) = _by_density(line)
         rows.append(point)
-        levels.append((point["accuracy_percent_mean"], line))
         axes.axhline(
             point["accuracy_percent_mean"],
             color=COLOURS[line.method],
             linewidth=0.9,
             linestyle=LINES[1 + line.variant % 3],
+            label=line.label,
             zorder=2,
         )
     axes.set_ylabel("test accuracy (%)")
     axes.margins(y=0.08)
-    _label_levels(axes, levels)
     return rows
 
 
@@ -198,27 +196,6 @@ def _density_axis(axes: Axes, densities: list[float]) -> float:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
     axes.set_xlim(ticks[-1] * margin, ticks[0] / margin)
     return math.log(ticks[-1] / ticks[0] * margin**2)
-
-
-def _label_levels(axes: Axes, levels: list[tuple[float, Series]]) -> None:
-    """Name the horizontal lines to the right of the axes, moved apart where they would meet."""
-    low, high = axes.get_ylim()
-    line_height, last = 0.065 * (high - low), math.inf
-    for level, line in sorted(levels, key=lambda item: item[0], reverse=True):
-        text = line.label.replace(", ", ",\n")
-        height = line_height * (1 + text.count("\n"))
-        last = min(level, last - height)
-        axes.annotate(
-            text,
-            xy=(1, level),
-            xytext=(1.02, (last - low) / (high - low)),
-            xycoords=("axes fraction", "data"),
-            textcoords="axes fraction",
-            color=COLOURS[line.method],
-            fontsize=8,
-            va="center",
-            annotation_clip=False,
-        )
 
 
 def _legend(figure: Figure) -> None:

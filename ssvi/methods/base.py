@@ -115,6 +115,10 @@ class Method:
         self.flops += self.flops_per_image() * len(batch[1])
         return None
 
+    def notes(self) -> list[str]:
+        """What a person should know of this run before it starts, a line each."""
+        return []
+
     # Figures ------------------------------------------------------------------------------------
 
     passes = 6  # FLOPs per multiply-add of a training step: 2 x (forward, two products backward)

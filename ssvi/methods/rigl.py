@@ -41,6 +41,15 @@ class RigL(Method):
         outside = sum(places[n] * (x.mean.numel() - self.n_active()[n]) for n, x in self.layers.items())
         return 2 * outside * images
 
+    def notes(self) -> list[str]:
+        if self.topology.schedule.n_updates:
+            return []
+        spec, steps = self.spec, self.bench.clock.total_steps
+        return [
+            f"the subspace will never be updated: {steps} steps in all, delta_t {spec.delta_t}, "
+            f"update_until {spec.update_until:g}; the random start stays"
+        ]
+
     def n_active(self) -> dict[str, int]:
         return self.topology.n_active()
 

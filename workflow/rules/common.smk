@@ -60,6 +60,12 @@ FIGURE_FILES = expand(
     figure=STUDY.get("figures", {}),
     ext=["png", "svg", "csv"],
 )
+# The runs themselves too: one whose files were lost is made again even where the tables are still there.
+RUN_FILES = [
+    f"{RESULTS}/runs/{run}/{name}"
+    for run in RUNS
+    for name in (run_files.MODEL, run_files.METRICS)
+]
 MIRROR = f"{RESULTS}/mlflow/{NAME}.json"
 
 # Told to the commands by their environment: as a param it would train everything again when the data move.
@@ -156,7 +162,7 @@ def print_where_results_are():
         f"  tables and figures   {REPORTS}/tables, {REPORTS}/figures", file=sys.stderr
     )
     print(
-        f"  HTML report          snakemake --report {REPORTS}/report.html",
+        f"  HTML report          snakemake --config study={NAME} --report {REPORTS}/report.html",
         file=sys.stderr,
     )
     print(
