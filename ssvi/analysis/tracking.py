@@ -48,17 +48,7 @@ TEXT_LENGTH = 5000
 RUN, STUDY, DIGEST, KIND, SUPERSEDED = "ssvi.run", "ssvi.study", "ssvi.digest", "ssvi.kind", "ssvi.superseded_by"
 REPORTS = "reports"
 
-SERIES = (
-    "loss",
-    "kl",
-    "beta",
-    "train_accuracy",
-    "validation_accuracy",
-    "lr",
-    "active_weights",
-    "sigma_mean",
-    "seconds",
-)
+SERIES = tuple(name for name in files.HISTORY_COLUMNS if name not in ("epoch", "step"))
 
 
 @dataclass(frozen=True)
