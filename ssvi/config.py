@@ -45,8 +45,8 @@ def load_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def check_config(config: Any, where: str, study: str | None = None) -> None:
-    """Check structure, names and every run of every study (or of one).
+def check_config(config: Any, where: str) -> None:
+    """Check structure, names and every run of every study.
 
     Raises:
         UserError: at the first thing that is wrong.
@@ -55,7 +55,7 @@ def check_config(config: Any, where: str, study: str | None = None) -> None:
     studies = config["studies"]
     if config["study"] not in studies:
         raise unknown("study", config["study"], studies, f"{where}: study")
-    for name in [study] if study else studies:
+    for name in studies:
         study_runs(config, name, where)
         _check_outputs(studies[name], f"{where}: studies.{name}")
 

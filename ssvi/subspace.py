@@ -134,7 +134,6 @@ class Change:
     added: Tensor
     active: Tensor
     born: Tensor
-    left: Tensor
 
 
 def update(active: Tensor, score: Tensor, gradient: Tensor, n_drop: int) -> Change:
@@ -154,4 +153,4 @@ def update(active: Tensor, score: Tensor, gradient: Tensor, n_drop: int) -> Chan
     kept[positions[stays]] = True
     added = largest(torch.where(kept, -1.0, gradient), n_drop)
     new = kept | added
-    return Change(removed=active & ~kept, added=added, active=new, born=added & ~active, left=active & ~new)
+    return Change(removed=active & ~kept, added=added, active=new, born=added & ~active)

@@ -102,7 +102,6 @@ def test_update_equals_brute_force(data: st.DataObject) -> None:
     assert ones["added"] == added
     assert ones["active"] == kept | added
     assert ones["born"] == added - removed
-    assert ones["left"] == removed - added
     assert len(ones["active"]) == k
 
 

@@ -177,7 +177,7 @@ class Topology:
         n_drop = int(score.numel() * fraction)
         whole = update(active, score, gradient, n_drop)
         sizes = [x.mask.numel() for x in layers]
-        parts = {key: getattr(whole, key).split(sizes) for key in ("removed", "added", "active", "born", "left")}
+        parts = {key: getattr(whole, key).split(sizes) for key in ("removed", "added", "active", "born")}
         return {
             name: Change(**{key: part[i].view_as(self.layers[name].mask) for key, part in parts.items()})
             for i, name in enumerate(names)
