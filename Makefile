@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 CORES ?= all
 STUDY ?= digits
 
-.PHONY: reproduce test lint format bench readme clean help
+.PHONY: reproduce quick test lint format bench scale slurm readme clean help
 
 help: ## this list
 	@grep -hE "^[a-z]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 12
@@ -23,6 +23,9 @@ $(BIN)/.installed-dev: $(BIN)/.installed
 
 reproduce: $(BIN)/.installed ## train, evaluate and report the study (STUDY=digits, CORES=all)
 	workflow/reproduce $(STUDY) $(CORES)
+
+quick: $(BIN)/.installed ## the same, but only tables 1-2, figures 1 and 2 (left) and the IoU matrices
+	workflow/reproduce $(STUDY) $(CORES) quick
 
 lint: $(BIN)/.installed-dev ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
@@ -41,7 +44,14 @@ format: $(BIN)/.installed-dev ## rewrite the code in the house style
 bench: $(BIN)/.installed-dev ## processor time of a run beyond its training steps
 	$(BIN)/python benchmarks/overhead.py
 
-readme: $(BIN)/.installed ## render the results into README.md from reports/digits
+scale: $(BIN)/.installed-dev ## what 5,000 finished runs cost to collect, plan and mirror
+	$(BIN)/python benchmarks/scale.py
+
+slurm: $(BIN)/.installed ## prove the SLURM profile on a real two-node Slurm on this machine (as root)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[slurm]"
+	tests/cluster/run
+
+readme: $(BIN)/.installed ## render README.md and docs/digits from reports/digits
 	$(BIN)/python -m ssvi.analysis.readme
 
 clean: ## remove the environment; results stay

@@ -1,6 +1,6 @@
 from snakemake.utils import min_version
 
-min_version("9.3")
+min_version("9.27")
 
 
 configfile: "config.yaml"
@@ -19,10 +19,25 @@ rule all:
     default_target: True
     input:
         runs=RUN_FILES,
-        tables=TABLE_FILES,
-        figures=FIGURE_FILES,
+        tables=files_of("tables"),
+        figures=files_of("figures"),
+        collected=COLLECTED,
+        report=REPORT,
         mirror=MIRROR,
+
+
+rule quick:
+    input:
+        [path for name in STUDY["quick"] for path in output_files(name)],
+
+
+onstart:
+    start_preloaded()
 
 
 onsuccess:
     print_where_results_are()
+
+
+onerror:
+    print_what_failed()

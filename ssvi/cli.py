@@ -1,4 +1,4 @@
-"""The command `ssvi`: train, evaluate, data, ui. Heavy modules load only in the command that needs them."""
+"""The command `ssvi`: train, evaluate, samples, data, report, ui. Heavy modules load only where needed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssvi import __version__
-from ssvi.errors import UserError
+from ssvi import __version__, preload
+from ssvi.errors import UserError, unknown
 from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, bounds, make_spec, run_path
 
 if TYPE_CHECKING:
     import torch
 
+    from ssvi.data import Data
 
-DATA_ROOT = Path(os.environ.get("SSVI_DATA", "data"))
+
 DATA_HELP = "where data sets are kept (default: $SSVI_DATA, or data)"
+
+
+def _data_root() -> Path:
+    return Path(os.environ.get("SSVI_DATA", "data"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,9 +70,18 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where and how (no part of the identity)")
     group.add_argument("--out", type=Path, help="run folder (default: results/runs/ and the run's path)")
-    group.add_argument("--data-root", type=Path, default=DATA_ROOT, help=DATA_HELP)
+    group.add_argument("--data-root", type=Path, default=_data_root(), help=DATA_HELP)
     group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     group.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+
+
+def _add_evaluation_options(parser: argparse.ArgumentParser, samples: int) -> None:
+    parser.add_argument("folder", type=Path, help="run folder")
+    parser.add_argument("--samples", type=int, default=samples, help=f"weight samples (default: {samples})")
+    parser.add_argument("--bins", type=int, default=15, help="bins of the calibration errors (default: 15)")
+    parser.add_argument("--data-root", type=Path, default=_data_root(), help=DATA_HELP)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, help="CPU threads")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,22 +99,32 @@ def parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="metrics of a trained run on its test set")
-    evaluate.add_argument("folder", type=Path, help="run folder")
-    evaluate.add_argument("--samples", type=int, default=5, help="weight samples (default: 5)")
-    evaluate.add_argument("--bins", type=int, default=15, help="bins of the calibration errors (default: 15)")
-    evaluate.add_argument("--data-root", type=Path, default=DATA_ROOT, help=DATA_HELP)
-    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    evaluate.add_argument("--threads", type=int, help="CPU threads")
+    _add_evaluation_options(evaluate, samples=5)
     evaluate.set_defaults(run=_evaluate)
+
+    samples = commands.add_parser("samples", help="metrics of a trained run by the number of weight samples")
+    _add_evaluation_options(samples, samples=50)
+    samples.set_defaults(run=_samples)
 
     data = commands.add_parser("data", help="prepare a data set: download, decode, cache")
     data.add_argument("dataset", help="digits, cifar10, cifar100 or folder:PATH")
-    data.add_argument("--root", "--data-root", dest="data_root", type=Path, default=DATA_ROOT, help=DATA_HELP)
+    data.add_argument("--root", "--data-root", dest="data_root", type=Path, default=_data_root(), help=DATA_HELP)
     data.add_argument("--image-size", type=int, default=RunSpec.image_size, help="side in pixels, for folder:PATH")
     data.add_argument("--download", action="store_true", help="fetch what is not there")
     data.set_defaults(run=_data)
 
-    ui = commands.add_parser("ui", help="bring the MLflow mirror up to date and serve its pages")
+    report = commands.add_parser("report", help="make a study's tables, figures and HTML report from what there is")
+    report.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: config.yaml")
+    report.add_argument("--study", help="default: the study that the config names")
+    report.set_defaults(run=_report)
+
+    keep = commands.add_parser(
+        "preload", help="keep torch in memory for the commands of a workflow, which starts and ends this by itself"
+    )
+    keep.add_argument("socket", help="path of the Unix socket to listen at, until standard input ends")
+    keep.set_defaults(run=_preload)
+
+    ui = commands.add_parser("ui", help="mirror all runs to MLflow as they train, and serve its pages")
     ui.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: config.yaml")
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on; any other opens it to your network")
     ui.add_argument("--port", type=int, default=5000, help="default: 5000")
@@ -110,6 +134,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one line on stderr and exit code 1."""
+    if arguments is None and (code := preload.hand_over(sys.argv[1:])) is not None:
+        sys.exit(code)
     given = parser().parse_args(arguments)
     try:
         given.run(given)
@@ -173,6 +199,40 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
+    spec, data, device = _trained(given)
+    from ssvi.evaluate import evaluate
+
+    metrics = evaluate(spec, data, given.folder, device, given.samples, given.bins)
+    if metrics["status"] == "diverged":
+        print(f"{given.folder}: diverged in epoch {metrics['diverged_epoch']}: {metrics['cause']}")
+        return
+    shown = ("accuracy", "nll", "ece", "ece_marginal", "brier", "sparsity")
+    print("  ".join(f"{name} {metrics[name]:.4f}" for name in shown))
+
+
+def _samples(given: argparse.Namespace) -> None:
+    spec, data, device = _trained(given)
+    from ssvi.evaluate import sample_curve
+
+    for row in sample_curve(spec, data, given.folder, device, given.samples, given.bins):
+        print("  ".join(f"{name} {value:.4f}" if name != "samples" else f"{value:3d}" for name, value in row.items()))
+
+
+def _preload(given: argparse.Namespace) -> None:
+    def prepare() -> None:
+        # The first optimiser of a process loads this: as much as torch itself again.
+        import torch._dynamo  # noqa: F401
+
+        import ssvi.data
+        import ssvi.evaluate
+        import ssvi.progress
+        import ssvi.trainer  # noqa: F401
+
+    preload.serve(given.socket, prepare, main)
+
+
+def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
+    """What a command on a run folder starts from."""
     from ssvi import runs
 
     for name in ("samples", "bins"):
@@ -181,14 +241,8 @@ def _evaluate(given: argparse.Namespace) -> None:
     spec = runs.read_spec(given.folder)
     device = _device(given.device, given.threads)
     from ssvi.data import load
-    from ssvi.evaluate import evaluate
 
-    metrics = evaluate(spec, load(spec, given.data_root, device), given.folder, device, given.samples, given.bins)
-    if metrics["status"] == "diverged":
-        print(f"{given.folder}: diverged in epoch {metrics['diverged_epoch']}: {metrics['cause']}")
-        return
-    shown = ("accuracy", "nll", "ece", "ece_marginal", "brier", "sparsity")
-    print("  ".join(f"{name} {metrics[name]:.4f}" for name in shown))
+    return spec, load(spec, given.data_root, device), device
 
 
 def _data(given: argparse.Namespace) -> None:
@@ -208,17 +262,33 @@ def _data(given: argparse.Namespace) -> None:
     print(json.dumps(summary, indent=2))
 
 
+def _report(given: argparse.Namespace) -> None:
+    from ssvi.config import load_config, resolve, study_experiments
+
+    config, root = load_config(given.config), given.config.parent
+    study = given.study or config["study"]
+    if study not in config["studies"]:
+        raise unknown("study", study, config["studies"], "--study")
+    from ssvi.analysis.report.make import make_all
+
+    path = make_all(
+        root / config["results"],
+        root / config["reports"],
+        study,
+        resolve(config, study),
+        study_experiments(config, study),
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    print(path)
+
+
 def _ui(given: argparse.Namespace) -> None:
+    from ssvi.analysis import tracking
     from ssvi.config import load_config, study_runs
 
-    config = load_config(given.config)
-    from ssvi.analysis import tracking
+    def plan() -> tracking.Plan:
+        config, root = load_config(given.config), given.config.parent
+        studies = {s: (study_runs(config, s), root / config["reports"] / s) for s in config["studies"]}
+        return tracking.Plan(root / config["results"], studies)
 
-    results = given.config.parent / config["results"]
-    for study in config["studies"]:
-        done = {run: spec for run, spec in study_runs(config, study).items() if (results / "runs" / run).is_dir()}
-        if done:
-            shown = given.config.parent / config["reports"] / study
-            artifacts = [p for kind in ("tables", "figures") for p in (shown / kind).glob("*.*")]
-            print(f"{study}: {tracking.mirror(results, study, done, artifacts)}", file=sys.stderr)
-    sys.exit(tracking.serve(results, given.host, given.port))
+    sys.exit(tracking.serve(given.config, plan, given.host, given.port))

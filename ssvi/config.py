@@ -2,7 +2,8 @@
 
 A study trains the runs of its experiments. An experiment is a named grid, or a list of grids: every list
 is expanded, every scalar shared. `train:` holds what the study's runs have in common; it reaches each run
-whose method uses the option, while a grid may only name options that its own method uses.
+whose method uses the option, while a grid may only name options that its own method uses. A study that is
+`like:` another one takes over everything that it does not say itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from ssvi.errors import UserError, unknown
 from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, check_preset, idle, make_spec, options_of, unique, validate
 
 SCHEMA = Path(__file__).with_name("config.schema.json")
+
+OUTPUT_KINDS = ("tables", "figures")
+# Names of the workflow's own targets, which no table or figure may take.
+TARGETS = ("all", "quick", "report", "mirror", "data", "train", "evaluate", "samples", "collect", "table", "figure")
+# What a generic figure may name; each is a column of the runs.
+GENERIC_AXES = ("x", "y", "hue", "facets")
 
 
 @cache
@@ -57,7 +64,7 @@ def check_config(config: Any, where: str) -> None:
         raise unknown("study", config["study"], studies, f"{where}: study")
     for name in studies:
         study_runs(config, name, where)
-        _check_outputs(studies[name], f"{where}: studies.{name}")
+        _check_outputs(resolve(config, name, where), f"{where}: studies.{name}")
 
 
 def _check_structure(config: Any, where: str) -> None:
@@ -83,42 +90,111 @@ def _check_structure(config: Any, where: str) -> None:
     raise UserError(f"{place}: {shown} is not allowed: {allowed}")
 
 
+def resolve(config: Mapping[str, Any], study: str, where: str = "config") -> dict[str, Any]:
+    """A study's content, with what it takes over from the study it is `like` (and that one from another).
+
+    Keys of `train`, experiments, tables and figures are taken over one by one, and one set to null is dropped.
+
+    Raises:
+        UserError: if a study named by `like` is unknown, or the studies are alike in a circle.
+    """
+    studies, chain = config["studies"], [study]
+    while (name := studies[chain[-1]].get("like")) is not None:
+        place = f"{where}: studies.{chain[-1]}.like"
+        if name not in studies:
+            raise unknown("study", name, studies, place)
+        if name in chain:
+            raise UserError(f"{place}: {' -> '.join([*chain, name])} is a circle.")
+        chain.append(name)
+    content: dict[str, Any] = {kind: {} for kind in ("train", "experiments", *OUTPUT_KINDS)} | {"quick": []}
+    for name in reversed(chain):
+        own = studies[name]
+        for kind in ("train", "experiments", *OUTPUT_KINDS):
+            content[kind] = {k: v for k, v in {**content[kind], **own.get(kind, {})}.items() if v is not None}
+        content["quick"] = own.get("quick", content["quick"])
+    if not content["experiments"]:
+        raise UserError(f"{where}: studies.{study}: has no experiments, of its own or of a study it is like.")
+    return content
+
+
+def output_experiments(output: Any) -> list[str]:
+    """The experiments that a table or figure is made from."""
+    return output["of"] if isinstance(output, Mapping) else output
+
+
 def _check_outputs(study: Mapping[str, Any], where: str) -> None:
-    for kind in ("tables", "figures"):
-        for name, experiments in study.get(kind, {}).items():
-            for experiment in experiments:
+    names: dict[str, str] = {}
+    for kind in OUTPUT_KINDS:
+        for name, output in study[kind].items():
+            for experiment in output_experiments(output):
                 if experiment not in study["experiments"]:
                     raise unknown("experiment", experiment, study["experiments"], f"{where}.{kind}.{name}")
+            if names.setdefault(name, kind) != kind:
+                raise UserError(f"{where}.{kind}: {name!r} is already the name of a table, and both would be targets.")
+            if name in TARGETS:
+                raise UserError(f"{where}.{kind}: {name!r} is a target of the workflow; choose another name.")
+    for name in study["quick"]:
+        if name not in names:
+            raise unknown("table or figure", name, names, f"{where}.quick")
 
 
-def check_output_names(config: Mapping[str, Any], kind: str, known: Mapping[str, Any], where: str) -> None:
-    """Refuse tables or figures (`kind`) that no function makes; the workflow knows which there are."""
-    for study, content in config["studies"].items():
-        for name in content.get(kind, {}):
-            if name not in known:
-                raise unknown(kind.removesuffix("s"), name, known, f"{where}: studies.{study}.{kind}")
+def check_output_names(
+    config: Mapping[str, Any], kind: str, known: Mapping[str, Any], columns: Sequence[str], where: str
+) -> None:
+    """Refuse tables or figures (`kind`) that no function makes, and generic figures of columns that runs lack."""
+    for study in config["studies"]:
+        for name, output in resolve(config, study, where)[kind].items():
+            place = f"{where}: studies.{study}.{kind}"
+            if not isinstance(output, Mapping):
+                if name not in known:
+                    raise unknown(kind.removesuffix("s"), name, known, place)
+                continue
+            if name in known:
+                raise UserError(f"{place}: {name!r} is a figure of its own kind; give yours another name.")
+            for key in GENERIC_AXES:
+                if key in output and output[key] not in columns:
+                    raise unknown("column", output[key], columns, f"{place}.{name}.{key}")
 
 
 def experiment_runs(
     config: Mapping[str, Any], study: str, experiment: str, where: str = "config"
 ) -> dict[str, RunSpec]:
     """The runs of one experiment: their paths and specs, in the order of the grid."""
-    content = config["studies"][study]
+    content = resolve(config, study, where)
     place = f"{where}: studies.{study}"
-    shared = content.get("train", {})
-    _check_shared(shared, content, f"{place}.train")
+    _check_shared(content, f"{place}.train")
+    return _expand(content, experiment, place)
+
+
+def _expand(content: Mapping[str, Any], experiment: str, place: str) -> dict[str, RunSpec]:
     grids = content["experiments"][experiment]
     specs = []
-    for i, grid in enumerate(grids if isinstance(grids, list) else [grids]):
-        at = f"{place}.experiments.{experiment}" + (f"[{i}]" if isinstance(grids, list) else "")
-        specs += [make_spec(_merge(shared, point, at), at) for point in _points(grid)]
+    for shared in _points(content["train"]):
+        for i, grid in enumerate(grids if isinstance(grids, list) else [grids]):
+            at = f"{place}.experiments.{experiment}" + (f"[{i}]" if isinstance(grids, list) else "")
+            specs += [make_spec(_merge(shared, point, at), at) for point in _points(grid)]
     return unique(specs)
 
 
 def study_runs(config: Mapping[str, Any], study: str, where: str = "config") -> dict[str, RunSpec]:
     """All runs of a study, each once, whichever experiments use it."""
-    experiments = config["studies"][study]["experiments"]
-    return unique(s for e in experiments for s in experiment_runs(config, study, e, where).values())
+    return unique(s for runs in study_experiments(config, study, where).values() for s in runs.values())
+
+
+def study_experiments(config: Mapping[str, Any], study: str, where: str = "config") -> dict[str, dict[str, RunSpec]]:
+    """The runs of each experiment of a study."""
+    content = resolve(config, study, where)
+    place = f"{where}: studies.{study}"
+    _check_shared(content, f"{place}.train")
+    return {e: _expand(content, e, place) for e in content["experiments"]}
+
+
+def output_runs(config: Mapping[str, Any], study: str, kind: str, name: str) -> dict[str, RunSpec]:
+    """The runs of all experiments that a table or figure (`kind`) is made from, each once."""
+    content = resolve(config, study)
+    experiments = output_experiments(content[kind][name])
+    place = f"config: studies.{study}"
+    return unique(s for e in experiments for s in _expand(content, e, place).values())
 
 
 def _points(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -141,18 +217,20 @@ def _merge(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> d
     return {k: v for k, v in merged.items() if k in point or k not in idle(merged)}
 
 
-def _check_shared(shared: Mapping[str, Any], content: Mapping[str, Any], where: str) -> None:
-    check_preset(shared.get("preset"), where)
-    options = {k: v for k, v in shared.items() if k != "preset"}
-    validate(options, where)
-    grids = [g for e in content["experiments"].values() for g in (e if isinstance(e, list) else [e])]
-    named = {m for g in grids for m in _as_list(g.get("method", shared.get("method", RunSpec.method)))}
-    for name, value in options.items():
-        users = FIELDS[name].metadata["methods"]
-        if users and not named & set(users):
-            raise UserError(
-                f"{where}: {name} is {value!r}, but no method of this study uses {name} (used by {', '.join(users)})."
-            )
+def _check_shared(content: Mapping[str, Any], where: str) -> None:
+    for shared in _points(content["train"]):
+        check_preset(shared.get("preset"), where)
+        options = {k: v for k, v in shared.items() if k != "preset"}
+        validate(options, where)
+        grids = [g for e in content["experiments"].values() for g in (e if isinstance(e, list) else [e])]
+        named = {m for g in grids for m in _as_list(g.get("method", shared.get("method", RunSpec.method)))}
+        for name, value in options.items():
+            users = FIELDS[name].metadata["methods"]
+            if users and not named & set(users):
+                raise UserError(
+                    f"{where}: {name} is {value!r}, but no method of this study uses {name} "
+                    f"(used by {', '.join(users)})."
+                )
 
 
 def _as_list(value: Any) -> list[Any]:

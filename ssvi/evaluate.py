@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +28,21 @@ BATCH = 1000
 
 
 @torch.inference_mode()
-def predict(
+def predictions(
     model: nn.Module, method: Method, data: Data, images: Tensor, samples: int, source: torch.Generator
-) -> tuple[Tensor, int]:
-    """Class probabilities [n, classes] in float64, averaged over weight samples, and how many there were.
+) -> Iterator[tuple[int, Tensor]]:
+    """Class probabilities [n, classes] in float64, averaged over 1, 2, ... weight samples.
 
-    The average streams: memory does not grow with the number of samples.
+    The average streams: memory does not grow with the number of samples, and each value is only valid until
+    the next one is taken. A method without a posterior gives one.
     """
     model.eval()
-    total, count = torch.zeros(len(images), data.n_classes, dtype=torch.float64, device=images.device), 0
-    for _ in method.samples(samples, source):
+    total = torch.zeros(len(images), data.n_classes, dtype=torch.float64, device=images.device)
+    for count, _ in enumerate(method.samples(samples, source), 1):
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
             total[part] += model(data.normalise(images[part])).double().softmax(1)
-        count += 1
-    return total / count, count
+        yield count, total / count
 
 
 def evaluate(
@@ -60,24 +63,14 @@ def evaluate(
     Raises:
         UserError: if the folder's files are missing, damaged or of another spec.
     """
-    runs.check_spec(folder, spec)
-    training = runs.read_record(folder / runs.TRAINING, "status", "positions")
-    trained_on = runs.read_record(folder / runs.SPEC, "provenance")["provenance"]["data"]
-    if trained_on != data.fingerprint:
-        raise UserError(
-            f"{folder}: was trained on other images of {spec.dataset!r} (fingerprint {trained_on[:12]}, "
-            f"now {data.fingerprint[:12]}); delete the folder to train it anew."
-        )
+    training, model, method, noise = _open(spec, data, folder, device)
     start = time.perf_counter()
-    noise = generator(spec.seed, "evaluation", device)
-    model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
-    load_model(folder, model)
-    model.to(device)
     figures: dict[str, Any] = dict.fromkeys(METRICS)
     probabilities = torch.zeros(0, data.n_classes, dtype=torch.float64)
     used = 0
     if training["status"] == "complete":
-        probabilities, used = predict(model, method, data, data.test_images, samples, noise)
+        averages = predictions(model, method, data, data.test_images, samples, noise)
+        used, probabilities = functools.reduce(lambda _, last: last, averages)
         if bool(probabilities.isfinite().all()):
             figures = evaluate_all(probabilities, data.test_labels, bins)
         else:
@@ -100,3 +93,61 @@ def evaluate(
     }
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics
+
+
+def sample_curve(
+    spec: RunSpec, data: Data, folder: Path, device: torch.device, samples: int = 50, bins: int = 15
+) -> list[dict[str, float]]:
+    """Metrics of the average over 1, 2, ... `samples` weight samples, at counts spread geometrically.
+
+    Writes samples.csv and returns its rows; `seconds` is the time of the predictions alone, from the first
+    sample on. The samples are those of `evaluate`, so equal counts give equal metrics. A diverged run has no rows,
+    a method without a posterior one.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    training, model, method, noise = _open(spec, data, folder, device)
+    rows: list[dict[str, float]] = []
+    if training["status"] == "complete":
+        wanted = _spread(samples)
+        seconds, tick = 0.0, time.perf_counter()
+        for count, probabilities in predictions(model, method, data, data.test_images, samples, noise):
+            if not bool(probabilities.isfinite().all()):
+                break
+            seconds += time.perf_counter() - tick
+            if count in wanted:
+                figures = evaluate_all(probabilities, data.test_labels, bins)
+                rows.append({"samples": count, **figures, "seconds": seconds})
+            tick = time.perf_counter()
+    runs.write_csv(folder / runs.SAMPLES, rows, runs.SAMPLES_COLUMNS)
+    return rows
+
+
+def _spread(largest: int) -> set[int]:
+    """Counts from 1 to `largest`, each about 1.4 times the one before."""
+    steps = math.ceil(2 * math.log2(largest))
+    return {min(largest, round(2 ** (i / 2))) for i in range(steps + 1)} | {5} & set(range(largest + 1))
+
+
+def _open(
+    spec: RunSpec, data: Data, folder: Path, device: torch.device
+) -> tuple[dict[str, Any], nn.Module, Method, torch.Generator]:
+    """A trained run: training.json, network, method and the source of its evaluation noise.
+
+    Raises:
+        UserError: if the folder's files are missing, damaged, of another spec or of other images.
+    """
+    runs.check_spec(folder, spec)
+    training = runs.read_record(folder / runs.TRAINING, "status", "positions")
+    trained_on = runs.read_record(folder / runs.SPEC, "provenance")["provenance"]["data"]
+    if trained_on != data.fingerprint:
+        raise UserError(
+            f"{folder}: was trained on other images of {spec.dataset!r} (fingerprint {trained_on[:12]}, "
+            f"now {data.fingerprint[:12]}); delete the folder to train it anew."
+        )
+    noise = generator(spec.seed, "evaluation", device)
+    model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
+    load_model(folder, model)
+    model.to(device)
+    return training, model, method, noise

@@ -8,6 +8,7 @@
     training.json       status, seconds, memory, FLOPs       |
     predictions.npz     averaged test probabilities and labels   | written by `ssvi evaluate`
     metrics.json        every figure of the run, final           |
+    samples.csv         metrics by the number of weight samples, written by `ssvi samples` where a figure needs it
 
 Standard library only: both halves of the package meet here.
 """
@@ -35,6 +36,7 @@ MODEL = "model.safetensors"
 TRAINING = "training.json"
 PREDICTIONS = "predictions.npz"
 METRICS = "metrics.json"
+SAMPLES = "samples.csv"
 LIVE = "live"
 CHECKPOINT = "live/checkpoint.pt"
 LIVE_HISTORY = "live/history.jsonl"
@@ -55,6 +57,8 @@ HISTORY_COLUMNS = (
     "test_accuracy",
     "seconds",
 )
+
+SAMPLES_COLUMNS = ("samples", "accuracy", "nll", "ece", "ece_marginal", "brier", "seconds")
 
 # What `ssvi train` publishes; the folder is complete when all of them are there.
 TRAINED = (SPEC, HISTORY, TOPOLOGY, MODEL, TRAINING)
@@ -148,23 +152,33 @@ def read_spec(folder: Path) -> RunSpec:
     Raises:
         UserError: if the file is missing, broken, or holds an option this version does not know.
     """
-    path = folder / SPEC
-    stored = read_record(path, "spec")
-    if not isinstance(stored["spec"], dict):
+    return _spec_of(folder / SPEC, read_record(folder / SPEC, "spec"))
+
+
+def _spec_of(path: Path, record: Mapping[str, Any]) -> RunSpec:
+    if not isinstance(record["spec"], dict):
         raise UserError(f"{path}: has no 'spec'; delete the run folder to train it anew.")
-    validate(stored["spec"], where=str(path))
-    return RunSpec(**stored["spec"])
+    validate(record["spec"], where=str(path))
+    return RunSpec(**record["spec"])
 
 
-def check_spec(folder: Path, spec: RunSpec) -> None:
+def check_spec(folder: Path, spec: RunSpec) -> dict[str, Any]:
     """Refuse a run folder that was made with other options, or other defaults, than `spec`.
 
     An option newer than the folder counts as at its default, which by rule changes nothing.
 
+    Returns:
+        what spec.json holds.
+
     Raises:
         UserError: naming each option, the value found and the value expected.
     """
-    compare_specs(read_spec(folder), spec, folder / SPEC)
+    path = folder / SPEC
+    record = read_record(path, "spec")
+    # Most folders hold just what is expected, and that needs no second validation.
+    if record["spec"] != dataclasses.asdict(spec):
+        compare_specs(_spec_of(path, record), spec, path)
+    return record
 
 
 def compare_specs(found: RunSpec, spec: RunSpec, where: Path) -> None:

@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from ssvi import runs
-from ssvi.spec import VARIATIONAL, RunSpec, run_path
+from ssvi.spec import SPARSE, VARIATIONAL, RunSpec, run_path
 
 WEIGHTS = 11_000_000
 DENSE_REST = 20_000
 
 
-def write_run(results: Path, spec: RunSpec, *, epochs: int = 5, diverged: str | None = None, **metrics: Any) -> str:
+def write_run(
+    results: Path,
+    spec: RunSpec,
+    *,
+    epochs: int = 5,
+    diverged: str | None = None,
+    layers: int = 3,
+    updates: int = 4,
+    **metrics: Any,
+) -> str:
     """Write one finished run folder and return its run path; `metrics` replace the made-up ones."""
     run = run_path(spec)
     folder = results / "runs" / run
@@ -34,7 +43,12 @@ def write_run(results: Path, spec: RunSpec, *, epochs: int = 5, diverged: str | 
     }
     runs.write_json(folder / runs.SPEC, runs.spec_record(spec, provenance))
     runs.write_csv(folder / runs.HISTORY, _history(spec, epochs), runs.HISTORY_COLUMNS)
-    runs.write_json(folder / runs.METRICS, _metrics(spec, epochs, diverged) | metrics)
+    all_metrics = _metrics(spec, epochs, diverged) | metrics
+    training = {key: all_metrics[key] for key in ("status", "cause", "diverged_epoch", "epochs_done", "steps")}
+    runs.write_text(folder / runs.TOPOLOGY, runs.to_jsonl(_updates(spec, layers, updates, all_metrics["steps"])))
+    runs.write_csv(folder / runs.SAMPLES, _samples(spec, all_metrics), runs.SAMPLES_COLUMNS)
+    runs.write_json(folder / runs.TRAINING, training | {"training_seconds": all_metrics["training_seconds"]})
+    runs.write_json(folder / runs.METRICS, all_metrics)
     return run
 
 
@@ -57,6 +71,44 @@ def _accuracy(spec: RunSpec) -> float:
     top = {"dense": 0.952, "vi": 0.946, "ssvi": 0.944, "rigl": 0.941}[spec.method]
     steep = {"ssvi": 0.006, "rigl": 0.011}.get(spec.method, 0.0) * (1.6 if spec.lr < 0.05 else 1.0)
     return top - steep * math.log(1 / _density(spec)) ** 1.3 + noise
+
+
+def _updates(spec: RunSpec, layers: int, updates: int, steps: int) -> list[dict[str, Any]]:
+    """Records of the subspace updates, over the first three quarters of the training."""
+    if spec.method not in SPARSE:
+        return []
+    variational = spec.method in VARIATIONAL
+    records = []
+    for i in range(updates):
+        progress = 0.75 * (i + 1) / updates
+        agree = 0.6 + 0.3 * progress
+        matrix = [[1.0 if a == b else agree / (1 + abs(a - b)) for b in range(6)] for a in range(6)]
+        active = int(_density(spec) * 1000)
+        rows: list[dict[str, Any]] = []
+        for n in range(layers):
+            row = {"layer": f"blocks.{n}.conv1", "size": 1000, "active": active, "removed": 30, "added": 30, "born": 20}
+            row["survivors"] = int(active * (1 - 0.8 * progress))
+            if variational:
+                row["sigma"] = [spec.sigma_init * q for q in (0.2, 0.6, 1.0, 1.5, 2.1)]
+                row["snr"] = [q * (1 + progress) for q in (1.0, 5.0, 20.0, 50.0, 150.0)]
+                row["sigma_drift_gradient"] = -1e-6 * progress
+                row["sigma_drift_topology"] = -1e-4 * progress
+            rows.append(row)
+        record = {"step": int(progress * steps), "epoch": 1, "update": i + 1, "drop_fraction": 0.3 * (1 - progress)}
+        matrices = {"iou": matrix, "spearman": matrix} if variational else {}
+        records.append({**record, **matrices, "layers": rows})
+    return records
+
+
+def _samples(spec: RunSpec, metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    if metrics["accuracy"] is None:
+        return []
+    names = ("accuracy", "nll", "ece", "ece_marginal", "brier")
+    counts = (1, 2, 5, 10, 50) if spec.method in VARIATIONAL else (1,)
+    return [
+        {"samples": n, **{k: metrics[k] for k in names}, "nll": metrics["nll"] + 0.01 / n, "seconds": 0.1 * n}
+        for n in counts
+    ]
 
 
 def _history(spec: RunSpec, epochs: int) -> list[dict[str, Any]]:

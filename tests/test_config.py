@@ -1,7 +1,6 @@
 """config.yaml: what it means, and one clear line for everything that can be wrong with it."""
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssvi.analysis.collect import RUN_COLUMNS
 from ssvi.analysis.figures import FIGURES
 from ssvi.analysis.tables import TABLES
 from ssvi.config import (
+    OUTPUT_KINDS,
     check_config,
     check_output_names,
     data_sets,
     experiment_runs,
     load_config,
+    output_runs,
+    resolve,
     study_runs,
 )
 from ssvi.errors import UserError
@@ -59,11 +62,73 @@ def changed(path: str, value: object) -> dict:
 
 def test_the_shipped_config_is_good_and_every_study_plans() -> None:
     config = load_config(ROOT / "config.yaml")
-    check_output_names(config, "tables", TABLES, "config.yaml")
-    check_output_names(config, "figures", FIGURES, "config.yaml")
-    assert len(study_runs(config, "digits")) == 63
+    check_output_names(config, "tables", TABLES, RUN_COLUMNS, "config.yaml")
+    check_output_names(config, "figures", FIGURES, RUN_COLUMNS, "config.yaml")
+    sizes = {study: len(study_runs(config, study)) for study in config["studies"]}
+    assert sizes["paper"] == sizes["cifar10"] + sizes["cifar100"]
+    assert 300 < sizes["digits"] < 420
     compressed = experiment_runs(config, "cifar10", "compressed")
     assert set(compressed) <= set(experiment_runs(config, "cifar10", "ssvi"))
+    assert all(spec.validation == 0 and spec.epochs == 200 for spec in study_runs(config, "paper").values())
+
+
+def test_every_output_of_the_shipped_studies_has_runs_and_the_quick_ones_are_few() -> None:
+    config = load_config(ROOT / "config.yaml")
+    content = resolve(config, "digits")
+    runs = {name: output_runs(config, "digits", kind, name) for kind in OUTPUT_KINDS for name in content[kind]}
+    assert set(runs) == {*TABLES, *FIGURES}
+    assert all(runs.values())
+    assert len(set().union(*(runs[name] for name in content["quick"]))) < 100
+
+
+LIKE = {
+    "base": GOOD["studies"]["tiny"],
+    "other": {
+        "like": "base",
+        "train": {"epochs": 2, "delta_t": None},
+        "experiments": {"vi": {"method": "vi", "seed": 5}, "more": {"method": "dense"}, "ssvi": None},
+        "tables": {"table1": ["vi"]},
+    },
+    "third": {"like": "other", "train": {"dataset": ["cifar10", "cifar100"]}},
+}
+
+
+def test_a_study_like_another_takes_over_what_it_does_not_say() -> None:
+    config = {**GOOD, "study": "third", "studies": LIKE}
+    check_everything(config)
+    other = study_runs(config, "other")
+    assert [(s.method, s.seed, s.epochs) for s in other.values()] == [("vi", 5, 2), ("dense", 0, 2)]
+    assert {s.dataset for s in study_runs(config, "third").values()} == {"cifar10", "cifar100"}
+    assert len(study_runs(config, "third")) == 2 * len(other)
+    assert resolve(config, "third")["figures"] == LIKE["base"]["figures"]
+    assert len(study_runs(config, "base")) == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"base": {"like": "third"}}, "base -> third -> other -> base is a circle"),
+        ({"third": {"like": "othr"}}, "study 'othr' is unknown, did you mean 'other'?"),
+        ({"third": {"train": {}}}, "third: has no experiments"),
+        ({"third": {"like": "other", "quick": ["table2"]}}, "table or figure 'table2' is unknown"),
+        ({"third": {"like": "other", "figures": {"table1": ["vi"]}}}, "'table1' is already the name of a table"),
+        ({"third": {"like": "other", "figures": {"all": ["vi"]}}}, "'all' is a target of the workflow"),
+        ({"third": {"like": "other", "figures": {"mine": {"of": ["vi"], "x": "lr"}}}}, "x: column, y: column"),
+        (
+            {"third": {"like": "other", "figures": {"mine": {"of": ["vi"], "x": "lr", "y": "acuracy"}}}},
+            "third.figures.mine.y: column 'acuracy' is unknown, did you mean 'accuracy'?",
+        ),
+        (
+            {"third": {"like": "other", "figures": {"curves": {"of": ["vi"], "x": "lr", "y": "nll"}}}},
+            "'curves' is a figure of its own kind",
+        ),
+    ],
+)
+def test_bad_studies_by_likeness(changes: dict, line: str) -> None:
+    config = {**GOOD, "study": "other", "studies": {**LIKE, **changes}}
+    with pytest.raises(UserError) as caught:
+        check_everything(config)
+    assert line in str(caught.value)
 
 
 def test_lists_are_axes_and_shared_options_reach_the_methods_that_use_them() -> None:
@@ -122,7 +187,9 @@ BAD = [
     ("studies/tiny/experiments/ssvi/0/criterion", "snrabs", ["'snrabs'", "did you mean 'snr_abs'"]),
     ("studies/tiny/train/dataset", "cifr10", ["dataset 'cifr10'", "did you mean 'cifar10'", "train"]),
     ("studies/tiny/train/epoch", 3, ["'epoch'", "did you mean 'epochs'"]),
-    ("studies/tiny/train/epochs", [1, 2], ["epochs is [1, 2]", "whole number"]),
+    ("studies/tiny/train/epochs", [1, 0], ["epochs is 0", ">= 1"]),
+    ("studies/tiny/like", 3, ["studies.tiny.like", "the name of another study"]),
+    ("studies/tiny/quick", ["tabel1"], ["table or figure 'tabel1'", "did you mean 'table1'"]),
     ("studies/tiny/train/preset", "best", ["preset 'best'"]),
     ("studies/tiny/tables/table1", ["v"], ["experiment 'v'", "did you mean 'vi'"]),
     ("studies/tiny/tables/table1", "vi", ["non-empty list of experiments"]),
@@ -144,8 +211,8 @@ def test_a_bad_config_is_one_line(path: str, value: object, words: list[str]) ->
 
 def check_everything(config: dict) -> None:
     check_config(config, "my.yaml")
-    check_output_names(config, "tables", TABLES, "my.yaml")
-    check_output_names(config, "figures", FIGURES, "my.yaml")
+    check_output_names(config, "tables", TABLES, RUN_COLUMNS, "my.yaml")
+    check_output_names(config, "figures", FIGURES, RUN_COLUMNS, "my.yaml")
 
 
 def test_shared_option_that_no_method_uses() -> None:
@@ -182,5 +249,6 @@ def test_the_readme_shows_configs_that_are_good() -> None:
     blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
     studies = [yaml.safe_load(block) for block in blocks]
     assert studies
+    shipped = load_config(ROOT / "config.yaml")
     for study in studies:
-        check_config({**GOOD, "study": next(iter(study)), "studies": study}, json.dumps(study)[:60])
+        check_everything({**shipped, "study": next(iter(study)), "studies": {**shipped["studies"], **study}})

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ssvi.analysis.readme import BEGIN, END, insert, render, snapshot
+from ssvi.analysis.readme import BEGIN, END, gallery, insert, section, snapshot
 from ssvi.cli import parser
+from ssvi.config import load_config, resolve
 from ssvi.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -14,8 +15,17 @@ TEXT = (ROOT / "README.md").read_text()
 
 
 def test_results_are_rendered_from_the_snapshot() -> None:
-    assert insert(TEXT, render(ROOT / "docs/digits")) == TEXT
+    docs = ROOT / "docs/digits"
+    assert insert(TEXT, section(docs)) == TEXT
     assert TEXT.index(BEGIN) < TEXT.index(END)
+    assert gallery(docs) == (docs / "README.md").read_text()
+
+
+def test_the_readme_lists_every_target() -> None:
+    config = load_config(ROOT / "config.yaml")
+    content = resolve(config, "paper")
+    listed = set(re.findall(r"`(\w+)`", TEXT.split("## The paper, output by output")[1].split("## What a run is")[0]))
+    assert {*content["tables"], *content["figures"], "quick", "report"} <= listed
 
 
 def test_files_and_targets_that_the_readme_names_exist() -> None:

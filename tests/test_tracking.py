@@ -13,10 +13,12 @@ import pytest
 from fake_runs import with_seeds, write_run, write_runs
 from filelock import FileLock
 
+from ssvi.analysis import tracking
+from ssvi.analysis.tracking import store as stores
+from ssvi.analysis.tracking.mirror import MlflowClient, _run_name
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec, run_path
 
-tracking = pytest.importorskip("ssvi.analysis.tracking")
 Result = tracking.MirrorResult
 
 SSVI = RunSpec(epochs=3)
@@ -33,8 +35,8 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def _client(results: Path) -> tracking.MlflowClient:
-    return tracking.MlflowClient(tracking_uri=tracking.tracking_uri(results))
+def _client(results: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=tracking.tracking_uri(results))
 
 
 def _runs(results: Path, study: str) -> list[Any]:
@@ -105,46 +107,82 @@ def test_changed_metrics_make_a_new_run_and_the_old_one_names_it(store: Path) ->
 
 
 @pytest.mark.parametrize("crash", ["create_run", "log_batch", "set_terminated"])
-def test_a_half_written_run_is_written_anew(store: Path, monkeypatch: pytest.MonkeyPatch, crash: str) -> None:
+def test_a_half_written_run_is_completed(store: Path, monkeypatch: pytest.MonkeyPatch, crash: str) -> None:
     spec = dataclasses.replace(SSVI, lr=0.04)
     specs = write_runs(store, [spec])
-    real = getattr(tracking.MlflowClient, crash)
+    real = getattr(MlflowClient, crash)
 
     def stop_after(*args: Any, **kwargs: Any) -> None:
         real(*args, **kwargs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tracking.MlflowClient, crash, stop_after)
+        patch.setattr(MlflowClient, crash, stop_after)
         with pytest.raises(KeyboardInterrupt):
             tracking.mirror(store, f"crash {crash}", specs)
     (half,) = _runs(store, f"crash {crash}")
     assert "ssvi.digest" not in half.data.tags
+    _client(store).set_tag(half.info.run_id, "favourite", "yes")
     assert tracking.mirror(store, f"crash {crash}", specs) == Result(added=1)
     (whole,) = _runs(store, f"crash {crash}")
-    assert whole.info.run_id != half.info.run_id
-    assert "ssvi.digest" in whole.data.tags
+    assert whole.info.run_id == half.info.run_id
+    assert len(whole.data.tags["ssvi.digest"]) == 64
+    assert whole.data.tags["favourite"] == "yes"
+    assert whole.info.status == "FINISHED"
+    assert whole.data.params["criterion"] == "snr_abs"
+    loss = _client(store).get_metric_history(whole.info.run_id, "loss")
+    assert sorted(point.step for point in loss) == [1, 2, 3, 4, 5]
+
+
+def test_what_was_written_of_a_run_that_then_changed_is_superseded(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = dataclasses.replace(SSVI, lr=0.06)
+    specs = write_runs(store, [spec])
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            tracking.mirror(store, "half changed", specs)
+    write_run(store, spec, accuracy=0.5)
+    assert tracking.mirror(store, "half changed", specs) == Result(added=1)
+    runs = {"ssvi.digest" in r.data.tags: r for r in _runs(store, "half changed")}
+    assert runs[True].data.metrics["final/accuracy"] == 0.5
+    assert runs[False].data.tags["ssvi.superseded_by"] == runs[True].info.run_id
+    assert runs[False].info.status == "KILLED"
+    assert tracking.mirror(store, "half changed", specs) == Result(unchanged=1)
+
+
+def test_a_long_history_is_sent_whole(store: Path) -> None:
+    spec = dataclasses.replace(SSVI, lr=0.07)
+    tracking.mirror(store, "long", write_runs(store, [spec], epochs=130))
+    (run,) = _runs(store, "long")
+    for name in ("loss", "seconds", "sigma_mean"):
+        assert len(_client(store).get_metric_history(run.info.run_id, name)) == 130
+
+
+def _crash(*args: Any, **kwargs: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_reports_are_logged_when_they_change(store: Path, tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("table1.md", "table1.csv", "curves.png", "curves.csv")]
-    for path in paths:
-        path.write_text(path.name)
-    assert tracking.mirror(store, "reports", {}, paths) == Result(artifacts=4)
+    names = ("tables/t.md", "tables/t.csv", "figures/c.png", "figures/c.csv", "figures/c.pdf", "report.html")
+    for name in (*names, "tables/notes.log", "tables/.t.md.part"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    paths = tracking.report_files(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in paths) == sorted(names)
+    assert tracking.mirror(store, "reports", {}, paths) == Result(artifacts=6)
     assert tracking.mirror(store, "reports", {}, paths) == Result(artifacts=0)
-    paths[0].write_text("new")
-    assert tracking.mirror(store, "reports", {}, paths) == Result(artifacts=4)
+    (tmp_path / "tables/t.md").write_text("new")
+    assert tracking.mirror(store, "reports", {}, paths[:-1]) == Result(artifacts=2)
     (run,) = _runs(store, "reports")
     assert run.info.run_name == "reports"
     assert run.data.tags["ssvi.kind"] == "reports"
     folder = store / "mlflow" / "artifacts" / "reports" / run.info.run_id / "artifacts"
-    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*")) == [
-        "figures/curves.csv",
-        "figures/curves.png",
-        "tables/table1.csv",
-        "tables/table1.md",
-    ]
-    assert (folder / "tables" / "table1.md").read_text() == "new"
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*")) == sorted(
+        [*names[:-1], "report/report.html"]
+    )
+    assert (folder / "tables" / "t.md").read_text() == "new"
     with pytest.raises(UserError, match=r"lost\.md: no such file"):
         tracking.mirror(store, "reports", {}, [tmp_path / "lost.md"])
 
@@ -184,7 +222,7 @@ def test_a_deleted_experiment_is_named(store: Path) -> None:
 
 def test_only_one_mirror_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (store / "mlflow").mkdir(exist_ok=True)
-    monkeypatch.setattr(tracking, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(stores, "LOCK_SECONDS", 0.1)
     with FileLock(store / "mlflow" / "mirror.lock"), pytest.raises(UserError, match="another mirror"):
         tracking.mirror(store, "locked", {})
 
@@ -198,20 +236,7 @@ def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         tracking.tracking_uri(tmp_path)
 
 
-def test_serve_says_what_it_cannot_do(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(UserError, match="nothing has been mirrored yet"):
-        tracking.serve(tmp_path)
-    tracking.mirror(store, "served", {})
-    with pytest.raises(UserError, match="from 1 to 65535"):
-        tracking.serve(store, port=70000)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host")
-    assert tracking.serve(store) == 0
-    assert capsys.readouterr().out == "The runs are mirrored to https://host (MLFLOW_TRACKING_URI).\n"
-
-
 def test_long_run_paths_fit_a_run_name() -> None:
     run = "digits/mlp/" + "a" * 300 + "/seed=0"
-    assert len(tracking._run_name(run)) == 250
-    assert tracking._run_name(run).endswith("/seed=0")
+    assert len(_run_name(run)) == 250
+    assert _run_name(run).endswith("/seed=0")

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,20 +40,33 @@ CONFIG = {
                 "again": {"method": "ssvi", "density": 0.1, "seed": [0, 1]},
                 "broken": {"method": "dense", "model": "mlp", "lr": 1.0e12, "weight_decay": 0.0},
             },
+            "quick": ["table1"],
             "tables": {"table1": ["vi", "again"], "summary": ["vi", "ssvi", "rigl", "broken"]},
-            "figures": {"figure2_left": ["ssvi", "rigl", "vi"], "curves": ["vi", "ssvi"]},
+            "figures": {
+                "figure2_left": ["ssvi", "rigl", "vi"],
+                "curves": ["vi", "ssvi"],
+                "test_samples": ["vi"],
+                "mine": {"of": ["ssvi", "rigl"], "x": "density", "y": "accuracy", "hue": "method"},
+            },
         }
     },
 }
 
 
+def environment() -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "SNAKEMAKE"))}
+    return clean | {"PATH": f"{BIN}{os.pathsep}{clean['PATH']}"}
+
+
+def command(folder: Path, *arguments: str, cores: int = 2) -> list[str | Path]:
+    start = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    start += ["--cores", str(cores)] if cores else []
+    return [*start, "--configfile", folder / "config.yaml", *arguments]
+
+
 def snakemake(folder: Path, *arguments: str, check: bool = True, cores: int = 2) -> subprocess.CompletedProcess:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "SNAKEMAKE"))}
-    environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"
-    command = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    command += ["--cores", str(cores)] if cores else []
-    command += ["--configfile", folder / "config.yaml", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=600)
+    words = command(folder, *arguments, cores=cores)
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), cwd=folder, timeout=600)
     if check and done.returncode:
         raise AssertionError(f"{done.stdout}\n{done.stderr}")
     return done
@@ -108,15 +123,85 @@ def test_tables_are_the_means_of_the_run_folders(study: Path) -> None:
     assert f"{mean:.2f} ± {sd:.2f}" in text
     for extension in ("csv", "md", "html", "tex"):
         assert (study / f"reports/tiny/tables/table1.{extension}").stat().st_size > 100
-    for extension in ("csv", "png", "svg"):
+    for extension in ("csv", "png", "svg", "pdf"):
         assert (study / f"reports/tiny/figures/figure2_left.{extension}").stat().st_size > 200
+    assert pd.read_csv(study / "reports/tiny/data/runs.csv")["run"].is_unique
+    assert len(pd.read_csv(study / "reports/tiny/data/history.csv")) >= 16
 
 
-def test_the_html_report_holds_tables_and_figures_with_captions(study: Path) -> None:
-    snakemake(study, "--report", "reports/tiny/report.html", cores=0)
-    html = (study / "reports/tiny/report.html").read_text()
-    assert "figure2_left" in html
-    assert "cold posterior" in html
+def test_a_figure_described_by_config_alone(study: Path) -> None:
+    import pandas as pd
+
+    drawn = pd.read_csv(study / "reports/tiny/figures/mine.csv")
+    assert set(drawn["method"]) == {"ssvi", "rigl"}
+    assert set(drawn["density"]) == {0.2, 0.1}
+
+
+def test_weight_samples_are_measured_only_where_a_figure_shows_them(study: Path) -> None:
+    found = times(study / "results/runs", "samples.csv")
+    assert len(found) == 2
+    assert all("/vi/" in run for run in found)
+
+
+def test_both_html_reports_hold_tables_and_figures(study: Path) -> None:
+    snakemake(study, "--report", "reports/tiny/workflow.html", cores=0)
+    for name in ("workflow", "report"):
+        html = (study / f"reports/tiny/{name}.html").read_text()
+        assert "figure2_left" in html
+        assert "cold posterior" in html
+
+
+def test_one_target_makes_one_output_and_only_what_it_needs(study: Path, tmp_path) -> None:
+    shutil.copytree(study / "pictures", tmp_path / "pictures")
+    write_config(tmp_path, CONFIG)
+    plan = snakemake(tmp_path, "-n", "--", "table1").stdout
+    assert "Plan of study tiny" in plan
+    assert re.search(r"in all +9 +0 +9 +\?$", plan, re.M)
+    assert re.search(r"table1 +4 +0 +4 +\?$", plan, re.M)
+    snakemake(tmp_path, "--", "quick")
+    assert len(times(tmp_path / "results/runs", "metrics.json")) == 4
+    assert [p.name for p in (tmp_path / "reports/tiny").rglob("*.md")] == ["table1.md"]
+    assert re.search(r"table1 +4 +4 +0 +0$", snakemake(tmp_path, "-n").stdout, re.M)
+
+
+def test_a_killed_workflow_goes_on_where_it_was(study: Path, tmp_path) -> None:
+    """Killed without a word in the middle of the trainings: what was finished stays, the rest is made as it was."""
+    shutil.copytree(study / "pictures", tmp_path / "pictures")
+    write_config(tmp_path, CONFIG)
+    with subprocess.Popen(command(tmp_path), env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        while len(times(tmp_path, "metrics.json")) < 3:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+    done = times(tmp_path, "metrics.json")
+    snakemake(tmp_path, "--unlock")
+    snakemake(tmp_path)
+    after = times(tmp_path, "metrics.json")
+    # One that was being written at the moment may be made anew, finished ones may not.
+    assert sum(after[run] == time for run, time in done.items()) >= len(done) - 2
+    for path in (study / "results/runs").rglob("model.safetensors"):
+        assert (tmp_path / path.relative_to(study)).read_bytes() == path.read_bytes()
+
+
+def test_a_failed_run_leaves_a_report_of_the_rest_and_its_cause(study: Path, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    folder = next((copy / "results/runs").rglob("vi/**/seed=1"))
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "live").mkdir()
+    (folder / "live/checkpoint.pt").write_bytes(b"damaged")
+    shutil.rmtree(copy / "reports")
+    done = snakemake(copy, check=False)
+    assert done.returncode != 0
+    assert "8 of 9 runs are trained" in done.stderr
+    assert (copy / "reports/tiny/figures/mine.png").exists()
+    assert not (copy / "reports/tiny/tables/table1.md").exists()
+    report = subprocess.run([BIN / "ssvi", "report"], cwd=copy, capture_output=True, text=True, env=environment())
+    assert report.returncode == 0, report.stderr
+    page = (copy / "reports/tiny/report.html").read_text()
+    assert "checkpoint.pt" in page
+    assert "Left out, failed" in (copy / "reports/tiny/tables/table1.md").read_text()
 
 
 def test_a_second_run_has_nothing_to_do(study: Path) -> None:
@@ -175,7 +260,7 @@ def test_results_made_under_other_defaults_are_refused_in_one_line(study: Path, 
     stored = json.loads(path.read_text())
     stored["spec"]["momentum"] = 0.8
     path.write_text(json.dumps(stored))
-    done = snakemake(copy, "--forcerun", "collect", check=False)
+    done = snakemake(copy, "--forcerun", "table", check=False)
     assert done.returncode != 0
     assert "momentum was 0.8 and is now 0.9" in done.stderr
     assert "Traceback" not in done.stderr

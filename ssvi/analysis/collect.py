@@ -1,9 +1,10 @@
-"""Gather run folders into two tidy frames: a row a run, and a row an epoch."""
+"""Run folders as tidy frames: a row a run, an epoch, a layer at an update, a pair of criteria, a sample size."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,7 @@ import pandas as pd
 
 from ssvi import runs as files
 from ssvi.errors import UserError
-from ssvi.spec import FIELDS, RunSpec, options_of
-
-RUNS_CSV = "runs.csv"
-HISTORY_CSV = "history.csv"
+from ssvi.spec import CRITERIA, FIELDS, RunSpec, options_of
 
 METRIC_COLUMNS = (
     "status",
@@ -52,23 +50,83 @@ RUN_COLUMNS = ("run", *FIELDS, *METRIC_COLUMNS, *PROVENANCE_COLUMNS)
 # `lr` is the epoch's own learning rate, so the one of the spec needs another name here.
 HISTORY_COLUMNS = ("run", "method", "dataset", "seed", "density", "lr_start", *files.HISTORY_COLUMNS)
 
+QUANTILES = ("q05", "q25", "q50", "q75", "q95")
+UPDATE_COLUMNS = (
+    *("run", "step", "epoch", "progress", "drop_fraction", "layer", "position"),
+    *("size", "active", "removed", "added", "born", "survivors"),
+    *(f"sigma_{q}" for q in QUANTILES),
+    *(f"snr_{q}" for q in QUANTILES),
+    *("sigma_drift_gradient", "sigma_drift_topology"),
+)
+OVERLAP_COLUMNS = ("run", "step", "epoch", "progress", "first", "second", "iou", "spearman")
+SAMPLES_COLUMNS = ("run", *files.SAMPLES_COLUMNS)
+
+COMPLETE, DIVERGED = "complete", "diverged"
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What tables and figures are made from; all but `runs` are empty unless asked for.
+
+    Attributes:
+        runs: a row a run: path, options, metrics, provenance (`RUN_COLUMNS`). `status` is `complete`, `diverged`,
+            or, where a partial report was asked for, `failed`, `in training` or `missing`.
+        history: a row an epoch (`HISTORY_COLUMNS`).
+        updates: a row a layer and recorded subspace update (`UPDATE_COLUMNS`); `progress` is step / all steps.
+        overlap: a row a pair of removal criteria and recorded update (`OVERLAP_COLUMNS`), `first` before `second`
+            in the order of `CRITERIA`.
+        samples: a row a number of weight samples (`SAMPLES_COLUMNS`).
+    """
+
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    updates: pd.DataFrame
+    overlap: pd.DataFrame
+    samples: pd.DataFrame
+
+
+def load_frames(
+    results: Path, specs: Mapping[str, RunSpec], needs: Collection[str] = (), *, partial: bool = False
+) -> Frames:
+    """The frames of these runs.
+
+    Args:
+        results: the results folder.
+        specs: run paths and their specs.
+        needs: which of history, updates, overlap, samples to read beside the runs.
+        partial: name unfinished runs by their status instead of refusing them.
+
+    Raises:
+        UserError: if a run is unreadable, was made under other options than its spec, on other images than the
+            runs beside it, or is unfinished and `partial` is false.
+    """
+    runs = load_runs(results, specs, partial=partial)
+    finished = {run: specs[run] for run in runs.loc[runs["status"].isin([COMPLETE, DIVERGED]), "run"]}
+    more = {
+        name: read(results, finished)[list(columns)] if name in needs else pd.DataFrame([], columns=list(columns))
+        for name, (read, columns) in READERS.items()
+    }
+    return Frames(runs, **more)
+
 
 def run_folder(results: Path, run: str) -> Path:
     """The folder of a run path."""
     return results / "runs" / run
 
 
-def load_runs(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+def load_runs(results: Path, specs: Mapping[str, RunSpec], *, partial: bool = False) -> pd.DataFrame:
     """One row a run: its path, options, metrics and provenance.
 
     Options that a method does not use are empty; the density of a dense method is 1. `density` is
     the one asked for, `density_actual` the measured one.
 
     Raises:
-        UserError: if a run is unfinished, unreadable, was made under other options than its spec, or on
-            other images than the runs beside it.
+        UserError: as `load_frames`.
     """
-    rows = [_run_row(results, run, spec) for run, spec in specs.items()]
+    rows = []
+    for run, spec in specs.items():
+        unfinished = partial and not (run_folder(results, run) / files.METRICS).is_file()
+        rows.append(_unfinished_row(results, run, spec) if unfinished else _run_row(results, run, spec))
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     _check_same_data(frame)
     return frame
@@ -76,7 +134,7 @@ def load_runs(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
 
 def _check_same_data(runs: pd.DataFrame) -> None:
     """Refuse to put runs side by side that were trained on different images under one name."""
-    for (dataset, _), group in runs.groupby(["dataset", "image_size"]):
+    for (dataset, _), group in runs[runs["data"].notna()].groupby(["dataset", "image_size"]):
         first = group.iloc[0]
         for _, other in group[group["data"] != first["data"]].iterrows():
             raise UserError(
@@ -85,20 +143,23 @@ def _check_same_data(runs: pd.DataFrame) -> None:
             )
 
 
-def load_history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
-    """One row an epoch of every run, after the columns that say which run it is.
+def _unfinished_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
+    """A run without metrics: in training, failed (with the last words of its log), or not begun."""
+    status, cause = "missing", None
+    if (run_folder(results, run) / files.LIVE).is_dir():
+        status = "in training"
+    for step in ("evaluate", "train"):
+        log = results / "logs" / step / f"{run}.log"
+        lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
+        said = [line for line in lines if line.startswith("ssvi: ") or line.startswith(ERROR_MARKS)]
+        if said:
+            status, cause = "failed", said[-1]
+            break
+    return {"run": run, **used_options(spec), "status": status, "cause": cause}
 
-    Raises:
-        UserError: as `load_runs`, or for a history that holds something else than numbers.
-    """
-    rows: list[dict[str, Any]] = []
-    for run, spec in specs.items():
-        folder = run_folder(results, run)
-        files.check_spec(folder, spec)
-        options = used_options(spec)
-        known = {name: options[name] for name in ("method", "dataset", "seed", "density")}
-        rows += [{"run": run, **known, "lr_start": spec.lr, **row} for row in read_history(folder)]
-    return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
+
+# How the last line of a Python traceback, and of a killed process, begins.
+ERROR_MARKS = ("RuntimeError", "torch.", "MemoryError", "OSError", "ValueError", "Killed", "AssertionError")
 
 
 def used_options(spec: RunSpec) -> dict[str, Any]:
@@ -108,27 +169,11 @@ def used_options(spec: RunSpec) -> dict[str, Any]:
     return options if "density" in used else options | {"density": 1.0}
 
 
-def read_history(folder: Path) -> list[dict[str, float | None]]:
-    """The rows of a run's history.csv as numbers, None for an empty cell.
-
-    Raises:
-        UserError: if the file is missing or a cell is not a number.
-    """
-    path = folder / files.HISTORY
-    try:
-        with path.open(newline="") as file:
-            return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a history ({error}); delete the run folder to train it anew.") from None
-
-
 def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     folder = run_folder(results, run)
-    files.check_spec(folder, spec)
+    stored = files.check_spec(folder, spec)
     metrics = files.read_json(folder / files.METRICS)
-    provenance = files.read_json(folder / files.SPEC).get("provenance", {})
+    provenance = stored.get("provenance", {})
     evaluation = metrics.get("evaluation") or {}
     measured = {
         "evaluation_samples": evaluation.get("samples"),
@@ -144,42 +189,106 @@ def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def write_collected(results: Path, specs: Mapping[str, RunSpec], out: Path) -> None:
-    """Write `out`/runs.csv and `out`/history.csv, each atomically."""
-    for name, frame in ((RUNS_CSV, load_runs(results, specs)), (HISTORY_CSV, load_history(results, specs))):
-        files.write_text(out / name, frame.to_csv(index=False, lineterminator="\n"))
-
-
-def read_collected(folders: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs and the history of several collected experiments, a run that they share once.
-
-    Raises:
-        UserError: if a folder was not written by `write_collected`, or runs saw different images.
-    """
-    runs = [_read_csv(folder / RUNS_CSV, RUN_COLUMNS) for folder in folders]
-    history = [_read_csv(folder / HISTORY_CSV, HISTORY_COLUMNS) for folder in folders]
-    together = _together(runs, ["run"], RUN_COLUMNS)
-    _check_same_data(together)
-    return together, _together(history, ["run", "epoch"], HISTORY_COLUMNS)
-
-
-def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; collect the experiment first.") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); collect the experiment anew.") from None
-    if missing := [name for name in columns if name not in frame]:
-        raise UserError(f"{path}: has no column {missing[0]!r}; collect the experiment anew.")
+def _history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+    frame = _joined(results, specs, files.HISTORY, files.HISTORY_COLUMNS)
+    for column in ("method", "dataset", "seed", "density"):
+        frame[column] = frame["run"].map({run: used_options(spec)[column] for run, spec in specs.items()})
+    frame["lr_start"] = frame["run"].map({run: spec.lr for run, spec in specs.items()})
     return frame
 
 
-def _together(frames: list[pd.DataFrame], key: list[str], columns: tuple[str, ...]) -> pd.DataFrame:
-    # Object columns, because joining an empty column with a filled one must not change a number's type.
-    joined = (
-        pd.concat([f.astype(object) for f in frames], ignore_index=True)
-        if frames
-        else pd.DataFrame([], columns=list(columns))
-    )
-    return joined.drop_duplicates(key, ignore_index=True).infer_objects()
+def _samples(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+    asked = {run: spec for run, spec in specs.items() if (run_folder(results, run) / files.SAMPLES).is_file()}
+    return _joined(results, asked, files.SAMPLES, files.SAMPLES_COLUMNS)
+
+
+def _joined(results: Path, specs: Mapping[str, RunSpec], name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV file of numbers of every run, one under the other, with the run in front.
+
+    The files are joined as text and parsed at once, because a million rows are no rarity.
+
+    Raises:
+        UserError: naming the file that is missing, has other columns or holds something else than numbers.
+    """
+    header, runs = ",".join(columns), list(specs)
+    parts = [f"run,{header}\n"]
+    for number, run in enumerate(runs):
+        path = run_folder(results, run) / name
+        try:
+            first, _, rest = path.read_text().partition("\n")
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file.") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not readable as text ({error}); make it anew.") from None
+        if first != header:
+            raise UserError(f"{path}: has the columns {first!r}, but {header!r} is expected; make it anew.")
+        if rest.strip() and (wrong := {row.count(",") for row in rest.splitlines()} - {len(columns) - 1}):
+            raise UserError(f"{path}: a row has {max(wrong) + 1} cells instead of {len(columns)}; make it anew.")
+        parts += [f"{number},{row}\n" for row in rest.splitlines()]
+    frame = pd.read_csv(io.StringIO("".join(parts)), low_memory=False)
+    for column in columns:
+        numbers = pd.to_numeric(frame[column], errors="coerce")
+        if (bad := numbers.isna() & frame[column].notna()).any():
+            row = frame[bad].iloc[0]
+            path = run_folder(results, runs[int(row["run"])]) / name
+            raise UserError(f"{path}: {column} is {row[column]!r}, but must be a number; make it anew.")
+        frame[column] = numbers
+    frame["run"] = frame["run"].map(dict(enumerate(runs)))
+    return frame
+
+
+def _records(results: Path, specs: Mapping[str, RunSpec]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every recorded subspace update, with the columns that say which and when."""
+    for run in specs:
+        folder = run_folder(results, run)
+        path = folder / files.TOPOLOGY
+        steps = files.read_record(folder / files.METRICS, "steps")["steps"]
+        try:
+            for record in files.read_jsonl(path):
+                at = {"run": run, "step": record["step"], "epoch": record["epoch"], "progress": record["step"] / steps}
+                yield at, record
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file.") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: not a record of updates ({error!r}); delete the run folder.") from None
+
+
+def _updates(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+    rows = []
+    for at, record in _records(results, specs):
+        for position, layer in enumerate(record["layers"]):
+            quantiles = {
+                f"{name}_{q}": value
+                for name in ("sigma", "snr")
+                for q, value in zip(QUANTILES, layer.get(name, ()), strict=False)
+            }
+            rows.append({**at, "drop_fraction": record["drop_fraction"], "position": position, **layer, **quantiles})
+    return pd.DataFrame(rows, columns=list(UPDATE_COLUMNS))
+
+
+def _overlap(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+    rows = []
+    for at, record in _records(results, specs):
+        if "iou" not in record:
+            continue
+        for i, first in enumerate(CRITERIA):
+            for j, second in enumerate(CRITERIA[i + 1 :], i + 1):
+                pair = {"iou": record["iou"][i][j], "spearman": record["spearman"][i][j]}
+                rows.append({**at, "first": first, "second": second, **pair})
+    return pd.DataFrame(rows, columns=list(OVERLAP_COLUMNS))
+
+
+READERS: dict[str, tuple[Callable[[Path, Mapping[str, RunSpec]], pd.DataFrame], tuple[str, ...]]] = {
+    "history": (_history, HISTORY_COLUMNS),
+    "updates": (_updates, UPDATE_COLUMNS),
+    "overlap": (_overlap, OVERLAP_COLUMNS),
+    "samples": (_samples, SAMPLES_COLUMNS),
+}
+
+
+def write_collected(frames: Frames, out: Path) -> None:
+    """Write the runs and whichever other frames are not empty as CSV files into `out`, each atomically."""
+    for name in ("runs", *READERS):
+        frame = getattr(frames, name)
+        if name == "runs" or len(frame):
+            files.write_text(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))

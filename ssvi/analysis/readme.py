@@ -1,7 +1,7 @@
-"""The results section of README.md, rendered from a study's tables: `python -m ssvi.analysis.readme`.
+"""What README.md and docs/digits/ show of the digits study: `python -m ssvi.analysis.readme`.
 
-Tables and the figure are copied to docs/digits/, so that the README of a fresh clone shows them; a test
-renders the section again from there.
+Tables and pictures are copied to docs/digits/, so that a fresh clone shows them; its README.md and the results
+section of the main one are rendered from there, and a test renders both again.
 """
 
 from __future__ import annotations
@@ -9,72 +9,67 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pandas as pd
-
-from ssvi.analysis.tables import METHOD_NAMES
 from ssvi.errors import UserError
 from ssvi.runs import write_text
 
 BEGIN, END = "<!-- results: rendered by `make readme` -->", "<!-- end of results -->"
-KEPT = ("tables/table1.csv", "tables/table1.md", "tables/summary.csv", "tables/summary.md", "figures/figure2_left.png")
+INTRODUCTION = """# The study digits
+
+Every table and figure that `make reproduce` makes, as it was rendered last. Handwritten digits of 8 x 8 pixels and
+a network of 77,000 weights are not the paper's problem: these pages show what the tool makes, and how the methods
+compare there, not whether the paper's numbers hold. In the HTML report the same stands beside every run's options
+and curves, and a page that says how each number came about.
+"""
 
 
 def snapshot(reports: Path, docs: Path) -> None:
-    """Copy what the README shows from a study's reports.
+    """Copy a study's tables (Markdown, CSV) and figures (PNG, captions).
 
     Raises:
         UserError: if the study has not been made.
     """
-    for name in KEPT:
-        if not (reports / name).is_file():
-            raise UserError(f"{reports / name}: no such file; run `make reproduce` first.")
-        docs.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(reports / name, docs / Path(name).name)
+    found = [*sorted(reports.glob("tables/*.md")), *sorted(reports.glob("tables/*.csv"))]
+    found += [*sorted(reports.glob("figures/*.png")), *sorted(reports.glob("figures/*.md"))]
+    if not found:
+        raise UserError(f"{reports}: has no tables and figures; run `make reproduce` first.")
+    if docs.exists():
+        shutil.rmtree(docs)
+    for path in found:
+        target = docs / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
 
 
-def render(docs: Path) -> str:
-    """The section between the two marks, from the snapshot."""
-    runs = pd.read_csv(docs / "summary.csv")
-    lines = [
-        "| method | density | lr | test accuracy (%) | NLL | ECE | active weights + dense rest | n |",
-        "|:--|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in runs.to_dict("records"):
-        cells = [
-            METHOD_NAMES[row["method"]],
-            f"{row['density']:g}",
-            f"{row['lr']:g}",
-            f"{row['accuracy_percent_mean']:.2f} ± {row['accuracy_percent_sd']:.2f}",
-            f"{row['nll_mean']:.3f} ± {row['nll_sd']:.3f}",
-            f"{row['ece_mean']:.3f} ± {row['ece_sd']:.3f}",
-            f"{row['complexity_mean']:,.0f}",
-            f"{row['n']}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    table1 = (docs / "table1.md").read_text().strip()
-    return "\n\n".join(
-        [
-            table1,
-            "All settings (mean ± sample standard deviation over n seeds; every column in "
-            f"[`{docs.parent.name}/{docs.name}/summary.md`]({docs.parent.name}/{docs.name}/summary.md)):",
-            "\n".join(lines),
-        ]
-    )
+def gallery(docs: Path) -> str:
+    """The page docs/digits/README.md from the snapshot beside it."""
+    parts = [INTRODUCTION]
+    for path in sorted((docs / "tables").glob("*.md")):
+        parts.append(f"## {path.stem}\n\n{path.read_text()}")
+    for path in sorted((docs / "figures").glob("*.png")):
+        caption = path.with_suffix(".md").read_text()
+        parts.append(f"## {path.stem}\n\n![{path.stem}](figures/{path.name})\n\n{caption}")
+    return "\n".join(parts)
 
 
-def insert(readme: str, section: str) -> str:
+def section(docs: Path) -> str:
+    """The results section of the main README."""
+    return (docs / "tables" / "table1.md").read_text().strip()
+
+
+def insert(readme: str, results: str) -> str:
     """The README with its results section replaced."""
     before, rest = readme.split(BEGIN)
     after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{results}\n\n{END}{after}"
 
 
 def main() -> None:
     """Refresh docs/digits/ and README.md from reports/digits/."""
     docs = Path("docs/digits")
     snapshot(Path("reports/digits"), docs)
+    write_text(docs / "README.md", gallery(docs))
     readme = Path("README.md")
-    write_text(readme, insert(readme.read_text(), render(docs)))
+    write_text(readme, insert(readme.read_text(), section(docs)))
 
 
 if __name__ == "__main__":

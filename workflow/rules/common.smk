@@ -1,22 +1,31 @@
 """The study at hand as run specs, and the helpers of the other rule files."""
 
+import atexit
 import os
 import re
 import shlex
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from ssvi import preload
 from ssvi import runs as run_files
 from ssvi.config import (
     check_config,
     check_output_names,
     data_sets,
-    experiment_runs,
-    study_runs,
+    output_experiments,
+    resolve,
+    study_experiments,
 )
 from ssvi.devices import gpu_count
 from ssvi.errors import UserError
-from ssvi.spec import non_defaults, to_flags
+from ssvi.plan import make_plan, to_text
+from ssvi.spec import to_flags, unique
+
+# The jobs of this workflow parse it again, but only to run one of its rules.
+MAIN = workflow.is_main_process
 
 
 def checked_config():
@@ -24,12 +33,13 @@ def checked_config():
     where = ", ".join(str(Path(f).name) for f in workflow.configfiles) or "--config"
     try:
         check_config(config, where)
-        if workflow.is_main_process:
+        if MAIN:
+            from ssvi.analysis.collect import RUN_COLUMNS
             from ssvi.analysis.figures import FIGURES
             from ssvi.analysis.tables import TABLES
 
-            check_output_names(config, "tables", TABLES, where)
-            check_output_names(config, "figures", FIGURES, where)
+            check_output_names(config, "tables", TABLES, RUN_COLUMNS, where)
+            check_output_names(config, "figures", FIGURES, RUN_COLUMNS, where)
     except UserError as error:
         print(f"ssvi: {error}", file=sys.stderr)
         sys.exit(1)
@@ -38,10 +48,10 @@ def checked_config():
 
 CONFIG = checked_config()
 NAME = CONFIG["study"]
-STUDY = CONFIG["studies"][NAME]
+STUDY = resolve(CONFIG, NAME)
 RESULTS, REPORTS = CONFIG["results"], f"{CONFIG['reports']}/{NAME}"
-EXPERIMENTS = {e: experiment_runs(CONFIG, NAME, e) for e in STUDY["experiments"]}
-RUNS = study_runs(CONFIG, NAME)
+EXPERIMENTS = study_experiments(CONFIG, NAME)
+RUNS = unique(spec for runs in EXPERIMENTS.values() for spec in runs.values())
 DATA_SETS = data_sets(RUNS)
 DATA_OF = {
     run: name
@@ -50,16 +60,26 @@ DATA_OF = {
     if data_sets({run: RUNS[run]}).keys() == {name}
 }
 
-TABLE_FILES = expand(
-    f"{REPORTS}/tables/{{table}}.{{ext}}",
-    table=STUDY.get("tables", {}),
-    ext=["csv", "md", "html", "tex"],
-)
-FIGURE_FILES = expand(
-    f"{REPORTS}/figures/{{figure}}.{{ext}}",
-    figure=STUDY.get("figures", {}),
-    ext=["png", "svg", "csv"],
-)
+# Every table and figure by name, with its runs, the most telling first: quick ones, figures, tables.
+KIND_OF = {name: kind for kind in ("figures", "tables") for name in STUDY[kind]}
+OUTPUTS = {
+    name: list(
+        dict.fromkeys(
+            run
+            for experiment in output_experiments(STUDY[KIND_OF[name]][name])
+            for run in EXPERIMENTS[experiment]
+        )
+    )
+    for name in dict.fromkeys([*STUDY["quick"], *KIND_OF])
+}
+EXTENSIONS = {
+    "tables": ["csv", "md", "html", "tex"],
+    "figures": ["png", "svg", "pdf", "csv", "md"],
+}
+PRIORITY = {}
+for position, runs_of_output in enumerate(reversed(OUTPUTS.values()), 1):
+    PRIORITY.update(dict.fromkeys(runs_of_output, position))
+
 # The runs themselves too: one whose files were lost is made again even where the tables are still there.
 RUN_FILES = [
     f"{RESULTS}/runs/{run}/{name}"
@@ -67,6 +87,8 @@ RUN_FILES = [
     for name in (run_files.MODEL, run_files.METRICS)
 ]
 MIRROR = f"{RESULTS}/mlflow/{NAME}.json"
+REPORT = f"{REPORTS}/report.html"
+COLLECTED = [f"{REPORTS}/data/{name}.csv" for name in ("runs", "history")]
 
 # Told to the commands by their environment: as a param it would train everything again when the data move.
 DATA_ROOT = CONFIG["data_root"]
@@ -84,11 +106,19 @@ TRAIN_THREADS = (
 
 
 wildcard_constraints:
-    run="|".join(map(re.escape, RUNS)),
+    run=r".+/seed=\d+",
     dataset=r"[^/]+",
-    experiment=r"[^/]+",
     table=r"[^/]+",
     figure=r"[^/]+",
+
+
+def output_files(name):
+    kind = KIND_OF[name]
+    return [f"{REPORTS}/{kind}/{name}.{ext}" for ext in EXTENSIONS[kind]]
+
+
+def files_of(kind):
+    return [path for name in STUDY[kind] for path in output_files(name)]
 
 
 def run_flags(wildcards):
@@ -97,7 +127,18 @@ def run_flags(wildcards):
 
 
 def run_data(wildcards):
+    if wildcards.run not in RUNS:
+        raise WorkflowError(f"{wildcards.run} is no run of study {NAME}.")
     return f"{RESULTS}/data/{DATA_OF[wildcards.run]}.json"
+
+
+def run_folder(wildcards):
+    return f"{RESULTS}/runs/{wildcards.run}"
+
+
+def run_priority(wildcards):
+    """Runs of the most telling outputs first."""
+    return PRIORITY.get(wildcards.run, 0)
 
 
 def data_flags(wildcards):
@@ -111,64 +152,87 @@ def data_flags(wildcards):
     return shlex.join([spec.dataset, *size, *download])
 
 
-def experiment_metrics(wildcards):
-    return [
-        f"{RESULTS}/runs/{run}/metrics.json"
-        for run in EXPERIMENTS[wildcards.experiment]
+def code(*names):
+    """The modules that a cheap step is made anew for when they change."""
+    folder = Path(ANALYSIS)
+    found = [
+        [folder / n] if n.endswith(".py") else folder.glob(f"{n}/*") for n in names
     ]
+    return sorted(str(path) for paths in found for path in paths if path.is_file())
 
 
-def experiment_specs(wildcards):
-    return {
-        run: non_defaults(spec)
-        for run, spec in EXPERIMENTS[wildcards.experiment].items()
-    }
-
-
-def study_specs(wildcards):
-    return {run: non_defaults(spec) for run, spec in RUNS.items()}
-
-
-def results_folder(wildcards):
-    return RESULTS
-
-
-def run_folder(wildcards):
-    return f"{RESULTS}/runs/{wildcards.run}"
-
-
-def collected(experiments, kind="runs"):
-    return [f"{RESULTS}/collected/{NAME}/{e}/{kind}.csv" for e in experiments]
+def metrics_of(runs):
+    return [f"{RESULTS}/runs/{run}/{run_files.METRICS}" for run in runs]
 
 
 def table_input(wildcards):
-    return collected(STUDY["tables"][wildcards.table])
+    return metrics_of(OUTPUTS[wildcards.table])
 
 
 def figure_input(wildcards):
-    return collected(STUDY["figures"][wildcards.figure])
+    """The figure's runs, and where it shows the number of samples, those files of the runs that have them."""
+    from ssvi.analysis.figures import needs
+
+    runs = OUTPUTS[wildcards.figure]
+    more = run_files.SAMPLES if "samples" in needs(wildcards.figure) else None
+    return metrics_of(runs) + [f"{RESULTS}/runs/{run}/{more}" for run in runs if more]
 
 
-def figure_history(wildcards):
-    return collected(STUDY["figures"][wildcards.figure], "history")
+def figure_content(wildcards):
+    """The axes of a figure that config.yaml describes; other figures are described by their code."""
+    content = STUDY["figures"][wildcards.figure]
+    return content if isinstance(content, dict) else {}
+
+
+def start_preloaded():
+    """Short local trainings would spend more time on importing torch than on anything else."""
+    if not workflow.local_exec:
+        return
+    path = f"{tempfile.mkdtemp(prefix='ssvi-')}/socket"
+    # It ends when this end of its standard input does, however this process ends.
+    server = subprocess.Popen(
+        [sys.executable, "-m", "ssvi", "preload", path], stdin=subprocess.PIPE
+    )
+    os.environ[preload.SOCKET] = path
+    atexit.register(stop_preloaded, server, path)
+
+
+def stop_preloaded(server, path):
+    server.stdin.close()
+    server.wait()
+    os.rmdir(Path(path).parent)
+
+
+def print_plan():
+    if workflow.dryrun:
+        print(f"\n{to_text(NAME, make_plan(Path(RESULTS), OUTPUTS, RUNS))}")
+
+
+if MAIN:
+    # Whether this is a dry run is only known once the workflow is executed.
+    atexit.register(print_plan)
 
 
 def print_where_results_are():
-    diverged = [run for run in RUNS if run_status(run) == "diverged"]
-    print(f"\nStudy {NAME}: {len(RUNS)} runs in {RESULTS}/runs", file=sys.stderr)
-    for run in diverged:
-        print(f"  diverged: {run}", file=sys.stderr)
-    print(
-        f"  tables and figures   {REPORTS}/tables, {REPORTS}/figures", file=sys.stderr
-    )
-    print(
-        f"  HTML report          snakemake --config study={NAME} --report {REPORTS}/report.html",
-        file=sys.stderr,
-    )
-    print(
+    said = [f"Study {NAME}: {len(RUNS)} runs in {RESULTS}/runs"]
+    said += [f"  diverged: {run}" for run in RUNS if run_status(run) == "diverged"]
+    said += [
+        f"  tables and figures   {REPORTS}/tables, {REPORTS}/figures",
+        f"  HTML report          {REPORT}",
+        f"  of the workflow      snakemake --config study={NAME} --report {REPORTS}/workflow.html",
         "  MLflow UI            ssvi ui    (then open http://127.0.0.1:5000)",
-        file=sys.stderr,
-    )
+    ]
+    print("", *said, sep="\n", file=sys.stderr)
+
+
+def print_what_failed():
+    done = sum(run_status(run) != "missing" for run in RUNS)
+    said = [
+        f"Study {NAME}: {done} of {len(RUNS)} runs are trained; the same command goes on from here.",
+        f"  logs                 {RESULTS}/logs",
+        f"  a report of what there is    ssvi report --study {NAME}",
+    ]
+    print("", *said, sep="\n", file=sys.stderr)
 
 
 def run_status(run):

@@ -1,4 +1,4 @@
-"""MLflow: a mirror of the run folders, written by this one job and by nobody else."""
+"""MLflow: a mirror of the run folders, brought up to date by one job; `ssvi ui` does the same while it serves."""
 
 
 localrules:
@@ -7,9 +7,9 @@ localrules:
 
 rule mirror:
     input:
-        metrics=[f"{RESULTS}/runs/{run}/{run_files.METRICS}" for run in RUNS],
-        artifacts=[*TABLE_FILES, *FIGURE_FILES],
-        code=f"{ANALYSIS}/tracking.py",
+        metrics=metrics_of(RUNS),
+        artifacts=[*files_of("tables"), *files_of("figures"), REPORT],
+        code=code("tracking"),
     output:
         MIRROR,
     log:
@@ -17,9 +17,7 @@ rule mirror:
     conda:
         "../../environment.yml"
     params:
-        results=results_folder,
         study=NAME,
         server=MLFLOW,
-        specs=study_specs,
     script:
         "../scripts/mirror.py"

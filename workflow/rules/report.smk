@@ -1,34 +1,28 @@
-"""From run folders to tables and figures: cheap rules, remade when their module changes."""
+"""From run folders to tables, figures and the report: cheap rules, remade when their modules change."""
 
 
 localrules:
     collect,
     table,
     figure,
+    report,
 
 
-rule collect:
-    input:
-        metrics=experiment_metrics,
-        code=f"{ANALYSIS}/collect.py",
-    output:
-        runs=f"{RESULTS}/collected/{NAME}/{{experiment}}/runs.csv",
-        history=f"{RESULTS}/collected/{NAME}/{{experiment}}/history.csv",
-    log:
-        f"{RESULTS}/logs/collect/{NAME}/{{experiment}}.log",
-    conda:
-        "../../environment.yml"
-    params:
-        results=results_folder,
-        specs=experiment_specs,
-    script:
-        "../scripts/collect.py"
+# Every output is a target by its name: snakemake --cores all table1
+for name in OUTPUTS:
+
+    rule:
+        name:
+            name
+        input:
+            output_files(name),
+        localrule: True
 
 
 rule table:
     input:
-        collected=table_input,
-        code=f"{ANALYSIS}/tables.py",
+        metrics=table_input,
+        code=code("tables", "collect.py", "settings.py", "stats.py"),
     output:
         csv=f"{REPORTS}/tables/{{table}}.csv",
         md=f"{REPORTS}/tables/{{table}}.md",
@@ -41,17 +35,19 @@ rule table:
         tex=f"{REPORTS}/tables/{{table}}.tex",
     log:
         f"{RESULTS}/logs/table/{NAME}/{{table}}.log",
+    priority: 1000
     conda:
         "../../environment.yml"
+    params:
+        study=NAME,
     script:
         "../scripts/table.py"
 
 
 rule figure:
     input:
-        collected=figure_input,
-        history=figure_history,
-        code=[f"{ANALYSIS}/figures.py", f"{ANALYSIS}/tables.py"],
+        metrics=figure_input,
+        code=code("figures", "collect.py", "settings.py", "stats.py"),
     output:
         png=f"{REPORTS}/figures/{{figure}}.png",
         svg=report(
@@ -60,10 +56,57 @@ rule figure:
             caption="../report/figure.rst",
             labels={"figure": "{figure}"},
         ),
+        pdf=f"{REPORTS}/figures/{{figure}}.pdf",
         csv=f"{REPORTS}/figures/{{figure}}.csv",
+        md=f"{REPORTS}/figures/{{figure}}.md",
     log:
         f"{RESULTS}/logs/figure/{NAME}/{{figure}}.log",
+    priority: 1000
     conda:
         "../../environment.yml"
+    params:
+        study=NAME,
+        content=figure_content,
     script:
         "../scripts/figure.py"
+
+
+rule collect:
+    input:
+        metrics=metrics_of(RUNS),
+        code=code("collect.py"),
+    output:
+        COLLECTED,
+    log:
+        f"{RESULTS}/logs/collect/{NAME}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        study=NAME,
+    script:
+        "../scripts/collect.py"
+
+
+rule report:
+    input:
+        metrics=metrics_of(RUNS),
+        tables=files_of("tables"),
+        figures=files_of("figures"),
+        code=code(
+            "report",
+            "collect.py",
+            "settings.py",
+            "stats.py",
+            "tables/published.py",
+            "figures/sigma.py",
+        ),
+    output:
+        REPORT,
+    log:
+        f"{RESULTS}/logs/report/{NAME}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        study=NAME,
+    script:
+        "../scripts/report.py"

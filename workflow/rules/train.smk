@@ -23,6 +23,7 @@ rule train:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
     log:
         f"{RESULTS}/logs/train/{{run}}.log",
+    priority: run_priority
     retries: 1
     conda:
         "../../environment.yml"
@@ -46,6 +47,7 @@ rule evaluate:
         predictions=f"{RESULTS}/runs/{{run}}/{run_files.PREDICTIONS}",
     log:
         f"{RESULTS}/logs/evaluate/{{run}}.log",
+    priority: run_priority
     conda:
         "../../environment.yml"
     threads: TRAIN_THREADS
@@ -57,4 +59,26 @@ rule evaluate:
         bins=CONFIG["evaluation"]["bins"],
     shell:
         "ssvi evaluate {params.folder:q} --samples {params.samples} --bins {params.bins}"
+        " --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
+
+
+rule samples:
+    input:
+        [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
+    output:
+        f"{RESULTS}/runs/{{run}}/{run_files.SAMPLES}",
+    log:
+        f"{RESULTS}/logs/samples/{{run}}.log",
+    priority: run_priority
+    conda:
+        "../../environment.yml"
+    threads: TRAIN_THREADS
+    resources:
+        gpu=min(GPUS, 1),
+    params:
+        folder=run_folder,
+        samples=CONFIG["evaluation"].get("most_samples", 50),
+        bins=CONFIG["evaluation"]["bins"],
+    shell:
+        "ssvi samples {params.folder:q} --samples {params.samples} --bins {params.bins}"
         " --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"

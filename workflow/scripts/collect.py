@@ -1,13 +1,14 @@
-"""Gather the runs of one experiment into runs.csv and history.csv."""
+"""Gather all runs of a study and their histories into two CSV files, for one's own analysis."""
 
 from pathlib import Path
 
-from ssvi.analysis.collect import write_collected
+from ssvi.analysis.collect import load_frames, write_collected
 from ssvi.analysis.job import logged
-from ssvi.spec import RunSpec
+from ssvi.config import study_runs
 
 job = snakemake  # noqa: F821 (Snakemake defines it)
 
 with logged(job.log[0]):
-    specs = {run: RunSpec(**options) for run, options in job.params.specs.items()}
-    write_collected(Path(job.params.results), specs, Path(job.output[0]).parent)
+    runs = study_runs(job.config, job.params.study)
+    frames = load_frames(Path(job.config["results"]), runs, ["history"])
+    write_collected(frames, Path(job.output[0]).parent)

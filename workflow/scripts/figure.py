@@ -1,13 +1,16 @@
-"""Draw one figure from the collected experiments as PNG, SVG and the numbers in it as CSV."""
+"""Draw one figure from its runs, as PNG, SVG and PDF, the numbers in it as CSV, its caption as text."""
 
 from pathlib import Path
 
-from ssvi.analysis.collect import read_collected
-from ssvi.analysis.figures import make_figure, write_figure
+from ssvi.analysis.collect import load_frames
+from ssvi.analysis.figures import make_figure, needs, write_figure
 from ssvi.analysis.job import logged
+from ssvi.config import output_runs
 
 job = snakemake  # noqa: F821 (Snakemake defines it)
 
 with logged(job.log[0]):
-    runs, history = read_collected([Path(path).parent for path in job.input.collected])
-    write_figure(*make_figure(job.wildcards.figure, runs, history), Path(job.output[0]).with_suffix(""))
+    name = job.wildcards.figure
+    runs = output_runs(job.config, job.params.study, "figures", name)
+    frames = load_frames(Path(job.config["results"]), runs, needs(name))
+    write_figure(make_figure(name, frames, job.params.content or None), Path(job.output[0]).with_suffix(""))

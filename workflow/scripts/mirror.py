@@ -5,12 +5,14 @@ from pathlib import Path
 
 from ssvi.analysis.job import logged
 from ssvi.analysis.tracking import mirror
+from ssvi.config import study_runs
 from ssvi.runs import write_json
-from ssvi.spec import RunSpec
 
 job = snakemake  # noqa: F821 (Snakemake defines it)
 
 with logged(job.log[0]):
-    specs = {run: RunSpec(**options) for run, options in job.params.specs.items()}
-    done = mirror(Path(job.params.results), job.params.study, specs, [Path(path) for path in job.input.artifacts])
+    study = job.params.study
+    runs = study_runs(job.config, study)
+    artifacts = [Path(path) for path in job.input.artifacts]
+    done = mirror(Path(job.config["results"]), study, runs, artifacts)
     write_json(Path(job.output[0]), dataclasses.asdict(done))

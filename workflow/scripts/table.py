@@ -1,13 +1,16 @@
-"""Render one table from the collected experiments as CSV, Markdown and LaTeX."""
+"""Make one table from its runs, as CSV, Markdown, HTML and LaTeX."""
 
 from pathlib import Path
 
-from ssvi.analysis.collect import read_collected
+from ssvi.analysis.collect import load_frames
 from ssvi.analysis.job import logged
-from ssvi.analysis.tables import make_table, write_table
+from ssvi.analysis.tables import TABLES, make_table, write_table
+from ssvi.config import output_runs
 
 job = snakemake  # noqa: F821 (Snakemake defines it)
 
 with logged(job.log[0]):
-    runs, _ = read_collected([Path(path).parent for path in job.input.collected])
-    write_table(make_table(job.wildcards.table, runs), Path(job.output[0]).with_suffix(""))
+    name = job.wildcards.table
+    runs = output_runs(job.config, job.params.study, "tables", name)
+    frames = load_frames(Path(job.config["results"]), runs, TABLES[name].needs)
+    write_table(make_table(name, frames), Path(job.output[0]).with_suffix(""))

@@ -1,0 +1,175 @@
+"""The numbers behind "Numbers you may believe": taken from the study's runs, not written down by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.figures.sigma import start_of_sigma
+from ssvi.analysis.report.gather import load_readable
+from ssvi.analysis.report.outputs import paths_of
+from ssvi.analysis.settings import option_text, settings
+from ssvi.config import output_experiments
+from ssvi.errors import UserError
+from ssvi.spec import VARIATIONAL, RunSpec
+
+# Criteria that order weights alike, the second ones at lambda 1.
+ALIKE = (("snr", "snr_abs"), ("e_abs", "e_exp"))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The change of the mean sigma of the active weights, in percent of its start, and by what; mean over runs."""
+
+    sigma_init: float
+    runs: int
+    by_gradient: float
+    by_topology: float
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What the page says of its numbers; empty or None where the runs do not tell."""
+
+    seeds: tuple[tuple[int, int], ...]
+    test_images: dict[str, int]
+    validation: str
+    samples: str
+    bins: str
+    ece: float | None
+    ece_marginal: float | None
+    kl_scale: str
+    prior_sigma: str
+    weight_decay: str
+    best_test: int
+    diverged: int
+    speed: tuple[float, float] | None
+    drift: tuple[Drift, ...]
+    same_order: dict[tuple[str, str], float]
+    twins: dict[tuple[str, str], tuple[int, int]]
+
+
+def believe(
+    results: Path,
+    runs: pd.DataFrame,
+    content: Mapping[str, Any],
+    experiments: Mapping[str, Mapping[str, RunSpec]],
+) -> Beliefs:
+    """Everything that the section needs to know of this study's runs."""
+    complete = runs[runs["status"] == COMPLETE]
+    sizes = Counter(len(group) for group in settings(complete)) if len(complete) else Counter()
+    tested = complete.dropna(subset="test_images")
+    variational = complete[complete["method"].isin(VARIATIONAL)]
+    return Beliefs(
+        seeds=tuple(sorted(sizes.items())),
+        test_images={str(d): int(g["test_images"].iloc[0]) for d, g in tested.groupby("dataset", sort=False)},
+        validation=_values(runs, "validation"),
+        samples=_values(variational, "evaluation_samples"),
+        bins=_values(complete, "evaluation_bins"),
+        ece=_median(complete, "ece"),
+        ece_marginal=_median(complete, "ece_marginal"),
+        kl_scale=_values(variational, "kl_scale"),
+        prior_sigma=_values(variational, "prior_sigma"),
+        weight_decay=_values(runs, "weight_decay"),
+        best_test=int(complete["accuracy_best_test"].notna().sum()),
+        diverged=int((runs["status"] == "diverged").sum()),
+        speed=_speed(complete),
+        drift=_drift(results, _specs_of("sigma_drift", content, experiments)),
+        same_order=_same_order(results, _specs_of("iou", content, experiments)),
+        twins=_twins(complete, {run: spec for members in experiments.values() for run, spec in members.items()}),
+    )
+
+
+def _values(frame: pd.DataFrame, column: str) -> str:
+    return " or ".join(option_text(float(v)) for v in sorted(frame[column].dropna().unique()))
+
+
+def _median(frame: pd.DataFrame, column: str) -> float | None:
+    numbers = pd.to_numeric(frame[column]).dropna()
+    return float(numbers.median()) if len(numbers) else None
+
+
+def _speed(complete: pd.DataFrame) -> tuple[float, float] | None:
+    """Images a second in training: the dense BNN, and SSVI at its lowest density; None across devices."""
+    dense, sparse = complete[complete["method"] == "vi"], complete[complete["method"] == "ssvi"]
+    if dense.empty or sparse.empty or complete["device"].nunique() != 1 or complete["dataset"].nunique() != 1:
+        return None
+    sparsest = sparse[sparse["density"] == sparse["density"].min()]
+    speeds = _median(dense, "images_per_second"), _median(sparsest, "images_per_second")
+    return None if speeds[0] is None or speeds[1] is None else (speeds[0], speeds[1])
+
+
+def _specs_of(
+    figure: str, content: Mapping[str, Any], experiments: Mapping[str, Mapping[str, RunSpec]]
+) -> dict[str, RunSpec]:
+    """The runs of a figure, none if the study does not draw it."""
+    if figure not in content["figures"]:
+        return {}
+    named = output_experiments(content["figures"][figure])
+    return {run: experiments[e][run] for e in named for run in paths_of([e], experiments)}
+
+
+def _drift(results: Path, specs: Mapping[str, RunSpec]) -> tuple[Drift, ...]:
+    """The drift under the published recipe (rho by SGD at the default learning rate), by sigma at the start."""
+    published = {
+        run: spec
+        for run, spec in specs.items()
+        if spec.method == "ssvi" and spec.sigma_optimizer == "sgd" and spec.sigma_lr == RunSpec.sigma_lr
+    }
+    updates = _read(results, published, "updates")
+    changes: dict[float, list[tuple[float, float]]] = {}
+    for run, group in updates.groupby("run", sort=False):
+        spec = published[str(run)]
+        last = group[group["step"] == group["step"].max()].dropna(subset="sigma_drift_gradient")
+        active = pd.to_numeric(last["active"])
+        if active.sum() > 0:
+            start = start_of_sigma(spec.sigma_init, spec.sigma_init_sd)[0] * float(active.sum()) / 100
+            gradient, topology = (
+                float((pd.to_numeric(last[f"sigma_drift_{by}"]) * active).sum()) / start
+                for by in ("gradient", "topology")
+            )
+            changes.setdefault(spec.sigma_init, []).append((gradient, topology))
+    means = {init: [sum(column) / len(found) for column in zip(*found, strict=True)] for init, found in changes.items()}
+    return tuple(Drift(init, len(changes[init]), *means[init]) for init in sorted(means))
+
+
+def _same_order(results: Path, specs: Mapping[str, RunSpec]) -> dict[tuple[str, str], float]:
+    """The least rank correlation seen between criteria that order alike."""
+    overlap = _read(results, specs, "overlap")
+    plain = {run for run, spec in specs.items() if spec.exp_lambda == 1}
+    found = {}
+    for pair in ALIKE:
+        chosen = overlap[(overlap["first"] == pair[0]) & (overlap["second"] == pair[1]) & overlap["run"].isin(plain)]
+        values = pd.to_numeric(chosen["spearman"]).dropna()
+        if len(values):
+            found[pair] = float(values.min())
+    return found
+
+
+def _twins(complete: pd.DataFrame, specs: Mapping[str, RunSpec]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Of the pairs of runs that differ in such criteria alone, those with the very same likelihood, and all."""
+    nll = {specs[run]: value for run, value in complete[["run", "nll"]].itertuples(index=False, name=None)}
+    found = {}
+    for first, second in ALIKE:
+        pairs = [
+            (value, nll[twin])
+            for spec, value in nll.items()
+            if spec.criterion == first and (twin := replace(spec, criterion=second)) in nll
+        ]
+        if pairs:
+            found[first, second] = (sum(a == b for a, b in pairs), len(pairs))
+    return found
+
+
+def _read(results: Path, specs: Mapping[str, RunSpec], kind: str) -> pd.DataFrame:
+    """A frame of evidence; an empty one where it cannot be read, because the page stands without it."""
+    try:
+        return getattr(load_readable(results, specs, [kind]), kind)
+    except UserError:
+        return getattr(load_readable(results, {}), kind)

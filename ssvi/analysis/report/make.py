@@ -1,0 +1,58 @@
+"""All tables, figures and the report of a study in one go, from whatever runs there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssvi.analysis.figures import FIGURES, make_figure, needs, write_figure
+from ssvi.analysis.report.gather import load_readable
+from ssvi.analysis.report.page import write_report
+from ssvi.analysis.tables import TABLES, make_table, write_table
+from ssvi.config import output_experiments
+from ssvi.errors import UserError
+from ssvi.spec import RunSpec
+
+
+def make_all(
+    results: Path,
+    reports: Path,
+    study: str,
+    content: Mapping[str, Any],
+    experiments: Mapping[str, Mapping[str, RunSpec]],
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Make every table and figure that can be made, then the report, which names the others with the reason.
+
+    Args:
+        results: the results folder.
+        reports: where each study has its folder of reports.
+        study: its name.
+        content: the study as `ssvi.config.resolve` gives it.
+        experiments: its runs, as `ssvi.config.study_experiments` gives them.
+        say: is told each output that could not be made.
+
+    Returns:
+        the path of the report.
+    """
+    problems: dict[str, str] = {}
+    for kind, make in (("tables", _table), ("figures", _figure)):
+        for name, output in content[kind].items():
+            specs = {run: spec for e in output_experiments(output) for run, spec in experiments[e].items()}
+            try:
+                make(name, output, results, specs, reports / study / kind / name)
+            except UserError as error:
+                problems[name] = str(error)
+                say(f"{kind.removesuffix('s')} {name} could not be made: {error}")
+    return write_report(results, reports, study, content, experiments, problems)
+
+
+def _table(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:
+    needed = TABLES[name].needs if name in TABLES else ()
+    write_table(make_table(name, load_readable(results, specs, needed)), stem)
+
+
+def _figure(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:
+    needed = needs(name) if name in FIGURES else ()
+    write_figure(make_figure(name, load_readable(results, specs, needed), output), stem)

@@ -1,0 +1,61 @@
+"""Runs that differ in the seed alone are one setting: grouping, ordering, naming, for tables and figures alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from ssvi.spec import CRITERIA, FIELDS, METHODS
+
+METHOD_NAMES = {"dense": "dense network", "vi": "dense BNN", "rigl": "RigL", "ssvi": "SSVI"}
+SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins")
+FIRST = ("dataset", "model", "method", "density", "lr")
+
+
+def setting_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that tell the frame's settings apart: data set, method, density, lr, and whatever else varies.
+
+    An option varies if runs that use it differ in it; that a method has no criterion is no difference.
+    """
+    always = ("dataset", "method", "density", "lr")
+    order = (*FIRST, *(name for name in SETTING if name not in FIRST))
+    return [name for name in order if name in always or frame[name].dropna().nunique() > 1]
+
+
+def settings(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The runs of each distinct setting (all options but the seed), in reading order."""
+    columns = list(SETTING)
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for position, row in enumerate(frame[columns].itertuples(index=False, name=None)):
+        groups.setdefault(tuple(None if is_missing(v) else v for v in row), []).append(position)
+    return [frame.iloc[groups[key]] for key in sorted(groups, key=_reading_order)]
+
+
+def _reading_order(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    options = dict(zip(SETTING, key, strict=True))
+    rest = [
+        (0, 0.0, "") if v is None else (1, float(v), "") if isinstance(v, int | float) else (2, _rank(v), v)
+        for v in key
+    ]
+    return (options["dataset"], options["model"], METHODS.index(options["method"]), -options["density"], rest)
+
+
+def _rank(word: str) -> float:
+    return float(CRITERIA.index(word)) if word in CRITERIA else 0.0
+
+
+def option_text(value: Any) -> str:
+    """An option as it stands in a table or legend; empty where the method does not use it."""
+    if is_missing(value):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.15g}"
+    return str(value)
+
+
+def is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

@@ -1,0 +1,138 @@
+"""What each choice is worth: every ablation setting against the default one, paired by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from ssvi.analysis.collect import Frames
+from ssvi.analysis.settings import METHOD_NAMES, SETTING
+from ssvi.analysis.stats import Estimate, mean_sd, paired
+from ssvi.analysis.tables.format import DASH, Table, format_difference, format_mean_sd
+from ssvi.analysis.tables.options import departures, describe, usual_options
+from ssvi.analysis.tables.results import ACCURACY, ECE, NLL
+from ssvi.analysis.tables.rows import Column, by_seed, complete, left_out, reading_order, resolution
+from ssvi.errors import UserError
+from ssvi.spec import FIELDS, options_of
+
+BLOCK = ("dataset", "model", "method")
+COMPARED = (ACCURACY, NLL, ECE)
+HEADINGS = {"accuracy_percent": "accuracy (points)", "nll": "NLL", "ece": "ECE"}
+FLOPS = "training FLOPs (× default)"
+
+
+def default_setting(groups: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The setting of one method that departs least from its usual options, and then least from the defaults.
+
+    An ablation varies one option at a time, so each option's most common value is the default one's.
+    """
+    usual = usual_options(groups)
+    defaults = {name: field.default for name, field in FIELDS.items()}
+
+    def oddity(group: pd.DataFrame) -> tuple[int, int]:
+        row = group.iloc[0]
+        return len(departures(row, usual, BLOCK)), len(departures(row, defaults, BLOCK))
+
+    return min(groups, key=oddity)
+
+
+def choices(frames: Frames) -> Table:
+    """Every setting's difference to its method's default one in accuracy, NLL, ECE and training FLOPs.
+
+    Raises:
+        UserError: if there are no runs.
+    """
+    if frames.runs.empty:
+        raise UserError("choices: needs a run, but the collected experiments have none.")
+    groups = reading_order(frames.runs)
+    blocks: dict[tuple[Any, ...], list[pd.DataFrame]] = {}
+    for group in groups:
+        blocks.setdefault(tuple(group.iloc[0][list(BLOCK)]), []).append(group)
+    models = {group.iloc[0]["model"] for group in groups}
+    shown, numbers, strong, defaults = [], [], set(), []
+    for block in blocks.values():
+        default = default_setting(block)
+        defaults.append(_default_note(default))
+        for group in _by_option([group for group in block if group is not default], default):
+            text, number, bold = _compare(group, default, len(models) > 1)
+            strong |= {(len(shown), heading) for heading in bold}
+            shown.append(text)
+            numbers.append(number)
+    notes = (*defaults, *_notes(len(shown)), *left_out(frames.runs))
+    caption = "Design choices: differences to the default setting, with 95 % intervals."
+    columns = _headings(len(models) > 1)
+    frame = pd.DataFrame(shown, columns=columns)
+    return Table(frame, pd.DataFrame(numbers, columns=_keys()), caption, notes, frozenset(strong))
+
+
+def _by_option(groups: Sequence[pd.DataFrame], default: pd.DataFrame) -> list[pd.DataFrame]:
+    """The settings by the option that they vary and its value, presets last."""
+    usual = dict(default.iloc[0])
+
+    def key(group: pd.DataFrame) -> tuple[bool, list[tuple[int, bool, Any]]]:
+        varied = departures(group.iloc[0], usual, BLOCK)
+        order = [(SETTING.index(name), isinstance(value, str), value) for name, value in varied.items()]
+        return "preset" in describe(group.iloc[0], usual, BLOCK), order
+
+    return sorted(groups, key=key)
+
+
+def _headings(models: bool) -> list[str]:
+    model = ["model"] if models else []
+    return ["data set", *model, "method", "options", *HEADINGS.values(), FLOPS, "n"]
+
+
+def _keys() -> list[str]:
+    ends = [f"{c.key}_difference{end}" for c in COMPARED for end in ("", "_low", "_high")]
+    return ["dataset", "model", "method", "options", *ends, "training_flops_ratio", "n"]
+
+
+def _compare(group: pd.DataFrame, default: pd.DataFrame, model: bool) -> tuple[dict[str, str], dict[str, Any], set]:
+    """A row as text and as numbers, and the headings of its cells outside the noise."""
+    first = group.iloc[0]
+    words = describe(first, dict(default.iloc[0]), BLOCK)
+    text = {"data set": str(first["dataset"])} | ({"model": str(first["model"])} if model else {})
+    text |= {"method": METHOD_NAMES.get(first["method"], first["method"]), "options": words}
+    number: dict[str, Any] = {name: first[name] for name in BLOCK} | {"options": words}
+    bold = set()
+    estimates = [_difference(group, default, column) for column in COMPARED]
+    for column, estimate in zip(COMPARED, estimates, strict=True):
+        heading = HEADINGS[column.key]
+        text[heading] = format_difference(estimate, column.style)
+        ends = {"": estimate.mean, "_low": estimate.low, "_high": estimate.high}
+        number |= {f"{column.key}_difference{end}": value for end, value in ends.items()}
+        if estimate.above(0) is not None:
+            bold.add(heading)
+    flops = [mean_sd(complete(g)["training_flops"])[0] for g in (group, default)]
+    ratio = flops[0] / flops[1]
+    text |= {FLOPS: DASH if pd.isna(ratio) else f"{ratio:.3f}", "n": str(estimates[0].n)}
+    return text, number | {"training_flops_ratio": ratio, "n": estimates[0].n}, bold
+
+
+def _difference(group: pd.DataFrame, default: pd.DataFrame, column: Column) -> Estimate:
+    first, second = (by_seed(g, column.source, column.factor) for g in (group, default))
+    return paired(first, second, resolution(default, column.source, column.factor))
+
+
+def _default_note(default: pd.DataFrame) -> str:
+    """What the differences of a block are to."""
+    row, done = default.iloc[0], complete(default)
+    defaults = {name: field.default for name, field in FIELDS.items()} | {"density": None}
+    ignored = BLOCK if "density" in options_of(row["method"]) else (*BLOCK, "density")
+    options = describe(row, defaults, ignored) or "all at the defaults"
+    means = ", ".join(f"{c.heading} {format_mean_sd(*mean_sd(done[c.source], c.factor), c.style)}" for c in COMPARED)
+    name = METHOD_NAMES.get(row["method"], row["method"])
+    return f"Default, {row['dataset']}, {row['model']}, {name} ({options}): {means}; n {len(done)}."
+
+
+def _notes(rows: int) -> list[str]:
+    compared = rows * len(COMPARED)
+    return [
+        "Differences are paired by seed, over the n seeds that both settings have; intervals are Student's t, and an "
+        "accuracy is not taken to be known better than to a test image.",
+        f"Bold: the interval excludes 0. Of {compared} comparisons about {max(1, round(0.05 * compared))} would "
+        "do so by chance if no choice mattered.",
+        "FLOPs are counted as if masked weights cost nothing.",
+    ]

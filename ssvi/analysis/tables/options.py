@@ -1,0 +1,90 @@
+"""What a setting is called: the options in which it departs from the usual ones, or the preset they make up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ssvi.analysis.settings import SETTING, is_missing, option_text
+from ssvi.analysis.tables.format import HEADINGS
+from ssvi.spec import FIELDS, NEEDS, PRESETS, idle
+
+# What stands in columns of its own.
+IDENTITY = ("dataset", "model", "method", "density")
+# Methods that have no posterior to sample: their number of samples is no choice.
+POINT_METHODS = ("dense", "rigl")
+EVALUATION = ("evaluation_samples", "evaluation_bins")
+
+
+def with_evaluation(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, unfinished ones with the evaluation that their method's finished ones had.
+
+    Nobody evaluated an unfinished run, and it should not be a setting of its own for that.
+    """
+    filled = runs.copy()
+    for name in EVALUATION:
+        values = pd.to_numeric(filled[name], errors="coerce")
+        known = values.groupby(filled["method"]).transform(lambda v: v.mode().iloc[0] if v.notna().any() else None)
+        filled[name] = values.fillna(known)
+    return filled
+
+
+def usual_options(settings: Sequence[pd.DataFrame]) -> dict[str, Any]:
+    """The most common value of each option over the settings that use it; the option's default breaks ties."""
+    usual: dict[str, Any] = {}
+    rows = [dict(group.iloc[0]) for group in settings]
+    sampled = [row for row in rows if row["method"] not in POINT_METHODS]
+    for name in SETTING:
+        values = [row[name] for row in (sampled if name in EVALUATION else rows)]
+        counts = Counter(v for v in values if not is_missing(v))
+        if counts:
+            default = FIELDS[name].default if name in FIELDS else None
+            usual[name] = max(counts, key=lambda v: (counts[v], v == default))
+    return usual
+
+
+def departures(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str] = IDENTITY) -> dict[str, Any]:
+    """The options in which a setting departs from the usual ones and that have an effect on it.
+
+    A number that only matters because of another option that departs is among them even at its usual value: a
+    constant is not described without saying which.
+    """
+    found: dict[str, Any] = {}
+    without_effect = idle({name: row[name] for name in FIELDS})
+    for name in SETTING:
+        value = row[name]
+        if name in ignored or name not in usual or is_missing(value) or name in without_effect:
+            continue
+        if name in EVALUATION and row["method"] in POINT_METHODS:
+            continue
+        depends = name in NEEDS and NEEDS[name][0] in found and not isinstance(value, str)
+        if value != usual[name] or (depends and name != "lrt_epsilon"):
+            found[name] = value
+    return found
+
+
+def describe(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str] = IDENTITY) -> str:
+    """The departures of a setting in words: `alpha 0.5`, `preset official`; empty for a usual one."""
+    found = departures(row, usual, ignored)
+    words = []
+    for preset, options in PRESETS.items():
+        without_effect = idle({name: row[name] for name in FIELDS})
+        made = {
+            name: value
+            for name, value in options.items()
+            if name not in without_effect and not is_missing(row[name]) and usual.get(name, value) != value
+        }
+        if len(made) > 1 and all(found.get(name) == value for name, value in made.items()):
+            words.append(f"preset {preset}")
+            found = {name: value for name, value in found.items() if name not in made}
+    return ", ".join([*words, *(f"{HEADINGS.get(name, name)} {option_text(v)}" for name, v in found.items())])
+
+
+def usual_note(usual: Mapping[str, Any]) -> str:
+    """Which options all settings have where nothing else is said, as far as they are not the defaults."""
+    named = {n: v for n, v in usual.items() if n in FIELDS and n not in IDENTITY and v != FIELDS[n].default}
+    words = ", ".join(f"{name} {option_text(value)}" for name, value in named.items())
+    return f"Where a row says nothing else: {f'{words}, and ' if words else ''}the defaults of ssvi train."

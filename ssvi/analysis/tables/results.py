@@ -1,0 +1,168 @@
+"""Tables 1 and 2 and the summary: means over seeds of what the runs measured and counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ssvi.analysis.collect import COMPLETE, Frames
+from ssvi.analysis.tables.format import Table
+from ssvi.analysis.tables.options import usual_note, usual_options
+from ssvi.analysis.tables.published import is_papers, published
+from ssvi.analysis.tables.rows import Column, build, complete, is_sparse_bnn, reading_order
+from ssvi.errors import UserError
+
+# What the cost of a dense BNN depends on: its runs that agree in these are the yardstick of a sparse one.
+COST_OPTIONS = (
+    "dataset",
+    "model",
+    "width",
+    "image_size",
+    "validation",
+    "augment",
+    "epochs",
+    "batch_size",
+    "precision",
+    "sampling",
+)
+
+ACCURACY = Column("accuracy_percent", "accuracy (%)", ".2f", "accuracy", 100.0, better=1)
+BEST_TEST = Column("accuracy_best_test_percent", "best test accuracy (%)", ".2f", "accuracy_best_test", 100.0)
+NLL = Column("nll", "NLL", ".4f", "nll", better=-1)
+ECE = Column("ece", "ECE", ".4f", "ece", better=-1)
+ECE_MARGINAL = Column("ece_marginal", "marginal ECE", ".4f", "ece_marginal", better=-1)
+BRIER = Column("brier", "Brier", ".4f", "brier", better=-1)
+SPARSITY = Column("sparsity_percent", "sparsity (%)", ".2f", "sparsity", 100.0, better=1, counted=True)
+COMPLEXITY = Column("complexity", "complexity", "big", "complexity", better=-1, counted=True)
+STORED = Column("stored_numbers", "stored numbers", "big", "stored_numbers", counted=True)
+TRAINING_FLOPS = Column("training_flops", "training FLOPs", "big", "training_flops", better=-1, counted=True)
+INFERENCE_FLOPS = Column("inference_flops", "inference FLOPs per image", "big", "inference_flops", counted=True)
+SECONDS = Column("training_seconds", "training time (s)", ".1f", "training_seconds")
+MEMORY = Column("peak_memory_mb", "peak memory (MB)", ".0f", "peak_memory_bytes", 1e-6)
+FLOPS_RATIO = Column(
+    "training_flops_ratio", "training FLOPs (× dense BNN)", ".3f", "training_flops_ratio", counted=True
+)
+SECONDS_RATIO = Column("training_seconds_ratio", "training time (× dense BNN)", ".2f", "training_seconds_ratio")
+PAPER_UNITS = Column(
+    "training_flops_paper", "training FLOPs, paper's units (density × 1.14e17)", "exact", "paper_units"
+)
+
+SUMMARY_COLUMNS = (
+    *(ACCURACY, NLL, ECE, ECE_MARGINAL, BRIER, SPARSITY, COMPLEXITY, STORED),
+    *(TRAINING_FLOPS, INFERENCE_FLOPS, SECONDS, MEMORY),
+)
+TABLE1_COLUMNS = (ACCURACY, ECE, ECE_MARGINAL, SPARSITY, FLOPS_RATIO, SECONDS_RATIO)
+TABLE2_COLUMNS = (ACCURACY, NLL, ECE, ECE_MARGINAL, SPARSITY, COMPLEXITY, TRAINING_FLOPS)
+
+COUNTED = "FLOPs are counted as if masked weights cost nothing"
+COMPLEXITY_NOTE = "Complexity: active weights and dense remainder, a pair (μ, σ) counted once."
+BOLD_NOTE = (
+    "Bold: the best of a data set where the 95 % interval of its difference to every other row excludes 0 "
+    "(Student's t, paired by seed, at least two seeds); nothing is bold inside the noise."
+)
+
+
+def table1(frames: Frames) -> Table:
+    """The dense BNN against SSVI at each density, a block a data set, with the cost relative to the dense BNN.
+
+    Raises:
+        UserError: if the runs hold neither method.
+    """
+    wanted = _some(frames.runs[frames.runs["method"].isin(["vi", "ssvi"])], "table1", "a run of method vi or ssvi")
+    groups, estimated = relative_cost(reading_order(wanted), wanted)
+    groups = [with_paper_units(group) for group in groups]
+    notes = [f"{COUNTED}; training time is measured."]
+    if estimated:
+        notes.append(
+            "Where no dense BNN of the same network, data and epochs was run, FLOPs are relative to the count of "
+            "the method itself at density 1."
+        )
+    columns = [*TABLE1_COLUMNS, *paper_units_column(groups)]
+    return build(groups, columns, "Dense BNN and SSVI: accuracy, calibration and cost.", notes)
+
+
+def table2(frames: Frames) -> Table:
+    """The sparse Bayesian networks, whatever their method, a row a setting, the best of each data set bold.
+
+    Raises:
+        UserError: if no run is of a sparse Bayesian method.
+    """
+    sparse = [group for group in reading_order(frames.runs) if is_sparse_bnn(group)]
+    if not sparse:
+        raise UserError("table2: needs a run of a sparse Bayesian method, but the collected experiments have none.")
+    groups = [with_paper_units(group) for group in sparse]
+    columns = [*TABLE2_COLUMNS, *paper_units_column(groups)]
+    notes = [BOLD_NOTE, f"{COMPLEXITY_NOTE} {COUNTED}."]
+    methods = {group.iloc[0]["method"] for group in groups}
+    if len(methods) == 1:
+        notes.append("No other sparse Bayesian method is among these runs.")
+    return build(groups, columns, "Sparse Bayesian networks.", notes, mark_best=True)
+
+
+def summary(frames: Frames) -> Table:
+    """Every setting with every metric, one row each.
+
+    Raises:
+        UserError: if there are no runs.
+    """
+    wanted = _some(frames.runs, "summary", "a run")
+    groups = reading_order(wanted)
+    best = [BEST_TEST] if wanted["accuracy_best_test"].notna().any() else []
+    notes = [
+        usual_note(usual_options(groups)),
+        f"{COMPLEXITY_NOTE} {COUNTED}; inference is for one image with all its samples; time and memory are measured.",
+    ]
+    if best:
+        notes.append("Best test accuracy is the largest over the epochs: chosen on the test set, so biased upwards.")
+    return build(groups, [ACCURACY, *best, *SUMMARY_COLUMNS[1:]], "Accuracy, calibration, size and cost.", notes)
+
+
+def relative_cost(groups: Sequence[pd.DataFrame], runs: pd.DataFrame) -> tuple[list[pd.DataFrame], bool]:
+    """The settings with `training_flops_ratio` and `training_seconds_ratio`, relative to a dense BNN among `runs`.
+
+    Also whether some FLOPs are relative to the count of the method itself, for want of a dense BNN.
+    """
+    found, estimated = [], False
+    for group in groups:
+        reference = _dense_reference(runs, group)
+        counted, seconds = math.nan, math.nan
+        if reference is not None:
+            counted = reference["training_flops"].mean()
+            seconds = reference[reference["device"].isin(group["device"])]["training_seconds"].mean()
+        elif group["training_flops_dense"].notna().any():
+            counted, estimated = group["training_flops_dense"].mean(), True
+        ratios = {
+            "training_flops_ratio": pd.to_numeric(group["training_flops"]) / counted,
+            "training_seconds_ratio": pd.to_numeric(group["training_seconds"]) / seconds,
+        }
+        found.append(group.assign(**ratios))
+    return found, estimated
+
+
+def _dense_reference(runs: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame | None:
+    """The finished vi runs whose cost a setting's cost can be compared with."""
+    first = group.iloc[0]
+    same = (runs["method"] == "vi") & (runs["status"] == COMPLETE)
+    for name in COST_OPTIONS:
+        same &= runs[name] == first[name]
+    return runs[same] if same.any() else None
+
+
+def with_paper_units(group: pd.DataFrame) -> pd.DataFrame:
+    """The setting with `paper_units`: training FLOPs as the paper counts them, where it did."""
+    row = group.iloc[0]
+    counts = is_papers(row) and row["method"] in ("vi", "ssvi") and len(complete(group)) > 0
+    return group.assign(paper_units=float(row["density"]) * published()["flops_unit"] if counts else math.nan)
+
+
+def paper_units_column(groups: Sequence[pd.DataFrame]) -> list[Column]:
+    """The column of the paper's units if any setting has them."""
+    return [PAPER_UNITS] if any(group["paper_units"].notna().any() for group in groups) else []
+
+
+def _some(runs: pd.DataFrame, table: str, need: str) -> pd.DataFrame:
+    if runs.empty:
+        raise UserError(f"{table}: needs {need}, but the collected experiments have none.")
+    return runs

@@ -1,0 +1,123 @@
+"""`ssvi ui`: MLflow's pages, and a mirror that goes on while they are shown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ssvi.analysis.tracking.live import INTERVAL, Plan, Watcher
+from ssvi.analysis.tracking.store import create_store, is_local, store_folder, tracking_uri, without_password
+from ssvi.errors import UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING_SECONDS = 10  # for the run that is being mirrored when the end comes
+
+
+def serve(config: Path, read: Callable[[], Plan], host: str = "127.0.0.1", port: int = 5000) -> int:
+    """Mirror live, and show the mirror in a browser, until Ctrl-C; returns the server's exit code, 0 after Ctrl-C.
+
+    With MLFLOW_TRACKING_URI set, mirrors to that server and starts none.
+
+    Args:
+        config: the config file; read again when it changes.
+        read: makes a plan of it, or raises `UserError`.
+        host: the address to listen on.
+        port: the port to listen on.
+
+    Raises:
+        UserError: if the config is wrong, the store unusable, or the port taken.
+    """
+    if is_local():
+        _check_port(host, port)
+    watcher = Watcher(config, read)
+    results, studies = watcher.plan.results, watcher.plan.studies
+    count = sum(len(specs) for specs, _ in studies.values())
+    what = f"mirrors the {count} runs of {', '.join(studies)} from {results / 'runs'} every {INTERVAL:g} s"
+    with _ended_by_signals():
+        try:
+            if not is_local():
+                to = without_password(tracking_uri(results))
+                print(f"ssvi ui: {what} to {to} (MLFLOW_TRACKING_URI; Ctrl-C ends it)", flush=True)
+                watcher.run(threading.Event())
+                return 0
+            create_store(results)
+            with _server(results, host, port) as server, _in_background(watcher):
+                print(f"ssvi ui: {what}; MLflow: http://{host}:{port} (in about 10 s; Ctrl-C ends it)", flush=True)
+                return server.wait()
+        except KeyboardInterrupt:
+            return 0
+
+
+@contextlib.contextmanager
+def _server(results: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    folder = store_folder(results)
+    uri = tracking_uri(results)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--registry-store-uri", uri]
+    command += ["--artifacts-destination", str(folder / "artifacts"), "--host", host, "--port", str(port)]
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    environment = {"PYTHONWARNINGS": "ignore", **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # A session of its own, so that Ctrl-C reaches the server's processes once, from here, and none stays behind.
+    server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+    try:
+        yield server
+    finally:
+        _stop(server)
+
+
+@contextlib.contextmanager
+def _in_background(watcher: Watcher) -> Iterator[None]:
+    """Let the watcher work in a thread, and give it time to end its last run; what it leaves is repaired next time."""
+    stop = threading.Event()
+    thread = threading.Thread(target=watcher.run, args=[stop], name="mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(ENDING_SECONDS)
+
+
+def _check_port(host: str, port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise UserError(f"port is {port}, but must be from 1 to 65535.")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(f"cannot serve at {host}:{port} ({error.strerror}); choose another --port.") from None
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a terminated or hung-up parent take its server with it, as Ctrl-C does; the first signal is enough."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        for sign in SIGNALS:
+            signal.signal(sign, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {sign: signal.signal(sign, end) for sign in SIGNALS}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(timeout=5)

@@ -1,0 +1,108 @@
+"""What a study still has to train, and how long that will take, told from the run folders before anything starts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssvi import runs as files
+from ssvi.errors import UserError
+from ssvi.spec import RunSpec
+
+# What the time of an epoch depends on; the first rule for which finished runs are known is used.
+ALIKE = (("dataset", "model", "width", "method", "batch_size", "sampling"), ("dataset", "model", "width"))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line of the plan: an output, or the whole study.
+
+    Attributes:
+        name: of the output.
+        runs: runs it is made from.
+        done: of these, runs that are trained and evaluated.
+        hours: estimated training time of the others, one after another; None where no finished run is like them.
+    """
+
+    name: str
+    runs: int
+    done: int
+    hours: float | None
+
+    @property
+    def to_do(self) -> int:
+        """Runs still to be trained or evaluated."""
+        return self.runs - self.done
+
+
+def make_plan(results: Path, outputs: Mapping[str, Iterable[str]], runs: Mapping[str, RunSpec]) -> list[Item]:
+    """The study as a whole, then each output.
+
+    Args:
+        results: the results folder.
+        outputs: the run paths of each output.
+        runs: all runs of the study.
+    """
+    done = {run for run in runs if (results / "runs" / run / files.METRICS).is_file()}
+    costs = _costs(results, {run: runs[run] for run in done})
+    hours = {run: _estimate(spec, costs) for run, spec in runs.items() if run not in done}
+
+    def item(name: str, mine: Iterable[str]) -> Item:
+        mine = list(mine)
+        missing = [hours[run] for run in mine if run not in done]
+        known = [h for h in missing if h is not None]
+        return Item(name, len(mine), len(mine) - len(missing), sum(known) if len(known) == len(missing) else None)
+
+    return [item("in all", runs), *(item(name, mine) for name, mine in outputs.items())]
+
+
+def _key(spec: RunSpec, names: tuple[str, ...]) -> tuple[object, ...]:
+    return tuple(getattr(spec, name) for name in names)
+
+
+def _costs(results: Path, runs: Mapping[str, RunSpec]) -> dict[tuple[object, ...], float]:
+    """Median seconds an epoch of the finished runs, by what they have in common."""
+    found: dict[tuple[object, ...], list[float]] = {}
+    for run, spec in runs.items():
+        try:
+            record = files.read_record(results / "runs" / run / files.TRAINING, "training_seconds", "epochs_done")
+        except UserError:
+            # A damaged folder is reported where its results are used; a plan only leaves it out.
+            continue
+        if record["epochs_done"]:
+            for names in ALIKE:
+                found.setdefault(_key(spec, names), []).append(record["training_seconds"] / record["epochs_done"])
+    return {key: statistics.median(values) for key, values in found.items()}
+
+
+def _estimate(spec: RunSpec, costs: Mapping[tuple[object, ...], float]) -> float | None:
+    for names in ALIKE:
+        if (seconds := costs.get(_key(spec, names))) is not None:
+            return seconds * spec.epochs / 3600
+    return None
+
+
+def to_text(study: str, items: list[Item]) -> str:
+    """The plan as a table for a terminal."""
+    rows = [("output", "runs", "done", "to do", "hours")]
+    rows += [(i.name, str(i.runs), str(i.done), str(i.to_do), _hours(i)) for i in items]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    whole = items[0]
+    about = (
+        "No finished run tells yet how long they take."
+        if whole.to_do and whole.hours is None
+        else "Hours are estimated from finished runs, one training after another; divide by how many run at once."
+    )
+    return "\n".join([f"Plan of study {study}", *(f"  {line}" for line in lines), about])
+
+
+def _hours(item: Item) -> str:
+    if not item.to_do:
+        return "0"
+    return "?" if item.hours is None else f"{item.hours:.2f}" if item.hours < 10 else f"{item.hours:.0f}"

@@ -1,0 +1,284 @@
+"""Each kind of claim holds, fails and stays undecided on made-up accuracies, as it should."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from fake_runs import with_seeds, write_run
+from scipy import stats as scipy_stats
+
+from ssvi.analysis import tables
+from ssvi.analysis.collect import OVERLAP_COLUMNS, Frames, load_frames
+from ssvi.analysis.stats import Estimate
+from ssvi.analysis.tables import rows
+from ssvi.analysis.tables.claims import CLAIMS
+from ssvi.analysis.tables.evidence import above, below, within
+from ssvi.errors import UserError
+from ssvi.spec import RunSpec
+
+DIGITS = {"dataset": "digits", "model": "resnet8", "epochs": 3}
+NOISE = (-0.06, 0.0, 0.06)  # differences of a noisy setting scatter by 6 points
+
+Setting = tuple[dict[str, Any], dict[str, Any]]
+
+
+def vi(accuracy: float, noisy: bool = False, **rest: Any) -> Setting:
+    return _setting("vi", accuracy, noisy, rest)
+
+
+def ssvi(accuracy: float, noisy: bool = False, **rest: Any) -> Setting:
+    return _setting("ssvi", accuracy, noisy, rest)
+
+
+def rigl(accuracy: float, noisy: bool = False, **rest: Any) -> Setting:
+    return _setting("rigl", accuracy, noisy, rest)
+
+
+def _setting(method: str, accuracy: float, noisy: bool, rest: dict[str, Any]) -> Setting:
+    metrics = {name: rest.pop(name) for name in ("nll", "ece_marginal", "complexity", "training_flops") if name in rest}
+    values = [accuracy + (noise if noisy else 0) for noise in NOISE]
+    return {"method": method, **DIGITS, **rest}, {"accuracy": values, **{k: [v] * 3 for k, v in metrics.items()}}
+
+
+def study(results: Path, *settings: Setting, seeds: int = 3) -> Frames:
+    written = {}
+    for options, metrics in settings:
+        for i, spec in enumerate(with_seeds(RunSpec(**options), seeds)):
+            written[write_run(results, spec, **{name: values[i] for name, values in metrics.items()})] = spec
+    return load_frames(results, written, ("overlap",))
+
+
+def findings(frames: Frames, key: str) -> pd.DataFrame:
+    numbers = tables.make_table("claims", frames).numbers
+    return numbers[numbers["claim"] == key]
+
+
+SIGMA = {"sigma_init": 0.01}
+MC4 = {"addition": "mcK", "addition_samples": 4}
+SMALL, LARGE = (
+    {"grow_sigma": "constant", "grow_sigma_value": 1e-4},
+    {"grow_sigma": "constant", "grow_sigma_value": 1e-2},
+)
+CASES = {
+    "A1": (
+        [vi(0.95), ssvi(0.94), ssvi(0.93, density=0.05)],
+        [vi(0.95), ssvi(0.90), ssvi(0.80, density=0.05)],
+        [vi(0.95), ssvi(0.94, noisy=True), ssvi(0.93, noisy=True, density=0.05)],
+    ),
+    "A2": (
+        [vi(0.90, nll=0.4), ssvi(0.95, nll=0.2), ssvi(0.5, nll=2.0, density=0.05)],
+        [vi(0.90, nll=0.4), ssvi(0.95, nll=0.6), ssvi(0.5, nll=0.1, density=0.05)],
+        [vi(0.90, nll=0.4), ssvi(0.95, noisy=True, nll=0.2)],
+    ),
+    "C1a": (
+        [vi(0.95), ssvi(0.94, density=0.05)],
+        [vi(0.95), ssvi(0.9, density=0.05)],
+        [vi(0.95, noisy=True), ssvi(0.95, density=0.05)],
+    ),
+    "C1b": (
+        [vi(0.9, ece_marginal=0.004), ssvi(0.9, density=0.05, ece_marginal=0.006)],
+        [vi(0.9, ece_marginal=0.004), ssvi(0.9, density=0.05, ece_marginal=0.007)],
+        [vi(0.9, ece_marginal=0.004)],
+    ),
+    "C1c": (
+        [vi(0.9, complexity=1000), ssvi(0.9, density=0.05, complexity=54)],
+        [vi(0.9, complexity=1000), ssvi(0.9, density=0.05, complexity=60)],
+        [vi(0.9, complexity=1000)],
+    ),
+    "C3a": (
+        [ssvi(0.95, density=0.5), ssvi(0.93, density=0.01)],
+        [ssvi(0.95, density=0.5), ssvi(0.90, density=0.01)],
+        [ssvi(0.95, density=0.5), ssvi(0.93, noisy=True, density=0.01)],
+    ),
+    "C3b": (
+        [ssvi(0.95, density=0.5), ssvi(0.93, density=0.01), rigl(0.96, density=0.5), rigl(0.9, density=0.01)],
+        [ssvi(0.95, density=0.5), ssvi(0.85, density=0.01), rigl(0.96, density=0.5), rigl(0.9, density=0.01)],
+        [ssvi(0.95, density=0.5), ssvi(0.93, density=0.01)],
+    ),
+    "C4a": ([vi(0.95), vi(0.90, **SIGMA)], [vi(0.95), vi(0.95, **SIGMA)], [vi(0.95), vi(0.90, noisy=True, **SIGMA)]),
+    "C4b": ([ssvi(0.95), ssvi(0.95, **SIGMA)], [ssvi(0.95), ssvi(0.90, **SIGMA)], [ssvi(0.95)]),
+    "C4c": (
+        [vi(0.95), vi(0.90, **SIGMA), ssvi(0.94), ssvi(0.93, **SIGMA)],
+        [vi(0.95), vi(0.94, **SIGMA), ssvi(0.94), ssvi(0.90, **SIGMA)],
+        [vi(0.95), vi(0.94, **SIGMA), ssvi(0.94)],
+    ),
+    "C4d": ([vi(0.90, **SIGMA), ssvi(0.93, **SIGMA)], [vi(0.95, **SIGMA), ssvi(0.93, **SIGMA)], [vi(0.9), ssvi(0.9)]),
+    "C4e": (
+        [vi(0.95), vi(0.90, kl_warmup=False)],
+        [vi(0.95), vi(0.95, kl_warmup=False)],
+        [vi(0.95), vi(0.9, noisy=True, kl_warmup=False)],
+    ),
+    "C4f": (
+        [ssvi(0.95), ssvi(0.95, kl_warmup=False)],
+        [ssvi(0.95), ssvi(0.90, kl_warmup=False)],
+        [ssvi(0.95), ssvi(0.95, noisy=True, kl_warmup=False)],
+    ),
+    "C5a": (
+        [ssvi(0.95), ssvi(0.93, criterion="abs_mu"), ssvi(0.92, criterion="e_abs")],
+        [ssvi(0.95), ssvi(0.93, criterion="abs_mu"), ssvi(0.96, criterion="e_abs")],
+        [ssvi(0.95), ssvi(0.93, criterion="abs_mu"), ssvi(0.94, noisy=True, criterion="e_abs")],
+    ),
+    "C6a": (
+        [ssvi(0.95), ssvi(0.951, addition="mean")],
+        [ssvi(0.95), ssvi(0.97, addition="mean")],
+        [ssvi(0.95), ssvi(0.951, noisy=True, **MC4)],
+    ),
+    "C6b": ([ssvi(0.95), ssvi(0.94, **MC4)], [ssvi(0.95), ssvi(0.97, **MC4)], [ssvi(0.95)]),
+    "C7": (
+        [ssvi(0.95), ssvi(0.951, **SMALL), ssvi(0.7, **LARGE)],
+        [ssvi(0.95), ssvi(0.80, **SMALL), ssvi(0.97, **LARGE)],
+        [ssvi(0.95), ssvi(0.951, noisy=True, **SMALL)],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "number", "verdict"),
+    [(key, n, verdict) for key in CASES for n, verdict in enumerate(("holds", "fails", "undecided"))],
+)
+def test_verdicts(tmp_path: Path, key: str, number: int, verdict: str) -> None:
+    found = findings(study(tmp_path, *CASES[key][number]), key)
+    assert set(found["verdict"]) == {verdict}
+    assert all(bool(reason) == (verdict == "undecided") for reason in found["reason"])
+
+
+@pytest.mark.parametrize(("accuracy", "verdict"), [(0.90, "holds"), (0.97, "fails")])
+def test_rivals_decide_whether_ssvi_is_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accuracy: float, verdict: str
+) -> None:
+    frames = study(
+        tmp_path, ssvi(0.95, training_flops=1e9, complexity=10), rigl(accuracy, training_flops=2e9, complexity=5)
+    )
+    for key in ("C2a", "C9a"):
+        assert findings(frames, key)["reason"].tolist() == ["no other sparse Bayesian method was run"]
+    monkeypatch.setattr(rows, "POINT_METHODS", ("dense",))
+    for key in ("C2a", "C9a"):
+        assert findings(frames, key)["verdict"].tolist() == [verdict]
+    assert findings(frames, "C2b")["verdict"].tolist() == ["holds"]
+    assert findings(frames, "C9d")["verdict"].tolist() == ["fails"]
+
+
+def test_a_single_noisy_rival_leaves_it_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "POINT_METHODS", ("dense",))
+    frames = study(tmp_path, ssvi(0.95), rigl(0.94, noisy=True))
+    assert findings(frames, "C9a")["verdict"].tolist() == ["undecided"]
+
+
+def test_identical_orders_fail_by_proof_and_not_by_measurement(tmp_path: Path) -> None:
+    lucky = findings(study(tmp_path / "a", ssvi(0.95), ssvi(0.90, criterion="snr")), "C5b").iloc[0]
+    assert lucky["verdict"] == "fails"
+    assert "noise" in lucky["reason"]
+    assert lucky["value"] == pytest.approx(5)
+    same = findings(study(tmp_path / "b", ssvi(0.95), ssvi(0.95, criterion="snr")), "C5b").iloc[0]
+    assert (same["verdict"], same["value"]) == ("fails", 0.0)
+    assert "identically" in same["reason"]
+    none = findings(study(tmp_path / "c", ssvi(0.95)), "C5b").iloc[0]
+    assert none["verdict"] == "undecided"
+
+
+def agreement(frames: Frames, first: list[float], last: list[float]) -> Frames:
+    """The overlap frame with these IoUs at the first and last record of each run."""
+    records = []
+    for run, *ious in zip(frames.runs["run"], first, last, strict=True):
+        for step, iou in enumerate(ious):
+            records.append([run, step, 1, step / 2, "abs_mu", "snr", iou, 0.5])
+            records.append([run, step, 1, step / 2, "abs_mu", "e_abs", 0.0, 0.5])
+    return dataclasses.replace(frames, overlap=pd.DataFrame(records, columns=list(OVERLAP_COLUMNS)))
+
+
+def test_agreement_of_criteria_over_the_training(tmp_path: Path) -> None:
+    frames = study(tmp_path, ssvi(0.95))
+    apart = agreement(frames, [0.9, 0.91, 0.92], [0.5, 0.52, 0.51])
+    row = findings(apart, "C8b").iloc[0]
+    expected = scipy_stats.ttest_rel([0.5, 0.52, 0.51], [0.9, 0.91, 0.92]).confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+    assert row["verdict"] == "holds"
+    assert findings(apart, "C8a")["verdict"].tolist() == ["holds"]
+    together = agreement(frames, [0.3, 0.31, 0.32], [0.7, 0.71, 0.72])
+    assert [findings(together, key)["verdict"].iloc[0] for key in ("C8a", "C8b")] == ["fails", "fails"]
+    unclear = agreement(frames, [0.3, 0.5, 0.8], [0.5, 0.3, 0.9])
+    assert [findings(unclear, key)["verdict"].iloc[0] for key in ("C8a", "C8b")] == ["undecided", "undecided"]
+
+
+def test_difference_and_interval_by_hand(tmp_path: Path) -> None:
+    """Differences 5, 11 and -1 points: mean 5, standard deviation 6."""
+    row = findings(study(tmp_path, vi(0.95), ssvi(0.90, noisy=True, density=0.05)), "C1a").iloc[0]
+    half = scipy_stats.t.ppf(0.975, 2) * 6 / math.sqrt(3)
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((5, 5 - half, 5 + half))
+    assert row["n"] == 3
+
+
+def test_one_seed_and_missing_runs_leave_a_claim_undecided(tmp_path: Path) -> None:
+    one = findings(study(tmp_path, *CASES["C1a"][0], seeds=1), "C1a").iloc[0]
+    assert (one["verdict"], one["reason"], one["n"]) == ("undecided", "too few seeds", 1)
+    counted = findings(study(tmp_path, *CASES["C1c"][0], seeds=1), "C1c").iloc[0]
+    assert counted["verdict"] == "holds"
+    spec = RunSpec(**CASES["C1a"][0][0][0])
+    only = load_frames(tmp_path, {write_run(tmp_path, spec): spec}, ("overlap",))
+    assert findings(only, "C1a")["reason"].tolist() == ["nothing to compare; SSVI, density 0.05: not run"]
+
+
+def test_diverged_runs_are_named_where_they_are_missed(tmp_path: Path) -> None:
+    made = study(tmp_path, vi(0.95), ssvi(0.94, density=0.05))
+    lost = made.runs.copy()
+    lost.loc[lost["method"] == "ssvi", ["status", "accuracy"]] = ["diverged", None]
+    row = findings(dataclasses.replace(made, runs=lost), "C1a").iloc[0]
+    assert (row["verdict"], row["reason"]) == ("undecided", "nothing to compare; SSVI, density 0.05: 3 diverged")
+    partly = made.runs.copy()
+    partly.loc[partly.index[-1], ["status", "accuracy"]] = ["diverged", None]
+    row = findings(dataclasses.replace(made, runs=partly), "C1a").iloc[0]
+    assert (row["verdict"], row["reason"], row["n"]) == ("holds", "SSVI, density 0.05: 1 diverged", 2)
+
+
+def test_claims_of_one_data_set_are_not_tested_on_the_other(tmp_path: Path) -> None:
+    written = {}
+    for dataset in ("cifar10", "cifar100", "digits"):
+        spec = RunSpec(dataset=dataset)
+        written[write_run(tmp_path, spec)] = spec
+    table = tables.make_table("claims", load_frames(tmp_path, written, ("overlap",)))
+    tested = table.numbers.groupby("dataset")["claim"].agg(set)
+    assert {"C1a", "C1e"} <= tested["digits"]
+    assert "C1a" in tested["cifar10"]
+    assert "C1e" not in tested["cifar10"]
+    assert "C1e" in tested["cifar100"]
+    assert "C1a" not in tested["cifar100"]
+    assert table.notes[0].startswith("Data, network and epochs are the paper's") is False
+    assert "digits with resnet18, 200 epochs" in table.notes[0]
+
+
+def test_the_first_note_says_what_was_not_run(tmp_path: Path) -> None:
+    table = tables.make_table("claims", study(tmp_path, ssvi(0.9)))
+    assert table.notes[0].startswith("Nothing here was run on the paper's data: verdicts are about digits with resnet8")
+    assert any("4.37 points" in note for note in table.notes)
+    counts = table.numbers["verdict"].value_counts()
+    assert (
+        table.notes[1]
+        == f"Verdicts: {counts.get('holds', 0)} hold, {counts.get('fails', 0)} fail, {counts['undecided']} undecided."
+    )
+
+
+def test_claims_have_names_of_their_own_and_need_runs(tmp_path: Path) -> None:
+    keys = [claim.key for claim in CLAIMS]
+    assert len(set(keys)) == len(keys)
+    with pytest.raises(UserError, match="needs a run"):
+        tables.make_table("claims", load_frames(tmp_path, {}, ("overlap",)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdicts"),
+    [
+        (1.0, 2.0, ("holds", "fails", "fails")),
+        (-2.0, -1.0, ("fails", "holds", "fails")),
+        (-0.1, 0.2, ("undecided", "undecided", "holds")),
+        (-0.1, 0.7, ("undecided", "undecided", "undecided")),
+        (math.nan, math.nan, ("undecided", "undecided", "undecided")),
+    ],
+)
+def test_rules(low: float, high: float, verdicts: tuple[str, ...]) -> None:
+    estimate = Estimate((low + high) / 2, low, high, 3)
+    assert tuple(rule.verdict(estimate) for rule in (above(0), below(0), within(0.5))) == verdicts

@@ -1,0 +1,377 @@
+"""Tables from made-up runs with hand-computed answers, against SciPy where intervals are concerned."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fake_runs import with_seeds, write_run, write_runs
+from scipy import stats as scipy_stats
+
+from ssvi.analysis import settings, tables
+from ssvi.analysis.collect import Frames, load_frames
+from ssvi.analysis.stats import Estimate, paired
+from ssvi.analysis.tables import rows
+from ssvi.analysis.tables.format import NO_ROWS, format_difference, format_mean_sd, format_signed
+from ssvi.analysis.tables.published import published, published_rows
+from ssvi.errors import UserError
+from ssvi.spec import PRESETS, RunSpec
+
+DIGITS = {"dataset": "digits", "model": "resnet8", "epochs": 3}
+SSVI = RunSpec(method="ssvi", **DIGITS)
+VI = RunSpec(method="vi", **DIGITS)
+PAPER_SSVI = RunSpec(method="ssvi", dataset="cifar10")
+PAPER_VI = RunSpec(method="vi", dataset="cifar10")
+
+
+def write(results: Path, spec: RunSpec, **metrics: Sequence[float]) -> dict[str, RunSpec]:
+    """A run for each value of the metrics, under the seeds 0, 1, 2, ..."""
+    n = len(next(iter(metrics.values())))
+    found = {}
+    for i, seeded in enumerate(with_seeds(spec, n)):
+        found[write_run(results, seeded, **{name: values[i] for name, values in metrics.items()})] = seeded
+    return found
+
+
+def frames(results: Path, *parts: dict[str, RunSpec], partial: bool = False) -> Frames:
+    return load_frames(results, {run: spec for part in parts for run, spec in part.items()}, partial=partial)
+
+
+def bold(table: tables.Table) -> set[tuple[str, str]]:
+    """The bold cells as heading and text."""
+    return {(heading, table.frame[heading].iloc[row]) for row, heading in table.strong}
+
+
+# Cells
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "style", "text"),
+    [
+        (95.0, 1.0, ".2f", "95.00 ± 1.00"),
+        (95.0, math.nan, ".2f", "95.00"),
+        (math.nan, math.nan, ".2f", "–"),
+        (9.996e15, 2e13, "big", "(10.00 ± 0.02)e15"),
+        (2.5e15, math.nan, "big", "2.50e15"),
+        (12345.4, math.nan, "big", "12,345"),
+        (1.14e16, math.nan, "exact", "1.14e16"),
+    ],
+)
+def test_means(mean: float, sd: float, style: str, text: str) -> None:
+    assert format_mean_sd(mean, sd, style) == text
+
+
+def test_differences() -> None:
+    assert format_signed(0.284, ".2f") == "+0.28"
+    assert format_signed(-0.284, ".2f") == "−0.28"
+    assert format_signed(-0.001, ".2f") == "0.00"
+    assert format_signed(math.nan, ".2f") == "–"
+    assert format_difference(Estimate(0.5, -0.25, 1.25, 3), ".2f") == "+0.50 [−0.25, +1.25]"
+    assert format_difference(Estimate(0.5, math.nan, math.nan, 1), ".2f") == "+0.50"
+
+
+# Intervals
+
+
+def test_paired_interval_is_scipys_over_the_common_seeds() -> None:
+    a, b = pd.Series([1.0, 2.5, 2.0, 7.0]), pd.Series([0.5, 1.0, 1.75], index=[0, 1, 2])
+    estimate = paired(a, b)
+    expected = scipy_stats.ttest_rel(a[:3], b).confidence_interval(0.95)
+    assert estimate.n == 3
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_without_common_seeds_the_interval_is_welchs() -> None:
+    a, b = pd.Series([1.0, 2.5, 2.0]), pd.Series([0.5, 1.0, 1.75], index=[7, 8, 9])
+    expected = scipy_stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    estimate = paired(a, b)
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_equal_differences_are_no_certainty() -> None:
+    """Three seeds one image apart: the interval is at least what rounding makes it."""
+    a, b = pd.Series([2.0, 3.0, 5.0]), pd.Series([1.0, 2.0, 4.0])
+    assert paired(a, b).low == paired(a, b).high == 1.0
+    half = scipy_stats.t.ppf(0.975, 2) * math.sqrt(2 / 12) / math.sqrt(3)
+    estimate = paired(a, b, resolution=1.0)
+    assert (estimate.low, estimate.high) == pytest.approx((1 - half, 1 + half))
+    assert estimate.above(0) is None
+    assert math.isnan(paired(a[:1], b[:1], resolution=1.0).low)
+
+
+# Table 2 and bold
+
+
+def test_table2_sets_bold_only_what_is_outside_the_noise(tmp_path: Path) -> None:
+    dense = write(tmp_path, VI, accuracy=[0.99, 0.99])
+    ten = write(tmp_path, SSVI, accuracy=[0.950, 0.951, 0.952], nll=[0.10, 0.20, 0.30])
+    five = write(
+        tmp_path, dataclasses.replace(SSVI, density=0.05), accuracy=[0.900, 0.901, 0.903], nll=[0.12, 0.18, 0.33]
+    )
+    table = tables.make_table("table2", frames(tmp_path, dense, ten, five))
+    assert table.frame["density"].tolist() == ["0.1", "0.05"]
+    assert ("accuracy (%)", "95.10 ± 0.10") in bold(table)
+    assert "NLL" not in {heading for heading, _ in bold(table)}
+    assert ("sparsity (%)", "95.00") in bold(table)
+    assert table.numbers["accuracy_percent_mean"].tolist() == pytest.approx([95.1, 90.4 - 0.4 / 1.5], abs=1e-3)
+    assert "**95.10 ± 0.10**" in tables.to_markdown(table)
+    assert "<strong>95.10 ± 0.10</strong>" in tables.to_html(table)
+    assert r"\textbf{\boldmath 95.10 $\pm$ 0.10}" in tables.to_latex(table)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_row_alone_and_a_single_seed_are_never_bold(tmp_path: Path, n: int) -> None:
+    only = write(tmp_path, SSVI, accuracy=[0.9, 0.91, 0.92][:n])
+    assert not tables.make_table("table2", frames(tmp_path, only)).strong
+    other = write(tmp_path, dataclasses.replace(SSVI, density=0.05), accuracy=[0.5])
+    assert not tables.make_table("table2", frames(tmp_path, only, other)).strong
+
+
+def test_the_best_is_found_in_each_data_set(tmp_path: Path) -> None:
+    parts = []
+    for dataset, best in (("digits", 0.1), ("cifar10", 0.05)):
+        for density in (0.1, 0.05):
+            spec = RunSpec(dataset=dataset, model="resnet8", epochs=3, density=density)
+            high = 0.9 if density == best else 0.8
+            parts.append(write(tmp_path, spec, accuracy=[high, high + 0.001, high + 0.002]))
+    table = tables.make_table("table2", frames(tmp_path, *parts))
+    found = {(table.frame["data set"][row], table.frame["density"][row]) for row, h in table.strong if "acc" in h}
+    assert found == {("digits", "0.1"), ("cifar10", "0.05")}
+
+
+def test_a_new_sparse_bayesian_method_appears_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = write(tmp_path, SSVI, accuracy=[0.9, 0.91])
+    theirs = write(tmp_path, RunSpec(method="rigl", **DIGITS), accuracy=[0.8, 0.81], sparsity=[0.7, 0.72])
+    made = frames(tmp_path, ours, theirs)
+    assert tables.make_table("table2", made).frame["method"].tolist() == ["SSVI"]
+    for module in (settings, rows):
+        monkeypatch.setattr(module, "METHODS", (*settings.METHODS, "vd"))
+    monkeypatch.setattr(rows, "options_of", lambda method: {"density"} if method == "ssvi" else set())
+    changed = made.runs.assign(
+        method=made.runs["method"].replace("rigl", "vd"),
+        density=made.runs["density"].where(made.runs["method"] == "ssvi", 1.0),
+    )
+    table = tables.make_table("table2", dataclasses.replace(made, runs=changed))
+    assert table.frame[["method", "density", "n"]].values.tolist() == [["SSVI", "0.1", "2"], ["vd", "", "2"]]
+    assert table.frame["sparsity (%)"][1] == "71.00 ± 1.41"
+
+
+def test_table2_needs_a_sparse_bayesian_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs a run of a sparse Bayesian method"):
+        tables.make_table("table2", frames(tmp_path, write(tmp_path, VI, accuracy=[0.9])))
+
+
+# Missing and diverged runs
+
+
+def test_missing_runs_belong_to_their_setting_and_are_named(tmp_path: Path) -> None:
+    done = write(tmp_path, SSVI, accuracy=[0.9, 0.92])
+    planned = {
+        run.replace("seed=0", f"seed={s}"): dataclasses.replace(SSVI, seed=s) for run in list(done)[:1] for s in (7, 8)
+    }
+    diverged = dataclasses.replace(SSVI, seed=9)
+    bad = {write_run(tmp_path, diverged, diverged="the loss is nan"): diverged}
+    table = tables.make_table("summary", frames(tmp_path, done, planned, bad, partial=True))
+    assert table.frame["n"].tolist() == ["2"]
+    assert table.numbers["accuracy_percent_mean"].tolist() == pytest.approx([91])
+    assert f"Left out, missing: {', '.join(planned)}." in table.notes
+    assert f"Left out, diverged: {next(iter(bad))} (the loss is nan)." in table.notes
+
+
+def test_many_missing_runs_are_counted(tmp_path: Path) -> None:
+    runs = frames(tmp_path, {f"digits/seed={s}": dataclasses.replace(SSVI, seed=s) for s in range(12)}, partial=True)
+    (note,) = rows.left_out(runs.runs)
+    assert note == "Left out, missing: digits/seed=0, digits/seed=1, digits/seed=2 and 9 more."
+    assert tables.make_table("summary", runs).frame["accuracy (%)"].tolist() == ["–"]
+
+
+# Summary
+
+
+def test_summary_names_what_departs_plain_rows_first(tmp_path: Path) -> None:
+    preset = dataclasses.replace(SSVI, **(PRESETS["official"] | {"addition_average": "absolute"}))
+    specs = [
+        preset,
+        dataclasses.replace(SSVI, alpha=0.5),
+        dataclasses.replace(SSVI, grow_sigma="constant"),
+        SSVI,
+        dataclasses.replace(SSVI, lr=0.1),
+        dataclasses.replace(SSVI, density=0.05),
+        VI,
+        RunSpec(method="dense", **DIGITS),
+    ]
+    table = tables.make_table("summary", frames(tmp_path, write_runs(tmp_path, specs)))
+    assert table.frame["method"].tolist() == ["dense network", "dense BNN", *["SSVI"] * 6]
+    options = table.frame["options"].tolist()
+    assert options[:3] == ["", "", ""]
+    assert set(options[3:6]) == {"alpha 0.5", "lr 0.1", "grow_sigma constant, grow_sigma_value 1e-06"}
+    assert options[6:] == ["preset official", ""]
+    assert list(table.numbers.columns[:4]) == ["dataset", "method", "density", "lr"]
+    needed = {"accuracy_percent_mean", "accuracy_percent_sd", "nll_mean", "ece_mean", "complexity_mean", "n"}
+    assert needed <= set(table.numbers.columns)
+    assert "±" not in table.frame["accuracy (%)"].iloc[0]
+
+
+def test_a_mean_rho_alone_is_not_the_preset(tmp_path: Path) -> None:
+    specs = [SSVI, dataclasses.replace(SSVI, grow_sigma="mean_rho"), dataclasses.replace(SSVI, alpha=0.1)]
+    table = tables.make_table("summary", frames(tmp_path, write_runs(tmp_path, specs)))
+    assert set(table.frame["options"]) == {"", "grow_sigma mean_rho", "alpha 0.1"}
+
+
+def test_a_marginal_ece_of_exactly_zero_is_explained(tmp_path: Path) -> None:
+    zero = frames(tmp_path / "a", write(tmp_path / "a", SSVI, ece_marginal=[0.0, 0.0]))
+    some = frames(tmp_path / "b", write(tmp_path / "b", SSVI, ece_marginal=[0.1, 0.2]))
+    assert any("cut at 0" in note for note in tables.make_table("summary", zero).notes)
+    assert not any("cut at 0" in note for note in tables.make_table("summary", some).notes)
+
+
+# Beside the paper
+
+
+def test_paper_tables_by_hand(tmp_path: Path) -> None:
+    dense = write(tmp_path, PAPER_VI, accuracy=[0.94, 0.95, 0.96], training_flops=[2e17] * 3)
+    sparse = write(
+        tmp_path, dataclasses.replace(PAPER_SSVI, density=0.05), accuracy=[0.93, 0.94, 0.95], training_flops=[2e16] * 3
+    )
+    made = frames(tmp_path, dense, sparse)
+    numbers = tables.make_table("table1_paper", made).numbers
+    row = numbers[(numbers["method"] == "vi") & (numbers["quantity"] == "accuracy (%)")].iloc[0]
+    half = scipy_stats.t.ppf(0.975, 2) * 1.0 / math.sqrt(3)
+    assert (row["paper"], row["ours"], row["n"]) == (95.13, pytest.approx(95), 3)
+    assert (row["ours_low"], row["ours_high"]) == pytest.approx((95 - half, 95 + half))
+    assert row["difference"] == pytest.approx(-0.13)
+    ratio = numbers[numbers["quantity"] == "training FLOPs (× dense BNN)"].iloc[0]
+    assert (ratio["paper"], ratio["ours"]) == (0.05, pytest.approx(0.1))
+    second = tables.make_table("table2_paper", made)
+    assert set(second.numbers["method"]) == {"ssvi"}
+    units = second.frame[second.frame["quantity"].str.contains("paper's units")].iloc[0]
+    assert (units["paper"], units["ours"]) == ("5.7", "5.7")
+    assert second.numbers.iloc[0]["paper"] == 93.74
+    assert any("93.69 in Table 1" in note for note in second.notes)
+
+
+@pytest.mark.parametrize("name", ["table1_paper", "table2_paper"])
+def test_nothing_stands_beside_the_paper_that_is_not_comparable(tmp_path: Path, name: str) -> None:
+    short = dataclasses.replace(PAPER_SSVI, epochs=10)
+    made = frames(tmp_path, write(tmp_path, SSVI, accuracy=[0.9]), write(tmp_path, short, accuracy=[0.9]))
+    table = tables.make_table(name, made)
+    assert table.frame.empty
+    assert "digits with resnet8, 3 epochs" in table.notes[0]
+    tables.write_table(table, tmp_path / "t")
+    assert NO_ROWS in (tmp_path / "t.md").read_text()
+    assert NO_ROWS in (tmp_path / "t.html").read_text()
+    assert NO_ROWS in (tmp_path / "t.tex").read_text()
+    assert pd.read_csv(tmp_path / "t.csv").empty
+
+
+def test_published_numbers_agree_with_each_other() -> None:
+    """Densities and sparsities, and FLOPs with the unit, as far as the paper rounds."""
+    for dataset in published()["datasets"]:
+        assert [row["density"] for row in published_rows("table1", dataset)] == [1.0, 0.1, 0.05]
+        (ours,) = [row for row in published_rows("table2", dataset) if row["method"] == "ssvi"]
+        assert ours["sparsity_percent"] == pytest.approx(100 * (1 - ours["density"]))
+        assert ours["training_flops"] == pytest.approx(ours["density"] * published()["flops_unit"])
+        assert len(published_rows("table2", dataset)) == 5
+
+
+# Choices
+
+
+def test_choices_are_paired_differences_to_the_default(tmp_path: Path) -> None:
+    base, half = [0.90, 0.92, 0.93], [0.91, 0.925, 0.95]
+    specs = write_runs(tmp_path, [dataclasses.replace(SSVI, alpha=0.1, seed=s) for s in range(3)])
+    default = write(tmp_path, SSVI, accuracy=base, training_flops=[2e12] * 3)
+    varied = write(tmp_path, dataclasses.replace(SSVI, alpha=0.5), accuracy=half, training_flops=[3e12] * 3)
+    worse = write(tmp_path, dataclasses.replace(SSVI, delta_t=50), accuracy=[0.80, 0.82, 0.83])
+    preset = PRESETS["official"] | {"addition_average": "absolute"}
+    official = write(tmp_path, dataclasses.replace(SSVI, **preset), accuracy=base)
+    table = tables.make_table("choices", frames(tmp_path, official, specs, varied, worse, default))
+    assert table.frame["options"].tolist() == ["delta_t 50", "alpha 0.1", "alpha 0.5", "preset official"]
+    row = table.numbers[table.numbers["options"] == "alpha 0.5"].iloc[0]
+    expected = scipy_stats.ttest_rel([100 * v for v in half], [100 * v for v in base]).confidence_interval(0.95)
+    assert (row["accuracy_percent_difference_low"], row["accuracy_percent_difference_high"]) == pytest.approx(
+        (expected.low, expected.high)
+    )
+    assert row["training_flops_ratio"] == pytest.approx(1.5)
+    assert (0, "accuracy (points)") in table.strong
+    assert (2, "accuracy (points)") not in table.strong
+    assert (3, "accuracy (points)") not in table.strong
+
+
+def test_choices_of_two_methods_and_with_missing_seeds(tmp_path: Path) -> None:
+    parts = [write(tmp_path, s, accuracy=[0.9, 0.91]) for s in (SSVI, VI, dataclasses.replace(SSVI, alpha=0.1))]
+    parts += [write(tmp_path, dataclasses.replace(s, sampling="weight"), accuracy=[0.8]) for s in (SSVI, VI)]
+    table = tables.make_table("choices", frames(tmp_path, *parts))
+    assert table.frame[["method", "options", "n"]].values.tolist() == [
+        ["dense BNN", "sampling weight", "1"],
+        ["SSVI", "sampling weight", "1"],
+        ["SSVI", "alpha 0.1", "2"],
+    ]
+    assert table.frame["accuracy (points)"][0] == "−10.00"
+    assert not [row for row, _ in table.strong if row < 2]
+
+
+# Files
+
+
+class Balance(HTMLParser):
+    """Every element that is opened is closed, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def all_tables(tmp_path: Path) -> Iterable[tables.Table]:
+    specs = [PAPER_VI, PAPER_SSVI, SSVI, VI, dataclasses.replace(SSVI, criterion="snr")]
+    specs += [dataclasses.replace(SSVI, density=0.5), RunSpec(method="rigl", **DIGITS)]
+    written = write_runs(tmp_path, [s for spec in specs for s in with_seeds(spec, 2)])
+    bad = dataclasses.replace(SSVI, seed=5)
+    written[write_run(tmp_path, bad, diverged="50% of {a_b} & #1 ~ \\x^2")] = bad
+    for name, maker in tables.TABLES.items():
+        yield maker.make(load_frames(tmp_path, written, maker.needs))
+        assert name
+
+
+def test_every_table_is_well_formed_in_every_format(tmp_path: Path) -> None:
+    for table in all_tables(tmp_path):
+        latex = tables.to_latex(table)
+        bare = re.sub(r"\\[{}%&#$_]|\\textbackslash\{\}", "", latex)
+        assert bare.count("{") == bare.count("}")
+        assert bare.count("$") % 2 == 0
+        assert not re.search(r"[%#]", bare)
+        assert latex.isascii()
+        for kind in re.findall(r"\\begin\{(\w+)\}", latex):
+            assert latex.count(rf"\begin{{{kind}}}") == latex.count(rf"\end{{{kind}}}")
+        body = [line for line in latex.split("\n") if line.endswith(r" \\") and NO_ROWS not in line]
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {len(table.frame.columns) - 1}
+        page = tables.to_html(table)
+        parser = Balance()
+        parser.feed(page)
+        assert not parser.open
+        (shown,) = re.findall(r"<body>(.*)</body>", page, re.DOTALL)
+        assert '<div class="scroll">' in shown
+        assert "<style>" not in shown
+        lines = [line for line in tables.to_markdown(table).split("\n") if line.startswith("|")]
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} <= {len(table.frame.columns) + 1}
+        assert bool(lines) == bool(len(table.frame))
+
+
+def test_a_long_table_runs_over_pages() -> None:
+    cells = pd.DataFrame({"n": [str(i) for i in range(50)]})
+    latex = tables.to_latex(tables.Table(cells, cells, "long"))
+    assert r"\begin{longtable}{r}" in latex
+    assert r"\begin{table}" not in latex
