@@ -47,7 +47,7 @@ bench: $(BIN)/.installed-dev ## processor time of a run beyond its training step
 scale: $(BIN)/.installed-dev ## what 5,000 finished runs cost to collect, plan and mirror
 	$(BIN)/python benchmarks/scale.py
 
-slurm: $(BIN)/.installed ## prove the SLURM profile on a real two-node Slurm on this machine (as root)
+slurm: $(BIN)/.installed ## prove the SLURM profile on a real two-node Slurm on this machine
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[slurm]"
 	tests/cluster/run
 

@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--download", action="store_true", help="fetch what is not there")
     data.set_defaults(run=_data)
 
-    report = commands.add_parser("report", help="make a study's tables, figures and HTML report from what there is")
+    report = commands.add_parser("report", help="make a study's tables, figures and HTML report from the runs so far")
     report.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: config.yaml")
     report.add_argument("--study", help="default: the study that the config names")
     report.set_defaults(run=_report)
@@ -273,7 +273,7 @@ def _report(given: argparse.Namespace) -> None:
 
     path = make_all(
         root / config["results"],
-        root / config["reports"],
+        root / config["reports"] / study / "so_far",
         study,
         resolve(config, study),
         study_experiments(config, study),

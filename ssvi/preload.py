@@ -66,8 +66,10 @@ def hand_over(arguments: list[str]) -> int | None:
             return None
         with _forwarding(connection):
             code = _receive(connection, _LENGTH.size)
-    # The command was killed: nobody was left to say how it ended.
-    return _LENGTH.unpack(code)[0] if len(code) == _LENGTH.size else 128 + signal.SIGKILL
+    if len(code) == _LENGTH.size:
+        return _LENGTH.unpack(code)[0]
+    print("ssvi: the command was killed, perhaps for want of memory.", file=sys.stderr)
+    return 128 + signal.SIGKILL
 
 
 @contextlib.contextmanager
@@ -110,10 +112,12 @@ def serve(path: str, prepare: Callable[[], None], command: Callable[[list[str]],
         command: runs `ssvi` with the given arguments, ending as the command line does (by SystemExit).
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        server.bind(path)
         prepare()
         signal.signal(signal.SIGCHLD, _reap)
+        # Under another name until it listens: a caller that finds the socket is served.
+        server.bind(f"{path}.new")
         server.listen(64)
+        os.rename(f"{path}.new", path)
         threading.Thread(target=_end_with_input, args=(path,), daemon=True).start()
         while True:
             connection, _ = server.accept()
@@ -131,7 +135,7 @@ def _reap(number: int, frame: object) -> None:
 
 
 def _end_with_input(path: str) -> None:
-    while sys.stdin.buffer.read(4096):
+    while os.read(0, 4096):
         pass
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -168,8 +172,8 @@ def _become(folder: str, environment: Mapping[str, str]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    # A session of its own: the terminal's signals reach it through the caller alone, once.
-    os.setsid()
+    # A process group of its own: the terminal's signals reach it through the caller alone, once.
+    os.setpgid(0, 0)
 
 
 def _obey(connection: socket.socket) -> None:

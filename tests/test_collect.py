@@ -113,6 +113,26 @@ def test_a_partial_study_names_what_is_missing_and_why(tmp_path: Path) -> None:
     assert set(frames.history["run"]) == {next(iter(specs)), diverged}
 
 
+@pytest.mark.parametrize(
+    ("log", "status", "cause"),
+    [
+        ("Traceback ...\nKeyError: 'x'\n\n", "failed", "KeyError: 'x'"),
+        ("ssvi: folder:x/train: no such folder.\n", "failed", "folder:x/train: no such folder."),
+        ("epoch 1/5  loss 2.1\nssvi: the command was killed, perhaps for want of memory.", "failed", "the command was"),
+        ("/bin/bash: line 1: 42 Killed   ssvi train", "failed", "/bin/bash: line 1: 42 Killed"),
+        ("epoch 3/5  loss 2.1  train 20 %\n", "missing", None),
+        ("", "missing", None),
+    ],
+)
+def test_why_a_run_has_no_result(tmp_path: Path, log: str, status: str, cause: str | None) -> None:
+    run = write_run(tmp_path, SSVI)
+    (tmp_path / "runs" / run / files.METRICS).unlink()
+    files.write_text(tmp_path / "logs" / "train" / f"{run}.log", log)
+    row = collect.load_runs(tmp_path, {run: SSVI}, partial=True).iloc[0]
+    assert row["status"] == status
+    assert row["cause"] is cause or row["cause"].startswith(cause)
+
+
 def test_runs_on_different_images_are_not_put_side_by_side(tmp_path: Path) -> None:
     specs = write_runs(tmp_path, with_seeds(SSVI, 2))
     path = tmp_path / "runs" / list(specs)[1] / files.SPEC

@@ -13,6 +13,7 @@ from fake_runs import with_seeds, write_run
 
 from ssvi.analysis.collect import Frames, load_frames
 from ssvi.analysis.figures import make_figure
+from ssvi.analysis.figures.overlap import SYMBOL
 from ssvi.analysis.stats import noise_floor
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec, run_path
@@ -80,6 +81,16 @@ def test_exp_lambda_by_hand(tmp_path: Path) -> None:
     assert data.loc["snr_abs", ["mean", "sd", "n"]].tolist() == pytest.approx([91, math.sqrt(2), 2])
     assert math.isnan(data.loc["snr_abs", "exp_lambda"])
     assert drawing.figure.axes[0].get_xscale() == "log"
+
+
+def test_only_the_default_criterion_is_called_so(tmp_path: Path) -> None:
+    runs = (
+        _seeds(SSVI, (0.9, 0.92)) + _seeds(_ssvi(criterion="abs_mu"), (0.8,)) + _seeds(_ssvi(criterion="e_exp"), (0.9,))
+    )
+    (axes,) = make_figure("exp_lambda", _frames(tmp_path, runs)).figure.axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert f"{SYMBOL['snr_abs']} (default)" in labels
+    assert SYMBOL["abs_mu"] in labels
 
 
 def test_schedule_holds_the_other_option(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fake_runs import with_seeds, write_run
+from scipy import stats as scipy_stats
 
 from ssvi.analysis.collect import Frames, load_frames
 from ssvi.analysis.figures import make_figure
-from ssvi.analysis.stats import MAX_SPLITS, noise_floor, split_differences
+from ssvi.analysis.stats import DIFFERENCES, MAX_SPLITS, noise_floor, split_differences
 from ssvi.errors import UserError
 from ssvi.spec import CRITERIA, RunSpec, run_path
 
@@ -88,6 +89,24 @@ def test_criteria_by_hand(tmp_path: Path) -> None:
     floor = drawing.data[drawing.data["quantity"] == "noise_floor_accuracy_percent"]
     assert floor["mean"].tolist() == pytest.approx([noise_floor(pd.Series(REPLICATES), 3) * 100])
     assert any("3 of 10 seeds" in note for note in drawing.notes)
+    assert DIFFERENCES in drawing.notes
+
+
+def test_differences_are_judged_as_in_the_tables(tmp_path: Path) -> None:
+    """Alike to the last image is no certainty; without common seeds it is Welch's interval."""
+    accuracies = _seeds(SSVI, REPLICATES[:3]) | _seeds(_criterion("snr"), REPLICATES[:3])
+    others = [dataclasses.replace(_criterion("abs_mu"), seed=seed) for seed in (7, 8, 9)]
+    accuracies |= dict(zip(others, (0.92, 0.94, 0.93), strict=True))
+    accuracies |= _seeds(_criterion("e_abs"), (0.5, 0.5))
+    for name in ("criteria", "noise_floor"):
+        drawing = make_figure(name, _write(tmp_path, accuracies))
+        found = drawing.data[drawing.data["quantity"] == "difference_percent_points"].set_index("criterion")
+        half = scipy_stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(6) / math.sqrt(3)
+        assert found.loc["snr", ["mean", "low", "high", "n"]].tolist() == pytest.approx([0, -half, half, 3])
+        if "abs_mu" in found.index:
+            welch = scipy_stats.ttest_ind([92, 94, 93], [90, 91, 92], equal_var=False).confidence_interval(0.95)
+            assert found.loc["abs_mu", ["mean", "low", "high"]].tolist() == pytest.approx([2, welch.low, welch.high])
+    assert "abs_mu" in found.index
 
 
 def test_criteria_without_the_default_or_replicates(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from fake_runs import with_seeds, write_run, write_runs
 
 from ssvi.analysis.collect import Frames, load_frames
 from ssvi.analysis.figures import make_figure, write_figure
+from ssvi.analysis.settings import METHOD_NAMES
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec
 
@@ -70,18 +71,37 @@ def test_a_generic_figure_holds_the_means(sweep: Frames) -> None:
     assert [axes.get_title() for axes in drawing.figure.axes] == ["lr 0.01", "lr 0.1"]
     assert drawing.figure.axes[0].get_ylabel() == "accuracy (%)"
     runs = sweep.runs
+    names = {METHOD_NAMES[method]: method for method in METHOD_NAMES}
     for row in drawing.data.itertuples():
-        mine = runs[(runs["method"] == row.method) & (runs["density"] == row.density) & (runs["lr"] == row.lr)]
+        mine = runs[
+            (runs["method"] == names[row.method]) & (runs["density"] == row.density) & (runs["lr"] == float(row.lr))
+        ]
         assert row.n == len(mine)
         assert row.accuracy_mean == pytest.approx(100 * mine["accuracy"].mean())
     assert drawing.data["n"].sum() == len(runs)
 
 
-def test_a_generic_figure_over_words(sweep: Frames) -> None:
-    drawing = make_figure("mine", sweep, {"of": ["x"], "x": "method", "y": "nll"})
-    (axes,) = drawing.figure.axes
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["dense network", "RigL", "SSVI", "dense BNN"]
+def test_a_generic_figure_over_words_and_with_a_hue_that_some_runs_lack(sweep: Frames) -> None:
+    drawing = make_figure("mine", sweep, {"of": ["x"], "x": "method", "y": "nll", "hue": "density", "facets": "lr"})
+    axes = drawing.figure.axes[0]
+    assert {t.get_text() for t in axes.get_xticklabels()} == {"dense network", "RigL", "SSVI", "dense BNN"}
     assert axes.get_ylabel() == "nll (nats)"
+    drawing = make_figure("mine", sweep, {**GENERIC, "hue": "exp_lambda"})
+    assert set(drawing.data["exp_lambda"]) == {"1", "none"}
+
+
+def test_a_generic_figure_of_a_measured_column_has_a_point_a_setting(sweep: Frames) -> None:
+    drawing = make_figure("mine", sweep, {"of": ["x"], "x": "training_flops", "y": "accuracy", "hue": "method"})
+    assert drawing.data["n"].tolist().count(2) == 3
+    assert len(drawing.data) == 3 + 4 + 1 + 1
+    assert drawing.figure.axes[0].get_xlabel() == "training flops (FLOPs)"
+
+
+def test_a_generic_figure_does_not_average_what_it_does_not_show(sweep: Frames) -> None:
+    with pytest.raises(
+        UserError, match=r"figure mine: its runs also differ in .* \(lr: 0.01 and 0.1\): make that its hue"
+    ):
+        make_figure("mine", sweep, {"of": ["x"], "x": "density", "y": "accuracy", "hue": "method"})
 
 
 def test_a_generic_figure_without_numbers_is_one_line(sweep: Frames) -> None:

@@ -34,8 +34,10 @@ def run(server: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run([*SSVI, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def test_the_same_bytes_as_without(server: str, tmp_path: Path) -> None:
-    cold = subprocess.run([*SSVI, "train", *FLAGS, "--out", "cold"], cwd=tmp_path, capture_output=True, text=True)
+def test_the_same_bytes_as_without(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(preload.SOCKET, server)
+    assert preload.hand_over(["evaluate", "no folder"]) == 1  # it is there, and answers
+    cold = run(str(tmp_path / "no socket"), "train", *FLAGS, "--out", "cold", cwd=tmp_path)
     warm = run(server, "train", *FLAGS, "--out", "warm", cwd=tmp_path)
     assert (cold.returncode, warm.returncode) == (0, 0)
     assert (tmp_path / "cold/model.safetensors").read_bytes() == (tmp_path / "warm/model.safetensors").read_bytes()
@@ -52,6 +54,24 @@ def test_mistakes_end_as_without(server: str, tmp_path: Path) -> None:
     assert done.stderr == "ssvi: command line: density is 3, but must be > 0 and <= 1.\n"
     assert run(server, "train", "--epoch", "3", cwd=tmp_path).returncode == 2
     assert run(server, "evaluate", "nothing", cwd=tmp_path).returncode == 1
+
+
+def test_the_server_ends_with_its_input_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [*SSVI, "preload", str(folder / "socket")],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not (folder / "socket").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
+    assert process.stderr.read() == b""
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])

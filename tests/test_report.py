@@ -6,6 +6,7 @@ import base64
 import contextlib
 import itertools
 import json
+import math
 import os
 import re
 import select
@@ -21,13 +22,18 @@ from typing import Any
 import pytest
 import yaml
 from fake_runs import write_run
+from scipy import stats as scipy_stats
 
 from ssvi import runs as files
 from ssvi.analysis.collect import run_folder
+from ssvi.analysis.figures.sigma import start_of_sigma
 from ssvi.analysis.report import write_report
+from ssvi.analysis.report.beliefs import Speed, believe
 from ssvi.analysis.report.gather import load_readable, read_curves, rounded, thin
+from ssvi.analysis.report.make import make_all
 from ssvi.analysis.report.outputs import LARGEST_DOWNLOAD, table_part
 from ssvi.analysis.report.summary import duration
+from ssvi.analysis.tables import TABLES, TableMaker
 from ssvi.cli import main
 from ssvi.config import resolve, study_experiments
 from ssvi.spec import RunSpec
@@ -93,8 +99,12 @@ def a_study(root: Path, *, skip: tuple[str, ...] = ("never",), config: dict[str,
                 write_run(root / "results", spec)
 
 
+def folder_of(root: Path, config: dict[str, Any] = CONFIG) -> Path:
+    return root / "reports" / config["study"]
+
+
 def report(root: Path, config: dict[str, Any] = CONFIG, **more: Any) -> Page:
-    return Page(write_report(root / "results", root / "reports", config["study"], *everything(config), **more))
+    return Page(write_report(root / "results", folder_of(root, config), config["study"], *everything(config), **more))
 
 
 def write_outputs(root: Path, study: str = "tiny", words: str = "A caption") -> None:
@@ -163,9 +173,31 @@ def test_studies_off_the_papers_data_say_so_first(tmp_path: Path) -> None:
 
 
 def test_runs_as_published_need_no_caution(tmp_path: Path) -> None:
-    config = {**CONFIG, "studies": {"tiny": {**CONFIG["studies"]["tiny"], "train": {"dataset": "cifar10"}}}}
+    train = {"dataset": "cifar10", "validation": 0.0}
+    config = {**CONFIG, "studies": {"tiny": {**CONFIG["studies"]["tiny"], "train": train}}}
     a_study(tmp_path, config=config)
     assert "Nothing here" not in report(tmp_path, config).text
+    config["studies"]["tiny"]["train"] = {"dataset": "cifar10", "validation": 0.1}
+    a_study(tmp_path, config=config)
+    assert "Nothing here was trained for 200 epochs on all training images, as in the paper." in (
+        report(tmp_path, config).text
+    )
+
+
+def test_headlines_judge_differences_as_the_tables_do(tmp_path: Path) -> None:
+    """Over the seeds that both have, and not closer than a test image."""
+    experiments = everything()[1]
+    for spec, accuracy in zip(experiments["vi"].values(), (0.95, 0.97, 0.96), strict=True):
+        write_run(tmp_path / "results", spec, accuracy=accuracy, test_images=100)
+    tenth = [spec for spec in experiments["compressed"].values() if spec.density == 0.1]
+    for spec, accuracy in zip(tenth, (0.94, 0.96, 0.95), strict=True):
+        write_run(tmp_path / "results", spec, accuracy=accuracy, test_images=100)
+    half = scipy_stats.t.ppf(0.975, 2) * math.sqrt(2 / 12) / math.sqrt(3)
+    said = f"−1.00 [−{1 + half:.2f}, +{half - 1:.2f}]"
+    assert said in report(tmp_path).text
+    shutil.rmtree(run_folder(tmp_path / "results", next(iter(experiments["vi"]))))
+    half = scipy_stats.t.ppf(0.975, 1) * math.sqrt(2 / 12) / math.sqrt(2)
+    assert f"−1.00 [−{1 + half:.2f}, +{half - 1:.2f}]" in report(tmp_path).text
 
 
 def test_nothing_at_all_still_makes_a_page(tmp_path: Path) -> None:
@@ -184,8 +216,64 @@ def test_numbers_you_may_believe_come_from_the_runs(partial: Page, tmp_path: Pat
     a_study(tmp_path, config=config)
     text = report(tmp_path, config).text
     assert "Of 3 pairs of runs here that differ in snr and snr_abs alone, 0 ended in the very same numbers." in text
-    assert re.search(r"with sigma_init 0.0006 gradients changed it by [+−]\S+ % and exchanged .* \(6 runs\)", text)
+    change = r"gradients changed it by [+−]\S+ % and exchanged weights by [+−]\S+ % \(3 runs\)"
+    for density in ("0.1", "0.05"):
+        assert re.search(rf"with cifar10, resnet18, SSVI, density {density}, sigma_init 0.0006 {change}", text)
+    assert "the interval is Welch's. No accuracy is taken to be known better than to one test image" in text
+    assert "cifar10 with resnet18: dense BNN 4,500, SSVI at density 0.05 4,500." in text
     assert re.search(r"least rank correlation seen: snr and snr_abs \d\.\d{6}", text)
+
+
+def test_drift_is_that_of_one_setting(tmp_path: Path) -> None:
+    """Exchanged weights changed sigma three times as much at one density, and on another data set twice."""
+    experiments = {"drift": {}}
+    for dataset, density, factor in (("cifar10", 0.1, 1), ("cifar10", 0.05, 3), ("cifar100", 0.1, 2)):
+        for seed in (0, 1):
+            spec = RunSpec(dataset=dataset, density=density, seed=seed)
+            experiments["drift"][run := write_run(tmp_path, spec)] = spec
+            path = run_folder(tmp_path, run) / files.TOPOLOGY
+            records = [json.loads(line) for line in path.read_text().splitlines()]
+            for layer in (layer for record in records for layer in record["layers"]):
+                layer["sigma_drift_topology"] = -0.00006 * factor * (1 + seed)
+            files.write_text(path, files.to_jsonl(records))
+    other = RunSpec(sigma_optimizer="adam", sigma_lr=0.001)
+    experiments["drift"][write_run(tmp_path, other)] = other
+    content = {"figures": {"sigma_drift": ["drift"]}, "tables": {}}
+    found = believe(tmp_path, load_readable(tmp_path, experiments["drift"]).runs, content, experiments).drift
+    assert [(drift.setting, drift.runs) for drift in found] == [
+        (f"{dataset}, resnet18, SSVI, density {density}, sigma_init 0.0006", 2)
+        for dataset, density in (("cifar10", "0.1"), ("cifar10", "0.05"), ("cifar100", "0.1"))
+    ]
+    start = start_of_sigma(0.0006, 0.0005)[0]
+    assert [drift.by_topology for drift in found] == pytest.approx([-0.009 * f / start for f in (1, 3, 2)])
+
+
+def test_speeds_are_of_default_settings_on_one_data_set_and_device(tmp_path: Path) -> None:
+    specs = {}
+    for dataset, factor in (("cifar10", 1), ("cifar100", 2)):
+        for options, speed in (
+            ({"method": "vi"}, 4000.0),
+            ({"method": "vi", "sampling": "weight"}, 9000.0),
+            ({"density": 0.1}, 2000.0),
+            ({"density": 0.01}, 1000.0),
+            ({"density": 0.01, "criterion": "snr"}, 50.0),
+            ({"density": 0.1, "criterion": "snr"}, 50.0),
+            ({"density": 0.1, "sampling": "weight"}, 7000.0),
+        ):
+            for seed in (0, 1):
+                spec = RunSpec(dataset=dataset, seed=seed, **options)
+                specs[write_run(tmp_path, spec, images_per_second=speed * factor)] = spec
+    only = RunSpec(dataset="digits", method="vi")
+    specs[write_run(tmp_path, only)] = only
+    runs = load_readable(tmp_path, specs).runs
+    content = {"figures": {}, "tables": {}}
+    found = believe(tmp_path, runs, content, {"all": specs}).speeds
+    assert found == (
+        Speed("cifar10", "resnet18", 4000, 0.01, 1000),
+        Speed("cifar100", "resnet18", 8000, 0.01, 2000),
+    )
+    moved = runs.assign(device=runs["device"].where(runs["density"] != 0.01, "another"))
+    assert believe(tmp_path, moved, content, {"all": specs}).speeds == ()
 
 
 def test_page_loads_nothing_from_anywhere(partial: Page) -> None:
@@ -325,7 +413,7 @@ def test_command_makes_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture
     main(["report", "--config", str(config)])
     said = capsys.readouterr()
     path = Path(said.out.strip())
-    assert path == tmp_path / "reports/tiny/report.html"
+    assert path == tmp_path / "reports/tiny/so_far/report.html"
     assert "figure figure2_left could not be made: " in said.err
     page = Page(path)
     assert sum(tag == "img" for tag, _ in page.tags) == 1
@@ -333,6 +421,18 @@ def test_command_makes_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "Not here: " in page.text
     with pytest.raises(SystemExit, match="--study: study 'tinny' is unknown, did you mean 'tiny'"):
         main(["report", "--config", str(config), "--study", "tinny"])
+
+
+def test_code_that_fails_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(frames: Any) -> Any:
+        raise KeyError("a bug")
+
+    a_study(tmp_path)
+    monkeypatch.setitem(TABLES, "table1", TableMaker(broken))
+    said: list[str] = []
+    path = make_all(tmp_path / "results", tmp_path / "out", "tiny", *everything(), say=said.append)
+    assert any("table table1 could not be made: its code failed: KeyError: 'a bug'" in line for line in said)
+    assert "its code failed" in Page(path).text
 
 
 # In a browser ----------------------------------------------------------------------------------------
@@ -445,7 +545,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     a_study(root, config=config)
     write_outputs(root, words=HOSTILE + "y" * 300)
     write_run(root / "results", next(iter(everything(config)[1]["vi"].values())), diverged=HOSTILE)
-    return write_report(root / "results", root / "reports", "tiny", *everything(config))
+    return write_report(root / "results", folder_of(root), "tiny", *everything(config))
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -16,7 +16,7 @@ from ssvi.analysis.tables.format import to_markdown
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec
 
-CIFAR = {"dataset": "cifar10"}
+CIFAR = {"dataset": "cifar10", "validation": 0.0}
 VI = RunSpec(method="vi", **CIFAR)
 SSVI = RunSpec(method="ssvi", density=0.1, **CIFAR)
 

@@ -16,7 +16,7 @@ from scipy import stats as scipy_stats
 
 from ssvi.analysis import settings, tables
 from ssvi.analysis.collect import Frames, load_frames
-from ssvi.analysis.stats import Estimate, paired
+from ssvi.analysis.stats import Estimate, difference, interval, seed_differences
 from ssvi.analysis.tables import rows
 from ssvi.analysis.tables.format import NO_ROWS, format_difference, format_mean_sd, format_signed
 from ssvi.analysis.tables.published import published, published_rows
@@ -26,8 +26,8 @@ from ssvi.spec import PRESETS, RunSpec
 DIGITS = {"dataset": "digits", "model": "resnet8", "epochs": 3}
 SSVI = RunSpec(method="ssvi", **DIGITS)
 VI = RunSpec(method="vi", **DIGITS)
-PAPER_SSVI = RunSpec(method="ssvi", dataset="cifar10")
-PAPER_VI = RunSpec(method="vi", dataset="cifar10")
+PAPER_SSVI = RunSpec(method="ssvi", dataset="cifar10", validation=0.0)
+PAPER_VI = RunSpec(method="vi", dataset="cifar10", validation=0.0)
 
 
 def write(results: Path, spec: RunSpec, **metrics: Sequence[float]) -> dict[str, RunSpec]:
@@ -81,7 +81,7 @@ def test_differences() -> None:
 
 def test_paired_interval_is_scipys_over_the_common_seeds() -> None:
     a, b = pd.Series([1.0, 2.5, 2.0, 7.0]), pd.Series([0.5, 1.0, 1.75], index=[0, 1, 2])
-    estimate = paired(a, b)
+    estimate = difference(a, b)
     expected = scipy_stats.ttest_rel(a[:3], b).confidence_interval(0.95)
     assert estimate.n == 3
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
@@ -90,19 +90,50 @@ def test_paired_interval_is_scipys_over_the_common_seeds() -> None:
 def test_without_common_seeds_the_interval_is_welchs() -> None:
     a, b = pd.Series([1.0, 2.5, 2.0]), pd.Series([0.5, 1.0, 1.75], index=[7, 8, 9])
     expected = scipy_stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    estimate = paired(a, b)
+    estimate = difference(a, b)
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_single_common_seed_does_not_throw_the_others_away() -> None:
+    a, b = pd.Series([1.0, 2.5, 2.0]), pd.Series([0.5, 1.0, 1.75, None], index=[2, 8, 9, 0])
+    expected = scipy_stats.ttest_ind(a, b.dropna(), equal_var=False).confidence_interval(0.95)
+    estimate = difference(a, b)
+    assert seed_differences(a, b).empty
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
+    # Of a single value, one in common is all there can be.
+    assert difference(a, b[:1]) == Estimate(1.5, *[pytest.approx(math.nan, nan_ok=True)] * 2, 1)
+    assert seed_differences(a, b[:1]).to_dict() == {2: 1.5}
+    assert difference(a, b[:0]).n == 0
 
 
 def test_equal_differences_are_no_certainty() -> None:
     """Three seeds one image apart: the interval is at least what rounding makes it."""
     a, b = pd.Series([2.0, 3.0, 5.0]), pd.Series([1.0, 2.0, 4.0])
-    assert paired(a, b).low == paired(a, b).high == 1.0
+    assert difference(a, b).low == difference(a, b).high == 1.0
     half = scipy_stats.t.ppf(0.975, 2) * math.sqrt(2 / 12) / math.sqrt(3)
-    estimate = paired(a, b, resolution=1.0)
+    estimate = difference(a, b, resolution=1.0)
     assert (estimate.low, estimate.high) == pytest.approx((1 - half, 1 + half))
     assert estimate.above(0) is None
-    assert math.isnan(paired(a[:1], b[:1], resolution=1.0).low)
+    assert math.isnan(difference(a[:1], b[:1], resolution=1.0).low)
+    four = difference(a, b, resolution=1.0, roundings=4)
+    assert (four.high - four.low) / (estimate.high - estimate.low) == pytest.approx(math.sqrt(2))
+
+
+def test_what_is_counted_has_no_interval() -> None:
+    values = pd.Series([0.1] * 3)
+    assert values.std() > 0
+    assert interval(values).low == interval(values).high
+
+
+def test_rounding_without_common_seeds() -> None:
+    """Welch's interval of two groups, each with the variance that rounding has: 1/12 over 3 and over 2 values."""
+    a, b = pd.Series([2.0, 2.0, 2.0]), pd.Series([1.0, 1.0], index=[7, 8])
+    assert (difference(a, b).low, difference(a, b).high) == (1, 1)
+    va, vb = 1 / 36, 1 / 24
+    freedom = (va + vb) ** 2 / (va**2 / 2 + vb**2 / 1)
+    half = scipy_stats.t.ppf(0.975, freedom) * math.sqrt(va + vb)
+    estimate = difference(a, b, resolution=1.0)
+    assert (estimate.mean, estimate.low, estimate.high, estimate.n) == pytest.approx((1, 1 - half, 1 + half, 2))
 
 
 # Table 2 and bold
@@ -218,6 +249,23 @@ def test_summary_names_what_departs_plain_rows_first(tmp_path: Path) -> None:
     assert "±" not in table.frame["accuracy (%)"].iloc[0]
 
 
+def test_the_preset_with_what_the_study_holds_out_is_still_the_preset(tmp_path: Path) -> None:
+    """Most settings hold out a tenth; beside the preset that can be kept, or set to something else."""
+    preset = dataclasses.replace(SSVI, **(PRESETS["official"] | {"addition_average": "absolute"}))
+    plain = [SSVI, *(dataclasses.replace(SSVI, **{name: v}) for name, v in (("alpha", 0.1), ("delta_t", 50)))]
+    plain += [dataclasses.replace(SSVI, alpha=0.5)]
+    specs = [*plain, *(dataclasses.replace(preset, validation=v) for v in (0.1, 0.2))]
+    # Not all of what makes the preset what it is.
+    specs += [dataclasses.replace(preset, validation=0.1, update_step="take")]
+    table = tables.make_table("choices", frames(tmp_path, write_runs(tmp_path, specs)))
+    words = (
+        "precision fp32, record_best_test true, score_arithmetic naive, addition_gradient total, grow_sigma mean_rho"
+    )
+    assert {text.lower() for text in table.frame["options"]} == {
+        *("alpha 0.1", "alpha 0.5", "delta_t 50", "preset official", "preset official, validation 0.2", words)
+    }
+
+
 def test_a_mean_rho_alone_is_not_the_preset(tmp_path: Path) -> None:
     specs = [SSVI, dataclasses.replace(SSVI, grow_sigma="mean_rho"), dataclasses.replace(SSVI, alpha=0.1)]
     table = tables.make_table("summary", frames(tmp_path, write_runs(tmp_path, specs)))
@@ -251,18 +299,25 @@ def test_paper_tables_by_hand(tmp_path: Path) -> None:
     second = tables.make_table("table2_paper", made)
     assert set(second.numbers["method"]) == {"ssvi"}
     units = second.frame[second.frame["quantity"].str.contains("paper's units")].iloc[0]
-    assert (units["paper"], units["ours"]) == ("5.7", "5.7")
+    assert units[["paper", "ours", "95 % interval", "n", "ours − paper [95 % interval]"]].tolist() == [
+        *("5.7", "5.7", "–", "–", "–")
+    ]
+    same = second.numbers[second.numbers["quantity"].str.contains("paper's units")].iloc[0]
+    assert same[["ours_low", "ours_high", "difference", "difference_low", "difference_high", "n"]].isna().all()
+    sparsity = numbers[numbers["quantity"] == "sparsity (%)"]
+    assert sparsity["paper"].tolist() == [0, 95]
     assert second.numbers.iloc[0]["paper"] == 93.74
     assert any("93.69 in Table 1" in note for note in second.notes)
 
 
 @pytest.mark.parametrize("name", ["table1_paper", "table2_paper"])
 def test_nothing_stands_beside_the_paper_that_is_not_comparable(tmp_path: Path, name: str) -> None:
-    short = dataclasses.replace(PAPER_SSVI, epochs=10)
-    made = frames(tmp_path, write(tmp_path, SSVI, accuracy=[0.9]), write(tmp_path, short, accuracy=[0.9]))
+    others = [SSVI, dataclasses.replace(PAPER_SSVI, epochs=10), dataclasses.replace(PAPER_SSVI, validation=0.1)]
+    made = frames(tmp_path, *(write(tmp_path, spec, accuracy=[0.9]) for spec in others))
     table = tables.make_table(name, made)
     assert table.frame.empty
     assert "digits with resnet8, 3 epochs" in table.notes[0]
+    assert "cifar10 with resnet18, 200 epochs, 10 % of the images held out" in table.notes[0]
     tables.write_table(table, tmp_path / "t")
     assert NO_ROWS in (tmp_path / "t.md").read_text()
     assert NO_ROWS in (tmp_path / "t.html").read_text()
@@ -274,6 +329,7 @@ def test_published_numbers_agree_with_each_other() -> None:
     """Densities and sparsities, and FLOPs with the unit, as far as the paper rounds."""
     for dataset in published()["datasets"]:
         assert [row["density"] for row in published_rows("table1", dataset)] == [1.0, 0.1, 0.05]
+        assert [row["sparsity_percent"] for row in published_rows("table1", dataset)] == [0, 90, 95]
         (ours,) = [row for row in published_rows("table2", dataset) if row["method"] == "ssvi"]
         assert ours["sparsity_percent"] == pytest.approx(100 * (1 - ours["density"]))
         assert ours["training_flops"] == pytest.approx(ours["density"] * published()["flops_unit"])

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from images import make_image_folder
 
+from ssvi.config import resolve
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
@@ -133,7 +135,7 @@ def test_a_figure_described_by_config_alone(study: Path) -> None:
     import pandas as pd
 
     drawn = pd.read_csv(study / "reports/tiny/figures/mine.csv")
-    assert set(drawn["method"]) == {"ssvi", "rigl"}
+    assert set(drawn["method"]) == {"SSVI", "RigL"}
     assert set(drawn["density"]) == {0.2, 0.1}
 
 
@@ -199,9 +201,10 @@ def test_a_failed_run_leaves_a_report_of_the_rest_and_its_cause(study: Path, tmp
     assert not (copy / "reports/tiny/tables/table1.md").exists()
     report = subprocess.run([BIN / "ssvi", "report"], cwd=copy, capture_output=True, text=True, env=environment())
     assert report.returncode == 0, report.stderr
-    page = (copy / "reports/tiny/report.html").read_text()
+    page = (copy / "reports/tiny/so_far/report.html").read_text()
     assert "checkpoint.pt" in page
-    assert "Left out, failed" in (copy / "reports/tiny/tables/table1.md").read_text()
+    assert "Left out, failed" in (copy / "reports/tiny/so_far/tables/table1.md").read_text()
+    assert not (copy / "reports/tiny/tables/table1.md").exists()
 
 
 def test_a_second_run_has_nothing_to_do(study: Path) -> None:
@@ -308,3 +311,41 @@ def test_a_bad_image_folder_is_one_line_and_trains_nothing(tmp_path, spoil, line
     assert line in said[0]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results/runs").exists()
+
+
+def test_the_papers_network_goes_through_with_a_hundred_classes(tmp_path) -> None:
+    """Three trainings of the study `paper` as it is, but on a few images of 100 classes and for one epoch."""
+    make_image_folder(tmp_path / "pictures", classes=100, train=2, test=1, size=(32, 32))
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    paper = resolve(config, "paper")
+    few = {
+        "dense": {"method": "vi"},
+        "sparse": {"method": ["ssvi", "rigl"], "density": 0.1},
+    }
+    config["studies"]["tiny"] = {
+        "like": "paper",
+        "train": {"dataset": "folder:pictures", "image_size": 32, "epochs": 1, "batch_size": 50, "delta_t": 1},
+        "experiments": dict.fromkeys(paper["experiments"]) | few,
+        "tables": dict.fromkeys(paper["tables"]) | {"summary": list(few)},
+        "figures": dict.fromkeys(paper["figures"]),
+        "quick": [],
+    }
+    write_config(tmp_path, {**config, "study": "tiny"})
+    snakemake(tmp_path, "--", "summary")
+    found = [json.loads(path.read_text()) for path in (tmp_path / "results/runs").rglob("metrics.json")]
+    assert sorted(m["active_weights"] for m in found) == [1_122_608, 1_122_608, 11_220_132 - 9_600 - 100]
+    assert all(m["status"] == "complete" and m["test_images"] == 100 for m in found)
+
+
+def test_the_example_of_the_readme_runs(tmp_path) -> None:
+    """The study of one's own that README shows, on small pictures and for one epoch."""
+    block = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    make_image_folder(tmp_path / "images/pets", classes=3, train=8, test=4, size=(9, 9))
+    small = {"image_size": 8, "model": "resnet8", "width": 0.25, "epochs": 1, "batch_size": 6, "delta_t": 1}
+    studies = {**yaml.safe_load(block), "small": {"like": "pets", "train": small}}
+    write_config(tmp_path, {**CONFIG, "study": "small", "studies": studies})
+    snakemake(tmp_path)
+    reports = tmp_path / "reports/small"
+    assert (reports / "figures/my_prior.pdf").stat().st_size > 1000
+    assert "preset official" in (reports / "tables/summary.md").read_text()
+    assert "my_prior" in (reports / "report.html").read_text()

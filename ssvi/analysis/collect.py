@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,22 +145,21 @@ def _check_same_data(runs: pd.DataFrame) -> None:
 
 
 def _unfinished_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
-    """A run without metrics: in training, failed (with the last words of its log), or not begun."""
+    """A run without metrics: failed (with the last words of its log), in training, or not begun."""
     status, cause = "missing", None
     if (run_folder(results, run) / files.LIVE).is_dir():
         status = "in training"
     for step in ("evaluate", "train"):
         log = results / "logs" / step / f"{run}.log"
-        lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-        said = [line for line in lines if line.startswith("ssvi: ") or line.startswith(ERROR_MARKS)]
-        if said:
-            status, cause = "failed", said[-1]
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.is_file() else []
+        if said and not PROGRESS.search(said[-1]):
+            status, cause = "failed", said[-1].strip().removeprefix("ssvi: ")
             break
     return {"run": run, **used_options(spec), "status": status, "cause": cause}
 
 
-# How the last line of a Python traceback, and of a killed process, begins.
-ERROR_MARKS = ("RuntimeError", "torch.", "MemoryError", "OSError", "ValueError", "Killed", "AssertionError")
+# The last line of a log whose command was still at work, or had done its work, when it was looked at.
+PROGRESS = re.compile(r"^epoch \d|: trained in |: already trained|: going on from |^accuracy ")
 
 
 def used_options(spec: RunSpec) -> dict[str, Any]:

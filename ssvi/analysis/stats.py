@@ -34,39 +34,78 @@ class Estimate:
         return True if self.low > bound else False if self.high < bound else None
 
 
-def interval(values: pd.Series) -> Estimate:
-    """Mean of the values with Student's t interval for it."""
-    numbers = pd.to_numeric(values, errors="coerce").dropna().astype(float)
+def interval(values: pd.Series, least_sd: float = 0.0) -> Estimate:
+    """Mean of the values with Student's t interval for it.
+
+    Args:
+        values: a number a seed.
+        least_sd: the values are not taken to scatter less than this.
+    """
+    numbers = _numbers(values)
     n = len(numbers)
     mean = float(numbers.mean()) if n else math.nan
     if n < 2:
         return Estimate(mean, math.nan, math.nan, n)
-    half = _t(n - 1) * float(numbers.std(ddof=1)) / math.sqrt(n)
+    # Of equal numbers pandas finds a standard deviation that is not quite 0; what is counted has none.
+    sd = float(numbers.std(ddof=1)) if numbers.nunique() > 1 else 0.0
+    half = _t(n - 1) * max(sd, least_sd) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def difference(first: pd.Series, second: pd.Series) -> Estimate:
+# What `difference` does, in the words of every table, figure and page that uses it.
+DIFFERENCES = (
+    "Intervals of differences are Student's t, seed by seed over the seeds that both settings have (n), or Welch's "
+    "where they share too few; an accuracy is not taken to be known better than to a test image."
+)
+
+
+def difference(first: pd.Series, second: pd.Series, resolution: float = 0.0, roundings: int = 2) -> Estimate:
     """Mean of `first` minus mean of `second`, with its interval.
 
-    Both series are indexed by seed. Where they hold the same seeds the difference is taken seed by seed, which
-    removes what the seeds share; otherwise the interval is Welch's. `n` is the smaller number of values.
+    Both series are indexed by seed. The difference is taken seed by seed over the seeds that both have, which removes
+    what the seeds share, and `n` counts those (`seed_differences`). Where these are too few the interval is Welch's,
+    and `n` is the smaller number of values.
+
+    Args:
+        first: a number a seed.
+        second: what is subtracted.
+        resolution: the smallest step by which a measured number can change, such as one test image. Nothing is taken
+            to scatter less than rounding to such steps makes it: three seeds that agree by chance are no proof.
+        roundings: how many measured numbers a difference is made of: 2, or 4 if `first` and `second` are themselves
+            differences.
     """
-    a = pd.to_numeric(first, errors="coerce").dropna().astype(float)
-    b = pd.to_numeric(second, errors="coerce").dropna().astype(float)
-    if len(a) and a.index.is_unique and b.index.is_unique and set(a.index) == set(b.index):
-        return interval(a - b.loc[a.index])
+    # Rounding to steps of r has the standard deviation r/sqrt(12).
+    least_sd = resolution * math.sqrt(roundings / 12)
+    pairs = seed_differences(first, second)
+    if len(pairs):
+        return interval(pairs, least_sd)
+    a, b = _numbers(first), _numbers(second)
     n = min(len(a), len(b))
-    if not n:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    mean = float(a.mean() - b.mean())
+    mean = float(a.mean() - b.mean()) if n else math.nan
     if n < 2:
         return Estimate(mean, math.nan, math.nan, n)
-    va, vb = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
+    # Each side makes half of the roundings.
+    va, vb = (max(float(side.var(ddof=1)), least_sd**2 / 2) / len(side) for side in (a, b))
     if va + vb == 0:
         return Estimate(mean, mean, mean, n)
     freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
     half = _t(freedom) * math.sqrt(va + vb)
     return Estimate(mean, mean - half, mean + half, n)
+
+
+def seed_differences(first: pd.Series, second: pd.Series) -> pd.Series:
+    """`first` minus `second` for each seed that both have.
+
+    None where these are too few: a single one although both have more values, whose scatter it would throw away.
+    """
+    a, b = _numbers(first), _numbers(second)
+    common = a.index.intersection(b.index)
+    enough = len(common) >= max(1, min(2, len(a), len(b))) and a.index.is_unique and b.index.is_unique
+    return a[common] - b[common] if enough else pd.Series(dtype=float)
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    return pd.to_numeric(values, errors="coerce").dropna().astype(float)
 
 
 def _t(freedom: float) -> float:
@@ -121,28 +160,3 @@ def noise_floor(values: pd.Series, n: int) -> float:
     """
     differences = sorted(split_differences(values, n))
     return differences[math.ceil(LEVEL * len(differences)) - 1] if differences else math.nan
-
-
-def paired(first: pd.Series, second: pd.Series, resolution: float = 0.0) -> Estimate:
-    """Mean of `first` minus `second`, seed by seed over the seeds that both have; `n` counts those.
-
-    Both are indexed by seed. Where they have too few seeds in common for that, it is `difference`.
-
-    Args:
-        first: a number a seed.
-        second: what is subtracted.
-        resolution: the smallest step by which a value can change, such as one test image. The differences are not
-            taken to scatter less than rounding to such steps makes them: three seeds that agree by chance are
-            no proof.
-    """
-    a, b = (pd.to_numeric(values, errors="coerce").dropna().astype(float) for values in (first, second))
-    common = a.index.intersection(b.index)
-    by_seed = len(common) >= max(1, min(2, len(a), len(b))) and a.index.is_unique and b.index.is_unique
-    estimate = interval(a[common] - b[common]) if by_seed else difference(a, b)
-    if math.isnan(estimate.low):
-        return estimate
-    # Rounding to steps of r has the standard deviation r/sqrt(12); a difference has it twice.
-    half = max(
-        (estimate.high - estimate.low) / 2, _t(estimate.n - 1) * resolution / math.sqrt(6) / math.sqrt(estimate.n)
-    )
-    return Estimate(estimate.mean, estimate.mean - half, estimate.mean + half, estimate.n)

@@ -4,6 +4,7 @@ import atexit
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -186,12 +187,17 @@ def figure_content(wildcards):
 
 def start_preloaded():
     """Short local trainings would spend more time on importing torch than on anything else."""
-    if not workflow.local_exec:
+    costly = {"train", "evaluate", "samples"}
+    jobs = sum(job.rule.name in costly for job in workflow.dag.needrun_jobs())
+    if jobs < 2 or not workflow.local_exec:
         return
     path = f"{tempfile.mkdtemp(prefix='ssvi-')}/socket"
-    # It ends when this end of its standard input does, however this process ends.
+    # It ends when this end of its standard input does, however this process ends; the terminal's signals are
+    # for the jobs, so it has a session of its own.
     server = subprocess.Popen(
-        [sys.executable, "-m", "ssvi", "preload", path], stdin=subprocess.PIPE
+        [sys.executable, "-m", "ssvi", "preload", path],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
     )
     os.environ[preload.SOCKET] = path
     atexit.register(stop_preloaded, server, path)
@@ -200,7 +206,7 @@ def start_preloaded():
 def stop_preloaded(server, path):
     server.stdin.close()
     server.wait()
-    os.rmdir(Path(path).parent)
+    shutil.rmtree(Path(path).parent)
 
 
 def print_plan():
@@ -214,14 +220,21 @@ if MAIN:
 
 
 def print_where_results_are():
-    said = [f"Study {NAME}: {len(RUNS)} runs in {RESULTS}/runs"]
-    said += [f"  diverged: {run}" for run in RUNS if run_status(run) == "diverged"]
+    status = {run: run_status(run) for run in RUNS}
+    done = sum(found != "missing" for found in status.values())
+    said = [f"Study {NAME}: {done} of {len(RUNS)} runs are trained, in {RESULTS}/runs"]
     said += [
-        f"  tables and figures   {REPORTS}/tables, {REPORTS}/figures",
-        f"  HTML report          {REPORT}",
-        f"  of the workflow      snakemake --config study={NAME} --report {REPORTS}/workflow.html",
-        "  MLflow UI            ssvi ui    (then open http://127.0.0.1:5000)",
+        f"  diverged: {run}" for run, found in status.items() if found == "diverged"
     ]
+    said += [f"  tables and figures   {REPORTS}/tables, {REPORTS}/figures"]
+    if Path(REPORT).exists():
+        said += [
+            f"  HTML report          {REPORT}",
+            f"  of the workflow      snakemake --config study={NAME} --report {REPORTS}/workflow.html",
+        ]
+    else:
+        said += [f"  report so far        ssvi report --study {NAME}"]
+    said += ["  MLflow UI            ssvi ui    (then open http://127.0.0.1:5000)"]
     print("", *said, sep="\n", file=sys.stderr)
 
 
@@ -230,7 +243,7 @@ def print_what_failed():
     said = [
         f"Study {NAME}: {done} of {len(RUNS)} runs are trained; the same command goes on from here.",
         f"  logs                 {RESULTS}/logs",
-        f"  a report of what there is    ssvi report --study {NAME}",
+        f"  report so far        ssvi report --study {NAME}",
     ]
     print("", *said, sep="\n", file=sys.stderr)
 

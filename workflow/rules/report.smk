@@ -108,5 +108,6 @@ rule report:
         "../../environment.yml"
     params:
         study=NAME,
+        content=STUDY,
     script:
         "../scripts/report.py"

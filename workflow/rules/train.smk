@@ -24,7 +24,6 @@ rule train:
     log:
         f"{RESULTS}/logs/train/{{run}}.log",
     priority: run_priority
-    retries: 1
     conda:
         "../../environment.yml"
     threads: TRAIN_THREADS

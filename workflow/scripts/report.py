@@ -12,7 +12,7 @@ with logged(job.log[0]):
     study = job.params.study
     write_report(
         Path(job.config["results"]),
-        Path(job.config["reports"]),
+        Path(job.output[0]).parent,
         study,
         resolve(job.config, study),
         study_experiments(job.config, study),

@@ -59,6 +59,7 @@ from ssvi.analysis.figures.style import (
     style,
 )
 from ssvi.errors import UserError
+from ssvi.spec import FIELDS
 
 
 def _having(frames: Frames, figure: str, option: str) -> pd.DataFrame:
@@ -225,9 +226,10 @@ def exp_lambda(frames: Frames) -> Drawing:
             rows += found + ([band.row(panel)] if band else [])
         legend(figure)
         footnote(figure, frames.runs)
+    band_text = ", of those without λ as a band" if None in floors else ""
     caption = (
-        "SSVI by λ of the removal criteria E exp and SNR exp, and with the default criterion, which has no λ. Means "
-        f"over seeds with one sample standard deviation, of the default as a band ({n_text(rows)}).{scale_text(figure)}"
+        "SSVI by λ of the removal criteria E exp and SNR exp, and, across, with criteria that have no λ. Means over "
+        f"seeds with one sample standard deviation{band_text} ({n_text(rows)}).{scale_text(figure)}"
     )
     return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *left_out(frames.runs)))
 
@@ -251,9 +253,8 @@ def _draw_lambda(axes: Axes, panel: pd.DataFrame, *, spread: bool) -> list[dict[
         name = line.options["criterion"]
         row = {**line.row(ACCURACY), "exp_lambda": math.nan}
         colour = CRITERION_COLOURS[name]
-        axes.axhline(
-            row["mean"], color=colour, linewidth=1.0, linestyle=LINES[2], zorder=2, label=f"{SYMBOL[name]} (default)"
-        )
+        label = f"{SYMBOL[name]} (default)" if name == FIELDS["criterion"].default else SYMBOL[name]
+        axes.axhline(row["mean"], color=colour, linewidth=1.0, linestyle=LINES[2], zorder=2, label=label)
         if spread and row["n"] > 1:
             axes.axhspan(row["mean"] - row["sd"], row["mean"] + row["sd"], color=colour, alpha=0.14, lw=0, zorder=0.9)
         rows.append(row)

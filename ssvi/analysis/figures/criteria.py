@@ -54,7 +54,16 @@ from ssvi.analysis.figures.style import (
     scale_text,
     style,
 )
-from ssvi.analysis.stats import MAX_SPLITS, interval, mean_sd, noise_floor, split_differences
+from ssvi.analysis.stats import (
+    DIFFERENCES,
+    MAX_SPLITS,
+    Estimate,
+    mean_sd,
+    noise_floor,
+    seed_differences,
+    split_differences,
+)
+from ssvi.analysis.tables.rows import by_seed, compare
 from ssvi.errors import UserError
 from ssvi.spec import CRITERIA, FIELDS
 
@@ -201,10 +210,10 @@ def criteria(frames: Frames) -> Drawing:
     caption = (
         "The removal criteria by density. Left: test accuracy, means over seeds with one sample standard deviation. "
         "Right: difference to the default criterion, positive where the other is better; small dots are single seeds, "
-        f"markers their mean, bars its 95 % t interval over differences seed by seed ({n_text(rows)})."
-        f"{scale_text(figure)}"
+        f"markers the mean, bars its 95 % interval ({n_text(rows)}).{scale_text(figure)}"
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *left_out(frames.runs)))
+    notes = (*floor_notes(floors), DIFFERENCES, *left_out(frames.runs))
+    return Drawing(figure, pd.DataFrame(rows), caption, notes)
 
 
 def _draw_over_density(axes: Axes, runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -227,13 +236,15 @@ def _draw_over_density(axes: Axes, runs: pd.DataFrame) -> list[dict[str, Any]]:
 def _draw_differences(
     axes: Axes, runs: pd.DataFrame, bound: float, n: int, *, labelled: bool = True
 ) -> list[dict[str, Any]]:
-    """Each criterion minus the default one, seed by seed; nothing where no seed has both."""
+    """Each criterion minus the default one; nothing where one of them was not run."""
     others = [name for name in CRITERIA if name != DEFAULT]
     rows = []
     for place, name in enumerate(others):
-        pairs = (_by_seed(where(runs, criterion=name)) - _by_seed(where(runs, criterion=DEFAULT))).dropna()
-        if len(pairs):
-            rows.append({"criterion": name, **_draw_difference(axes, place, _look(name), pairs)})
+        pair = [where(runs, criterion=criterion) for criterion in (name, DEFAULT)]
+        found = compare(*pair, ACCURACY.column, ACCURACY.factor)
+        if found.n:
+            dots = seed_differences(*map(_by_seed, pair))
+            rows.append({"criterion": name, **_draw_difference(axes, place, _look(name), found, dots)})
     if not math.isnan(bound):
         axes.axvspan(
             -bound, bound, color=FLOOR_COLOUR, linewidth=0, zorder=0.8, label=f"noise floor (n = {n})" * labelled
@@ -249,17 +260,19 @@ def _draw_differences(
 
 
 def _by_seed(runs: pd.DataFrame) -> pd.Series:
-    return pd.Series(ACCURACY.of(runs).to_numpy(), index=runs["seed"], dtype=float)
+    return by_seed(runs, ACCURACY.column, ACCURACY.factor)
 
 
-def _draw_difference(axes: Axes, place: int, look: Mapping[str, Any], pairs: pd.Series) -> dict[str, Any]:
-    found = interval(pairs)
+def _draw_difference(
+    axes: Axes, place: int, look: Mapping[str, Any], found: Estimate, dots: pd.Series
+) -> dict[str, Any]:
+    """A mean difference with its interval, and the differences of single seeds, if it is made of those."""
     if found.n > 1:
         colour = look["color"]
-        axes.plot(pairs, [place + 0.24] * found.n, "o", ms=2.4, mew=0, color=colour, alpha=0.65, zorder=3)
+        axes.plot(dots, [place + 0.24] * len(dots), "o", ms=2.4, mew=0, color=colour, alpha=0.65, zorder=3)
         axes.plot([found.low, found.high], [place - 0.06] * 2, "-", color=colour, linewidth=1.0, zorder=3)
     axes.plot([found.mean], [place - 0.06], linestyle="none", markersize=4.5, zorder=4, **look)
-    values = {"mean": found.mean, "sd": mean_sd(pairs)[1], "low": found.low, "high": found.high, "n": found.n}
+    values = {"mean": found.mean, "sd": mean_sd(dots)[1], "low": found.low, "high": found.high, "n": found.n}
     return {"quantity": "difference_percent_points", **values}
 
 
@@ -287,10 +300,9 @@ def noise_floor_figure(frames: Frames) -> Drawing:
         "What the seeds alone make: differences between the mean test accuracies of two disjoint groups of seeds of "
         "the default setting, over all such pairs of groups, both signs; grey, the range that holds 95 % of them; "
         "dashed, one particular split. Below, the observed differences of the other removal criteria to the "
-        "default one at the same density: small dots are single seeds, markers their mean, bars its 95 % t interval "
-        "over differences seed by seed."
+        "default one at the same density: small dots are single seeds, markers the mean, bars its 95 % interval."
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, left_out(frames.runs))
+    return Drawing(figure, pd.DataFrame(rows), caption, (DIFFERENCES, *left_out(frames.runs)))
 
 
 # Seeds in the means that others are compared by, where no other criterion tells.

@@ -22,9 +22,10 @@ from ssvi.analysis.figures.style import (
     row_of_axes,
     style,
 )
-from ssvi.analysis.settings import METHOD_NAMES, option_text
+from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, settings
 from ssvi.analysis.stats import mean_sd
 from ssvi.errors import UserError
+from ssvi.spec import FIELDS
 
 # A numeric axis whose values span more than this factor is logarithmic.
 LOG_SPAN = 20.0
@@ -40,7 +41,7 @@ UNITS = {
 
 
 def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None, facets: str | None = None) -> Drawing:
-    """Mean of `y` over the runs at each `x`, with one standard deviation; a line a value of `hue`, a panel a facet.
+    """A point a setting: the means of `x` and `y` over its seeds; a line a value of `hue`, a panel a facet.
 
     Args:
         frames: only the runs are used.
@@ -51,7 +52,8 @@ def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None
         facets: a column whose values become panels.
 
     Raises:
-        UserError: if no finished run has both x and y, or y is not a number.
+        UserError: if no finished run has both x and y, y is not a number, or settings that differ in something
+            that is not shown would stand at the same place.
     """
     complete = complete_runs(frames.runs, name)
     wanted = complete[complete[x].notna() & complete[y].notna()]
@@ -59,26 +61,33 @@ def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None
         raise UserError(f"figure {name}: no finished run of its experiments has both {x} and {y}.")
     if not _is_number(wanted[y]):
         raise UserError(f"figure {name}: y is {y!r}, which is not a number in the runs.")
-    groups = [("", wanted)] if facets is None else [(v, g) for v, g in wanted.groupby(facets, sort=True, dropna=False)]
+    colours = {value: i for i, (value, _) in enumerate(_split(wanted, hue))}
+    parts = _split(wanted, facets)
     rows: list[dict[str, Any]] = []
     with matplotlib.rc_context(style()):
-        figure = Figure(figsize=(max(3.6, 3.2 * len(groups)), 3.2), layout="constrained")
-        for axes, (facet, panel) in zip(row_of_axes(figure, len(groups)), groups, strict=True):
+        figure = Figure(figsize=(max(3.6, 3.2 * len(parts)), 3.2), layout="constrained")
+        for axes, (facet, panel) in zip(row_of_axes(figure, len(parts)), parts, strict=True):
             if facets is not None:
-                axes.set_title(f"{_label(facets)} {_text(facets, facet)}")
+                axes.set_title(f"{_label(facets)} {facet}")
             place = _x_axis(axes, wanted[x], x)
-            lines = [("", panel)] if hue is None else list(panel.groupby(hue, sort=True, dropna=False))
-            known = [""] if hue is None else sorted(wanted[hue].unique(), key=str)
-            for value, line in lines:
-                points = _draw(axes, line, x, y, known.index(value), _text(hue, value) if hue else None, place)
+            for value, line in _split(panel, hue):
                 where = ({facets: facet} if facets else {}) | ({hue: value} if hue else {})
-                rows += [where | point for point in points]
+                points = _points(line, name, x, y, place, (x, hue, facets))
+                _draw(axes, points, y, colours[value], value if hue else None, words=bool(place))
+                rows += [where | {key: v for key, v in point.items() if key != "at"} for point in points]
             axes.set_ylabel(_title(y))
         if hue is not None:
             legend(figure, title=_label(hue))
     by = f", by {_label(hue)}" if hue else ""
-    caption = f"{_label(y)} against {_label(x)}{by}: means over runs with one sample standard deviation."
+    caption = f"{_label(y)} against {_label(x)}{by}: means over seeds with one sample standard deviation."
     return Drawing(figure, pd.DataFrame(rows), caption[0].upper() + caption[1:], left_out(frames.runs))
+
+
+def _split(runs: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:
+    """The runs of each value of a column, by what the value is called; all of them where no column is asked for."""
+    if column is None:
+        return [("", runs)]
+    return [(_text(column, value), part) for value, part in runs.groupby(column, sort=True, dropna=False)]
 
 
 def _is_number(values: pd.Series) -> bool:
@@ -95,52 +104,84 @@ def _title(column: str) -> str:
 
 
 def _text(column: str, value: Any) -> str:
-    if pd.isna(value):
+    if is_missing(value):
         return "none"
     if column == "method":
-        return METHOD_NAMES[value]
+        return METHOD_NAMES.get(value, value)
     return option_text(value)
 
 
-def _x_axis(axes: Axes, values: pd.Series, column: str) -> dict[Any, float]:
-    """Prepare the axis for all values; returns where each of them is."""
+def _x_axis(axes: Axes, values: pd.Series, column: str) -> dict[str, float]:
+    """Prepare the axis for all values; where words stand on it, empty for numbers."""
     axes.set_xlabel(_title(column))
-    scale = 100.0 if column in PERCENT else 1.0
     if not _is_number(values):
-        names = sorted(values.unique(), key=str)
-        axes.set_xticks(range(len(names)), [_text(column, v) for v in names])
+        names = sorted({_text(column, value) for value in values})
+        axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
         return {name: float(i) for i, name in enumerate(names)}
-    ticks = sorted(values.unique())
-    place = {value: float(value) * scale for value in ticks}
+    ticks = sorted(float(v) * _scale(column) for v in values.unique())
     if ticks[0] > 0 and ticks[-1] / ticks[0] > LOG_SPAN:
         axes.set_xscale("log")
-    if len(ticks) <= 8:
-        axes.xaxis.set_major_locator(FixedLocator(list(place.values())))
+    if len(ticks) <= 8 and column in FIELDS:
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.6g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-    return place
+    return {}
 
 
-def _draw(
-    axes: Axes, runs: pd.DataFrame, x: str, y: str, number: int, label: str | None, place: dict[Any, float]
+def _scale(column: str) -> float:
+    return 100.0 if column in PERCENT else 1.0
+
+
+def _points(
+    runs: pd.DataFrame, name: str, x: str, y: str, place: dict[str, float], shown: tuple[str | None, ...]
 ) -> list[dict[str, Any]]:
-    rows = []
-    factor = 100.0 if y in PERCENT else 1.0
-    for value, group in runs.groupby(x, sort=True):
-        mean, sd = mean_sd(group[y], factor)
-        rows.append({x: value, f"{y}_mean": mean, f"{y}_sd": sd, "n": len(group), "_x": place[value]})
-    rows.sort(key=lambda row: row["_x"])
-    at = [row.pop("_x") for row in rows]
-    words = not _is_number(runs[x])
+    """One point a setting, from left to right; two settings may not share a place."""
+    points: list[dict[str, Any]] = []
+    taken: dict[Any, pd.Series] = {}
+    for group in settings(runs):
+        first = group.iloc[0]
+        if x in FIELDS:
+            key = None if is_missing(first[x]) else first[x]
+            if (other := taken.setdefault(key, first)) is not first:
+                raise UserError(f"figure {name}: {_clash(other, first, shown)}")
+        if place:
+            where: Any = _text(x, first[x])
+            at = place[where]
+        else:
+            where = mean_sd(group[x])[0]
+            at = where * _scale(x)
+        mean, sd = mean_sd(group[y], _scale(y))
+        points.append({x: where, f"{y}_mean": mean, f"{y}_sd": sd, "n": len(group), "at": at})
+    return sorted(points, key=lambda point: point["at"])
+
+
+def _clash(one: pd.Series, other: pd.Series, shown: tuple[str | None, ...]) -> str:
+    # An option that only one of two methods has is no choice that anybody made.
+    differing = [
+        option
+        for option in FIELDS
+        if option != "seed"
+        and option not in shown
+        and not is_missing(one[option])
+        and not is_missing(other[option])
+        and one[option] != other[option]
+    ]
+    values = "; ".join(f"{o}: {_text(o, one[o])} and {_text(o, other[o])}" for o in differing)
+    return (
+        f"its runs also differ in what it does not show ({values}): make that its hue or its facets, "
+        "or give it experiments without."
+    )
+
+
+def _draw(axes: Axes, points: list[dict[str, Any]], y: str, number: int, label: str | None, *, words: bool) -> None:
     axes.errorbar(
-        at,
-        [row[f"{y}_mean"] for row in rows],
-        yerr=[0.0 if pd.isna(row[f"{y}_sd"]) else row[f"{y}_sd"] for row in rows],
+        [point["at"] for point in points],
+        [point[f"{y}_mean"] for point in points],
+        yerr=[0.0 if is_missing(point[f"{y}_sd"]) else point[f"{y}_sd"] for point in points],
         label=label,
         color=PALETTE[number % len(PALETTE)],
         marker=SYMBOLS[number % len(SYMBOLS)],
         linestyle="none" if words else LINES[number // len(PALETTE) % len(LINES)],
         elinewidth=0.9,
     )
-    return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,41 @@ from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.figures.sigma import start_of_sigma
 from ssvi.analysis.report.gather import load_readable
 from ssvi.analysis.report.outputs import paths_of
-from ssvi.analysis.settings import option_text, settings
+from ssvi.analysis.settings import METHOD_NAMES, option_text, settings
+from ssvi.analysis.tables.evidence import gather, which
+from ssvi.analysis.tables.results import COST_OPTIONS
 from ssvi.config import output_experiments
 from ssvi.errors import UserError
-from ssvi.spec import VARIATIONAL, RunSpec
+from ssvi.spec import FIELDS, SUBSPACE, VARIATIONAL, RunSpec
 
 # Criteria that order weights alike, the second ones at lambda 1.
 ALIKE = (("snr", "snr_abs"), ("e_abs", "e_exp"))
+SSVI = which("ssvi")
 
 
 @dataclass(frozen=True)
 class Drift:
-    """The change of the mean sigma of the active weights, in percent of its start, and by what; mean over runs."""
+    """The change of the mean sigma of a setting's active weights, in percent of its start, and by what; mean over runs.
 
-    sigma_init: float
+    Attributes:
+        setting: its data set, network, method, density and sigma_init, and whatever else tells it from the others.
+    """
+
+    setting: str
     runs: int
     by_gradient: float
     by_topology: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Median images a second in training of the dense BNN, and of SSVI at its lowest density."""
+
+    dataset: str
+    model: str
+    dense: float
+    density: float
+    sparse: float
 
 
 @dataclass(frozen=True)
@@ -49,7 +67,7 @@ class Beliefs:
     weight_decay: str
     best_test: int
     diverged: int
-    speed: tuple[float, float] | None
+    speeds: tuple[Speed, ...]
     drift: tuple[Drift, ...]
     same_order: dict[tuple[str, str], float]
     twins: dict[tuple[str, str], tuple[int, int]]
@@ -79,7 +97,7 @@ def believe(
         weight_decay=_values(runs, "weight_decay"),
         best_test=int(complete["accuracy_best_test"].notna().sum()),
         diverged=int((runs["status"] == "diverged").sum()),
-        speed=_speed(complete),
+        speeds=_speeds(complete),
         drift=_drift(results, _specs_of("sigma_drift", content, experiments)),
         same_order=_same_order(results, _specs_of("iou", content, experiments)),
         twins=_twins(complete, {run: spec for members in experiments.values() for run, spec in members.items()}),
@@ -95,14 +113,23 @@ def _median(frame: pd.DataFrame, column: str) -> float | None:
     return float(numbers.median()) if len(numbers) else None
 
 
-def _speed(complete: pd.DataFrame) -> tuple[float, float] | None:
-    """Images a second in training: the dense BNN, and SSVI at its lowest density; None across devices."""
-    dense, sparse = complete[complete["method"] == "vi"], complete[complete["method"] == "ssvi"]
-    if dense.empty or sparse.empty or complete["device"].nunique() != 1 or complete["dataset"].nunique() != 1:
-        return None
-    sparsest = sparse[sparse["density"] == sparse["density"].min()]
-    speeds = _median(dense, "images_per_second"), _median(sparsest, "images_per_second")
-    return None if speeds[0] is None or speeds[1] is None else (speeds[0], speeds[1])
+def _speeds(complete: pd.DataFrame) -> tuple[Speed, ...]:
+    """The speeds on each data set and network, of default settings alike in what their cost depends on.
+
+    Left out where the two did not run, or not on one device.
+    """
+    found = []
+    for evidence in gather(complete, pd.DataFrame(columns=["run"])) if len(complete) else []:
+        densities = evidence.variants(SSVI, "density")
+        if not densities or "vi" not in evidence.usual:
+            continue
+        dense, sparse = evidence.setting(which("vi")), evidence.setting(SSVI.but(density=min(densities)))
+        both = pd.concat([dense, sparse])
+        alike = both[list(COST_OPTIONS)].drop_duplicates().shape[0] == 1 and both["device"].nunique() == 1
+        speeds = [_median(runs, "images_per_second") for runs in (dense, sparse)]
+        if alike and None not in speeds:
+            found.append(Speed(evidence.dataset, evidence.model, speeds[0], min(densities), speeds[1]))
+    return tuple(found)
 
 
 def _specs_of(
@@ -116,14 +143,14 @@ def _specs_of(
 
 
 def _drift(results: Path, specs: Mapping[str, RunSpec]) -> tuple[Drift, ...]:
-    """The drift under the published recipe (rho by SGD at the default learning rate), by sigma at the start."""
+    """The drift of each setting under the published recipe (rho by SGD at the default learning rate)."""
     published = {
         run: spec
         for run, spec in specs.items()
-        if spec.method == "ssvi" and spec.sigma_optimizer == "sgd" and spec.sigma_lr == RunSpec.sigma_lr
+        if spec.method in SUBSPACE and spec.sigma_optimizer == "sgd" and spec.sigma_lr == RunSpec.sigma_lr
     }
     updates = _read(results, published, "updates")
-    changes: dict[float, list[tuple[float, float]]] = {}
+    changes: dict[RunSpec, list[tuple[float, float]]] = {}
     for run, group in updates.groupby("run", sort=False):
         spec = published[str(run)]
         last = group[group["step"] == group["step"].max()].dropna(subset="sigma_drift_gradient")
@@ -134,9 +161,25 @@ def _drift(results: Path, specs: Mapping[str, RunSpec]) -> tuple[Drift, ...]:
                 float((pd.to_numeric(last[f"sigma_drift_{by}"]) * active).sum()) / start
                 for by in ("gradient", "topology")
             )
-            changes.setdefault(spec.sigma_init, []).append((gradient, topology))
-    means = {init: [sum(column) / len(found) for column in zip(*found, strict=True)] for init, found in changes.items()}
-    return tuple(Drift(init, len(changes[init]), *means[init]) for init in sorted(means))
+            changes.setdefault(replace(spec, seed=0), []).append((gradient, topology))
+    names = _names(list(changes))
+    order = sorted(changes, key=lambda s: (s.dataset, s.model, s.method, -s.density, s.sigma_init, names[s]))
+    means = {spec: [sum(column) / len(found) for column in zip(*found, strict=True)] for spec, found in changes.items()}
+    return tuple(Drift(names[spec], len(changes[spec]), *means[spec]) for spec in order)
+
+
+def _names(settings: Sequence[RunSpec]) -> dict[RunSpec, str]:
+    """What settings are called: `digits, resnet8, SSVI, density 0.1, sigma_init 0.01`, and what else differs."""
+    always = ("density", "sigma_init")
+    others = [name for name in FIELDS if name not in (*always, "dataset", "model", "method")]
+    varied = [name for name in others if len({getattr(spec, name) for spec in settings}) > 1]
+    return {
+        spec: ", ".join(
+            [spec.dataset, spec.model, METHOD_NAMES[spec.method]]
+            + [f"{name} {option_text(getattr(spec, name))}" for name in (*always, *varied)]
+        )
+        for spec in settings
+    }
 
 
 def _same_order(results: Path, specs: Mapping[str, RunSpec]) -> dict[tuple[str, str], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ssvi.spec import RunSpec
 
 def make_all(
     results: Path,
-    reports: Path,
+    folder: Path,
     study: str,
     content: Mapping[str, Any],
     experiments: Mapping[str, Mapping[str, RunSpec]],
@@ -27,7 +28,8 @@ def make_all(
 
     Args:
         results: the results folder.
-        reports: where each study has its folder of reports.
+        folder: where tables/, figures/ and report.html go; not where the workflow keeps what it has made, which it
+            would then take for finished.
         study: its name.
         content: the study as `ssvi.config.resolve` gives it.
         experiments: its runs, as `ssvi.config.study_experiments` gives them.
@@ -41,11 +43,16 @@ def make_all(
         for name, output in content[kind].items():
             specs = {run: spec for e in output_experiments(output) for run, spec in experiments[e].items()}
             try:
-                make(name, output, results, specs, reports / study / kind / name)
+                make(name, output, results, specs, folder / kind / name)
             except UserError as error:
                 problems[name] = str(error)
-                say(f"{kind.removesuffix('s')} {name} could not be made: {error}")
-    return write_report(results, reports, study, content, experiments, problems)
+            except Exception as error:
+                # A mistake of ours, or of a function that someone has added; the rest of the report must not wait.
+                say(traceback.format_exc())
+                problems[name] = f"its code failed: {type(error).__name__}: {error}"
+            if name in problems:
+                say(f"{kind.removesuffix('s')} {name} could not be made: {problems[name]}")
+    return write_report(results, folder, study, content, experiments, problems)
 
 
 def _table(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:

@@ -35,7 +35,7 @@ TOLD_APART = ("status", "cause", "diverged_epoch")
 
 def write_report(
     results: Path,
-    reports: Path,
+    folder: Path,
     study: str,
     content: Mapping[str, Any],
     experiments: Mapping[str, Mapping[str, RunSpec]],
@@ -47,7 +47,7 @@ def write_report(
 
     Args:
         results: the results folder.
-        reports: where each study has its folder of reports.
+        folder: where the study has its tables/ and figures/, and will have its report.html.
         study: its name.
         content: the study as `ssvi.config.resolve` gives it.
         experiments: its runs, as `ssvi.config.study_experiments` gives them.
@@ -61,7 +61,6 @@ def write_report(
     """
     specs = unique(spec for runs in experiments.values() for spec in runs.values())
     runs = load_readable(results, specs).runs
-    folder = reports / study
     outputs = {
         kind: _outputs(kind, content[kind], study, results, folder, runs, experiments, problems or {})
         for kind in OUTPUT_KINDS

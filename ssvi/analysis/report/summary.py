@@ -13,8 +13,9 @@ import pandas as pd
 from ssvi.analysis.collect import COMPLETE, DIVERGED
 from ssvi.analysis.report.outputs import paths_of, rows_of
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, settings
-from ssvi.analysis.stats import Estimate, difference, interval
+from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.published import is_papers, published
+from ssvi.analysis.tables.rows import by_seed, compare
 from ssvi.config import output_experiments
 from ssvi.spec import FIELDS, METHODS, VARIATIONAL, RunSpec, non_defaults, options_of
 
@@ -102,11 +103,14 @@ def _words(names: Any) -> str:
 def _caution(complete: pd.DataFrame) -> str:
     """What must be said before any number, if these are not runs like the paper's."""
     paper = published()
-    alike = (complete["model"] == paper["model"]) & (complete["width"] == 1)
-    if not (complete["dataset"].isin(paper["datasets"]) & alike).any():
+    same_network = (complete["model"] == paper["model"]) & (complete["width"] == 1)
+    alike = complete[complete["dataset"].isin(paper["datasets"]) & same_network]
+    if alike.empty:
         return "Nothing here ran on CIFAR-10 or CIFAR-100 with the paper's network (ResNet-18)."
-    if not complete.apply(is_papers, axis=1).any():
+    if not (alike["epochs"] == paper["epochs"]).any():
         return f"Nothing here was trained for the paper's {paper['epochs']} epochs."
+    if not alike.apply(is_papers, axis=1).any():
+        return f"Nothing here was trained for {paper['epochs']} epochs on all training images, as in the paper."
     return ""
 
 
@@ -185,23 +189,18 @@ def _headline(dataset: str, model: str, setting: pd.DataFrame, dense: pd.DataFra
     name = METHOD_NAMES[first["method"]]
     if first["method"] != "vi":
         name += f" at {100 * (1 - first['density']):.6g} % sparsity"
-    accuracy = _by_seed(setting)
     gap, verdict, flops, seconds = "", "", "–", "–"
     if dense is not None and first["method"] != "vi":
-        gap_estimate = difference(accuracy, _by_seed(dense))
+        gap_estimate = compare(setting, dense, "accuracy", 100)
         gap, verdict = _with_interval(gap_estimate, signed=True), _verdict(gap_estimate)
     if dense is not None:
         flops = _ratio(setting["training_flops"], dense["training_flops"])
         devices = set(setting["device"]) | set(dense["device"])
         seconds = _ratio(setting["training_seconds"], dense["training_seconds"]) if len(devices) == 1 else "–"
-    estimate = interval(accuracy)
+    estimate = interval(by_seed(setting, "accuracy", 100))
     return Headline(
         dataset, model, name, estimate.n, _with_interval(estimate), gap or "–", verdict or "–", flops, seconds
     )
-
-
-def _by_seed(setting: pd.DataFrame) -> pd.Series:
-    return pd.Series(100 * pd.to_numeric(setting["accuracy"]).to_numpy(), index=setting["seed"])
 
 
 def _with_interval(value: Estimate, *, signed: bool = False) -> str:

@@ -75,14 +75,16 @@ def _beside(frames: Frames, name: str) -> Table:
     columns = [*SHOWN[:3], *options, *SHOWN[3:]]
     source = f"Source: {paper['paper']}, {paper[name]['source']}."
     notes = [source, *paper["notes"], *left_out(comparable)] if shown else [_why_empty(frames.runs), source]
-    return Table(pd.DataFrame(shown, columns=columns), pd.DataFrame(numbers, columns=NUMBERS), caption, tuple(notes))
+    table = pd.DataFrame(numbers, columns=NUMBERS)
+    return Table(pd.DataFrame(shown, columns=columns), table.astype({"n": "Int64"}), caption, tuple(notes))
 
 
 def _why_empty(runs: pd.DataFrame) -> str:
     paper = published()
     return (
         f"The paper's numbers are of {' and '.join(paper['datasets'])} with {paper['model']}, {paper['epochs']} "
-        f"epochs, at its densities; these runs are not: {what_was_run(runs) or 'there are none'}."
+        f"epochs, on all training images, at its densities; these runs are not: "
+        f"{what_was_run(runs) or 'there are none'}."
     )
 
 
@@ -100,8 +102,13 @@ def _quantities(entry: dict[str, Any], group: pd.DataFrame, options: str) -> lis
             found.append(_row(entry, group, options, quantity, ours))
     if entry["method"] == "ssvi" and "training_flops" in entry and len(complete(group)):
         units = float(group.iloc[0]["density"]) * published()["flops_unit"]
-        defined = Quantity("training_flops", "training FLOPs (1e15), the paper's units", "", ".1f", divisor=1e15)
-        found.append(_row(entry, group, options, defined, Estimate(units, units, units, len(complete(group)))))
+        heading = "training FLOPs (1e15), the paper's units (density × 1.14e17)"
+        defined = Quantity("training_flops", heading, "", ".1f", divisor=1e15)
+        text, number = _row(entry, group, options, defined, Estimate(units, units, units, 1))
+        # The paper's number is the same product: nothing is compared.
+        text |= dict.fromkeys(("95 % interval", "n", "ours − paper [95 % interval]"), DASH)
+        number |= dict.fromkeys(("ours_low", "ours_high", "difference", "difference_low", "difference_high", "n"))
+        found.append((text, number))
     return found
 
 

@@ -9,11 +9,11 @@ import pandas as pd
 
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.settings import METHOD_NAMES, SETTING
-from ssvi.analysis.stats import Estimate, mean_sd, paired
+from ssvi.analysis.stats import DIFFERENCES, mean_sd
 from ssvi.analysis.tables.format import DASH, Table, format_difference, format_mean_sd
 from ssvi.analysis.tables.options import departures, describe, usual_options
 from ssvi.analysis.tables.results import ACCURACY, ECE, NLL
-from ssvi.analysis.tables.rows import Column, by_seed, complete, left_out, reading_order, resolution
+from ssvi.analysis.tables.rows import compare, complete, left_out, reading_order
 from ssvi.errors import UserError
 from ssvi.spec import FIELDS, options_of
 
@@ -97,7 +97,7 @@ def _compare(group: pd.DataFrame, default: pd.DataFrame, model: bool) -> tuple[d
     text |= {"method": METHOD_NAMES.get(first["method"], first["method"]), "options": words}
     number: dict[str, Any] = {name: first[name] for name in BLOCK} | {"options": words}
     bold = set()
-    estimates = [_difference(group, default, column) for column in COMPARED]
+    estimates = [compare(group, default, column.source, column.factor) for column in COMPARED]
     for column, estimate in zip(COMPARED, estimates, strict=True):
         heading = HEADINGS[column.key]
         text[heading] = format_difference(estimate, column.style)
@@ -109,11 +109,6 @@ def _compare(group: pd.DataFrame, default: pd.DataFrame, model: bool) -> tuple[d
     ratio = flops[0] / flops[1]
     text |= {FLOPS: DASH if pd.isna(ratio) else f"{ratio:.3f}", "n": str(estimates[0].n)}
     return text, number | {"training_flops_ratio": ratio, "n": estimates[0].n}, bold
-
-
-def _difference(group: pd.DataFrame, default: pd.DataFrame, column: Column) -> Estimate:
-    first, second = (by_seed(g, column.source, column.factor) for g in (group, default))
-    return paired(first, second, resolution(default, column.source, column.factor))
 
 
 def _default_note(default: pd.DataFrame) -> str:
@@ -130,8 +125,7 @@ def _default_note(default: pd.DataFrame) -> str:
 def _notes(rows: int) -> list[str]:
     compared = rows * len(COMPARED)
     return [
-        "Differences are paired by seed, over the n seeds that both settings have; intervals are Student's t, and an "
-        "accuracy is not taken to be known better than to a test image.",
+        DIFFERENCES,
         f"Bold: the interval excludes 0. Of {compared} comparisons about {max(1, round(0.05 * compared))} would "
         "do so by chance if no choice mattered.",
         "FLOPs are counted as if masked weights cost nothing.",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text
-from ssvi.analysis.stats import Estimate, interval, paired
+from ssvi.analysis.stats import Estimate, difference, interval
 from ssvi.analysis.tables.choices import BLOCK, default_setting
 from ssvi.analysis.tables.rows import by_seed, is_sparse_bnn, reading_order, resolution
 from ssvi.spec import FIELDS, idle
@@ -72,17 +72,31 @@ def which(method: str, **options: Any) -> Which:
 
 @dataclass(frozen=True)
 class Sample:
-    """A number a seed of one setting, the step it moves by, and what is wrong with the runs behind it."""
+    """A number a seed, and what is known of it.
+
+    Attributes:
+        values: the numbers, indexed by seed.
+        step: the smallest by which a measured number changes.
+        problem: what is wrong with the runs behind them.
+        roundings: of how many measured numbers each value is made.
+    """
 
     values: pd.Series
     step: float = 0.0
     problem: str = ""
+    roundings: int = 1
 
     def minus(self, other: Sample) -> Sample:
         """The differences of the seeds that both have."""
         common = self.values.index.intersection(other.values.index)
         values = self.values[common] - other.values[common]
-        return Sample(values, max(self.step, other.step), join(self.problem, other.problem))
+        problem = join(self.problem, other.problem)
+        return Sample(values, max(self.step, other.step), problem, self.roundings + other.roundings)
+
+    def against(self, other: Sample) -> Estimate:
+        """The difference of the means."""
+        roundings = self.roundings + other.roundings
+        return difference(self.values, other.values, max(self.step, other.step), roundings)
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,13 @@ class Evidence:
             return []
         own = {row[option] for row in self.rows if row["method"] == wanted.method}
         return sorted(v for v in own if not is_missing(v) and len(self.setting(wanted.but(**{option: v}))))
+
+    def combinations(self, wanted: Which, options: Sequence[str]) -> list[dict[str, Any]]:
+        """The values that several options have together among the settings that are otherwise the wanted one."""
+        own = [row for row in self.rows if row["method"] == wanted.method]
+        met = dict.fromkeys(tuple(row[name] for name in options) for row in own)
+        named = [dict(zip(options, values, strict=True)) for values in met if not any(map(is_missing, values))]
+        return [values for values in named if len(self.setting(wanted.but(**values)))]
 
     def rivals(self) -> list[Which]:
         """The other sparse Bayesian methods that were run, each in its default setting."""
@@ -242,8 +263,7 @@ def gap_of(evidence: Evidence, quantity: Quantity, first: Which, second: Which, 
     a, b = evidence.sample(quantity, first), evidence.sample(quantity, second)
     unit = f" ({quantity.unit})" if quantity.unit else ""
     measured = f"{quantity.name}{unit}: {first.minus(second)}"
-    estimate = paired(a.values, b.values, max(a.step, b.step))
-    return judge(measured, rule, estimate, join(a.problem, b.problem), quantity.style)
+    return judge(measured, rule, a.against(b), join(a.problem, b.problem), quantity.style)
 
 
 def ratio(quantity: Quantity, first: Which, second: Which, rule: Rule) -> Test:

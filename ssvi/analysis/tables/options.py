@@ -67,7 +67,11 @@ def departures(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str
 
 
 def describe(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str] = IDENTITY) -> str:
-    """The departures of a setting in words: `alpha 0.5`, `preset official`; empty for a usual one."""
+    """The departures of a setting in words: `alpha 0.5`, `preset official`; empty for a usual one.
+
+    A preset is named where all of its options that only some methods have are there. What every training has, such
+    as the images held out, may have been set otherwise beside it: then it is said, unless it is the usual value.
+    """
     found = departures(row, usual, ignored)
     words = []
     for preset, options in PRESETS.items():
@@ -77,9 +81,10 @@ def describe(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str] 
             for name, value in options.items()
             if name not in without_effect and not is_missing(row[name]) and usual.get(name, value) != value
         }
-        if len(made) > 1 and all(found.get(name) == value for name, value in made.items()):
+        there = {name for name, value in made.items() if found.get(name) == value}
+        if len(there) > 1 and all(name in there for name in made if FIELDS[name].metadata["methods"] is not None):
             words.append(f"preset {preset}")
-            found = {name: value for name, value in found.items() if name not in made}
+            found = {name: value for name, value in found.items() if name not in there}
     return ", ".join([*words, *(f"{HEADINGS.get(name, name)} {option_text(v)}" for name, v in found.items())])
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE, Frames
+from ssvi.analysis.stats import DIFFERENCES
 from ssvi.analysis.tables.format import Table
 from ssvi.analysis.tables.options import usual_note, usual_options
 from ssvi.analysis.tables.published import is_papers, published
@@ -60,7 +61,7 @@ COUNTED = "FLOPs are counted as if masked weights cost nothing"
 COMPLEXITY_NOTE = "Complexity: active weights and dense remainder, a pair (μ, σ) counted once."
 BOLD_NOTE = (
     "Bold: the best of a data set where the 95 % interval of its difference to every other row excludes 0 "
-    "(Student's t, paired by seed, at least two seeds); nothing is bold inside the noise."
+    f"(at least two seeds); nothing is bold inside the noise. {DIFFERENCES}"
 )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, setting_columns, settings
-from ssvi.analysis.stats import mean_sd, paired
+from ssvi.analysis.stats import Estimate, difference, mean_sd
 from ssvi.analysis.tables.format import Table, format_mean_sd
 from ssvi.analysis.tables.options import POINT_METHODS, describe, usual_options, with_evaluation
 from ssvi.spec import METHODS, options_of
@@ -139,7 +139,13 @@ def by_seed(group: pd.DataFrame, source: str, factor: float = 1.0) -> pd.Series:
 def resolution(group: pd.DataFrame, source: str, factor: float = 1.0) -> float:
     """The smallest step of a metric: one test image for an accuracy, none known for others."""
     images = pd.to_numeric(complete(group)["test_images"], errors="coerce").dropna()
-    return factor / float(images.min()) if source == "accuracy" and len(images) else 0.0
+    return abs(factor) / float(images.min()) if source == "accuracy" and len(images) else 0.0
+
+
+def compare(first: pd.DataFrame, second: pd.DataFrame, source: str, factor: float = 1.0) -> Estimate:
+    """A metric of one setting minus that of another, as `difference` judges it."""
+    a, b = (by_seed(group, source, factor) for group in (first, second))
+    return difference(a, b, max(resolution(group, source, factor) for group in (first, second)))
 
 
 def best_cells(groups: Sequence[pd.DataFrame], columns: Sequence[Column]) -> frozenset[tuple[int, str]]:
@@ -165,8 +171,9 @@ def _best(groups: Sequence[pd.DataFrame], column: Column) -> int | None:
     if any(v.empty for v in values):
         return None
     best = max(range(len(values)), key=lambda i: values[i].mean())
-    step = resolution(groups[best], column.source, column.factor)
-    beyond = [paired(values[best], v, step).above(0) is True for i, v in enumerate(values) if i != best]
+    signed = column.factor * column.better
+    rivals = [group for i, group in enumerate(groups) if i != best]
+    beyond = [compare(groups[best], rival, column.source, signed).above(0) is True for rival in rivals]
     return best if all(beyond) else None
 
 
