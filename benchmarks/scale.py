@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +78,9 @@ def write_runs(results: Path, specs: dict[str, RunSpec]) -> None:
             write_run(results, spec, epochs=EPOCHS, layers=LAYERS, updates=UPDATES)
             (folder / files.MODEL).write_bytes(b"weights")
             (folder / files.PREDICTIONS).write_bytes(b"predictions")
-            patterns[spec.method] = {path.name: path.read_bytes() for path in folder.iterdir()}
+            # What the evaluation wrote is the newest.
+            order = sorted(folder.iterdir(), key=lambda path: path.name in (files.METRICS, files.PREDICTIONS))
+            patterns[spec.method] = {path.name: path.read_bytes() for path in order}
             continue
         folder.mkdir(parents=True)
         content = dict(patterns[spec.method])
@@ -127,9 +130,47 @@ def snakemake(folder: Path, *arguments: str) -> float:
     command += ["--configfile", folder / "config.yaml", "--cores", "2", *arguments]
     start = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
+    said = done.stdout + done.stderr
+    if done.returncode or ("-n" in arguments and "Nothing to be done" not in said):
+        sys.exit(said[-2000:])
     return time.perf_counter() - start
+
+
+def remember(folder: Path, settings: dict[str, Any], specs: dict[str, RunSpec]) -> None:
+    """Snakemake's records of all runs, as many as a finished workflow leaves.
+
+    It makes those of a few runs itself (`--touch`, whose time grows with the square of the jobs); the others are
+    the record of one of them under their own names.
+    """
+    few = {**settings, **config(folder, SETTINGS)}
+    (folder / "config.yaml").write_text(yaml.safe_dump(few))
+    snakemake(folder, "--touch")
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    records = folder / ".snakemake" / "metadata"
+    for path in [path for path in records.rglob("*") if path.is_file()]:
+        if "/runs/" not in _decoded(path, records):
+            path.unlink()  # made from the few runs alone
+    known = study_runs(few, "scale")
+    for method in ("vi", "ssvi"):
+        pattern = next(run for run, spec in known.items() if spec.method == method)
+        own = [path for path in records.rglob("*") if path.is_file() and f"/{pattern}/" in _decoded(path, records)]
+        for run in (run for run, spec in specs.items() if spec.method == method and run not in known):
+            for path in own:
+                name = _decoded(path, records).replace(pattern, run)
+                target = records.joinpath(*_encoded(name))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(path.read_text().replace(pattern, run))
+
+
+def _decoded(path: Path, records: Path) -> str:
+    """The output that a record is of; its file name is that in base64, in pieces that fit a file name."""
+    return urlsafe_b64decode("".join(part.removeprefix("@") for part in path.relative_to(records).parts)).decode()
+
+
+def _encoded(output: str) -> list[str]:
+    text = urlsafe_b64encode(output.encode()).decode()
+    pieces = [text[i : i + 254] for i in range(0, len(text), 254)]
+    return [*(f"@{piece}" for piece in pieces[:-1]), pieces[-1]]
 
 
 def mirrored(results: Path, n: int) -> list[float]:
@@ -177,7 +218,7 @@ def main() -> None:
         seconds, gigabytes = measured(collect, settings)
         note("scale.collect_seconds", seconds, "s")
         note("scale.collect_gigabytes", gigabytes, "GB")
-        # Tells Snakemake that all is made, as a finished workflow would have.
+        # All is made, as by a finished workflow: outputs newer than runs, and Snakemake's records of both.
         for kind, extensions in (
             ("tables", ("csv", "md", "html", "tex")),
             ("figures", ("png", "svg", "pdf", "csv", "md")),
@@ -187,7 +228,7 @@ def main() -> None:
                     files.write_text(folder / "reports" / "scale" / kind / f"{output}.{extension}", "made")
         for path in ("reports/scale/report.html", "results/mlflow/scale.json", "results/data/cifar10.json"):
             files.write_text(folder / path, "made")
-        note("scale.touch_seconds", snakemake(folder, "--touch"), "s")
+        remember(folder, settings, specs)
         note("scale.plan_seconds", snakemake(folder, "-n"), "s")
         if given.mirrored:
             costs = mirrored(folder / "results", given.mirrored)
