@@ -195,7 +195,7 @@ def _train(given: argparse.Namespace) -> None:
     if summary["status"] == "diverged":
         print(f"{folder}: diverged in epoch {summary['diverged_epoch']}: {summary['cause']}", file=sys.stderr)
     else:
-        print(f"{folder}: trained in {summary['training_seconds']:.1f} s", file=sys.stderr)
+        print(f"{folder}: trained in {summary['training_seconds']:.1f} s (ssvi evaluate: its metrics)", file=sys.stderr)
 
 
 def _evaluate(given: argparse.Namespace) -> None:
