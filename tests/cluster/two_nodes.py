@@ -1,7 +1,7 @@
 """A Slurm of two nodes with one pretended GPU each, started on this machine by an ordinary user and stopped again.
 
-    python tests/cluster/two_nodes.py start /tmp/nodes    # prints the two variables to export
-    python tests/cluster/two_nodes.py stop /tmp/nodes
+    python tests/cluster/two_nodes.py start DIR    # prints the two variables to export
+    python tests/cluster/two_nodes.py stop DIR
 
 Everything lives in the folder: nothing is read from or written to /etc.
 """
