@@ -156,16 +156,6 @@ def check_output_names(
                     raise unknown("column", output[key], columns, f"{place}.{name}.{key}")
 
 
-def experiment_runs(
-    config: Mapping[str, Any], study: str, experiment: str, where: str = "config"
-) -> dict[str, RunSpec]:
-    """The runs of one experiment: their paths and specs, in the order of the grid."""
-    content = resolve(config, study, where)
-    place = f"{where}: studies.{study}"
-    _check_shared(content, f"{place}.train")
-    return _expand(content, experiment, place)
-
-
 def _expand(content: Mapping[str, Any], experiment: str, place: str) -> dict[str, RunSpec]:
     grids = content["experiments"][experiment]
     specs = []

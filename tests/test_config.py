@@ -16,10 +16,10 @@ from ssvi.config import (
     check_config,
     check_output_names,
     data_sets,
-    experiment_runs,
     load_config,
     output_runs,
     resolve,
+    study_experiments,
     study_runs,
 )
 from ssvi.errors import UserError
@@ -67,8 +67,8 @@ def test_the_shipped_config_is_good_and_every_study_plans() -> None:
     runs = {study: set(study_runs(config, study)) for study in config["studies"]}
     assert runs["cifar10"] < runs["paper"] < runs["cifar10"] | runs["cifar100"]
     assert 300 < len(runs["digits"]) < 420
-    compressed = experiment_runs(config, "cifar10", "compressed")
-    assert set(compressed) <= set(experiment_runs(config, "cifar10", "ssvi"))
+    compressed = study_experiments(config, "cifar10")["compressed"]
+    assert set(compressed) <= set(study_experiments(config, "cifar10")["ssvi"])
     assert all(spec.validation == 0 and spec.epochs == 200 for spec in study_runs(config, "paper").values())
 
 
@@ -132,7 +132,7 @@ def test_bad_studies_by_likeness(changes: dict, line: str) -> None:
 
 
 def test_lists_are_axes_and_shared_options_reach_the_methods_that_use_them() -> None:
-    runs = experiment_runs(GOOD, "tiny", "ssvi")
+    runs = study_experiments(GOOD, "tiny")["ssvi"]
     assert len(runs) == 5
     assert {s.delta_t for s in runs.values()} == {5}
     assert {(s.density, s.seed) for s in runs.values() if s.method == "ssvi"} == {
@@ -141,25 +141,25 @@ def test_lists_are_axes_and_shared_options_reach_the_methods_that_use_them() -> 
         (0.2, 0),
         (0.2, 1),
     }
-    assert all(s.delta_t == RunSpec.delta_t for s in experiment_runs(GOOD, "tiny", "vi").values())
+    assert all(s.delta_t == RunSpec.delta_t for s in study_experiments(GOOD, "tiny")["vi"].values())
     assert list(data_sets(runs)) == ["digits"]
 
 
 def test_shared_options_without_effect_on_a_run_leave_it_alone() -> None:
     config = changed("studies/tiny/train/exp_lambda", 2.0)
     config["studies"]["tiny"]["experiments"]["ssvi"] = {"method": "ssvi", "criterion": ["snr_abs", "e_exp"]}
-    found = {s.criterion: s.exp_lambda for s in experiment_runs(config, "tiny", "ssvi").values()}
+    found = {s.criterion: s.exp_lambda for s in study_experiments(config, "tiny")["ssvi"].values()}
     assert found == {"snr_abs": 1.0, "e_exp": 2.0}
 
 
 def test_presets_reach_a_grid_and_yield_to_what_stands_beside_them() -> None:
     config = changed("studies/tiny/experiments/vi", {"method": ["vi", "ssvi"], "preset": "official", "validation": 0.2})
-    for spec in experiment_runs(config, "tiny", "vi").values():
+    for spec in study_experiments(config, "tiny")["vi"].values():
         assert spec.record_best_test
         assert spec.validation == 0.2
         assert spec.grow_sigma == ("mean_rho" if spec.method == "ssvi" else "mean")
     config = changed("studies/tiny/train/preset", "official")
-    assert {s.update_step for s in experiment_runs(config, "tiny", "ssvi").values()} == {"skip"}
+    assert {s.update_step for s in study_experiments(config, "tiny")["ssvi"].values()} == {"skip"}
 
 
 BAD = [
