@@ -23,6 +23,8 @@ from statistics import median
 
 import yaml
 
+from ssvi.devices import processor_name
+
 ROOT = Path(__file__).parent.parent
 RUNS = (4, 12)
 LIMIT = 6.0
@@ -64,14 +66,6 @@ def processor_seconds(n: int) -> tuple[float, float]:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - training, training
 
 
-def processor_name() -> str:
-    """The CPU's name where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
     """Measure, print, and write a record if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -87,7 +81,7 @@ def main() -> None:
         print(f"repeat {i + 1}: {slopes[-1]:.2f} s a run, {fixed[-1]:.1f} s a workflow", flush=True)
     record = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": f"{processor_name()}, {os.cpu_count()} cores",
+        "hardware": processor_name(),
         "python": platform.python_version(),
         "repeats": given.repeats,
         "figures": [

@@ -2,9 +2,9 @@
 
 Writes run folders as trainings of a ResNet-18 for 200 epochs leave them (made-up numbers, real sizes), then measures
 in processes of their own: every run collected with its history into CSV files and a table; `snakemake -n` where
-everything is done; and what the MLflow mirror takes a run as the number of runs grows.
+everything is done; and, with the most runs, what the MLflow mirror takes a run as the number of runs grows.
 
-    python benchmarks/scale.py [--runs 5000] [--mirrored 600] [--json benchmarks/records/scale.json]
+    python benchmarks/scale.py [--runs 10 100 1000 5000] [--mirrored 600] [--json benchmarks/records/scale.json]
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from overhead import processor_name
 
 from ssvi import runs as files
 from ssvi.config import resolve, study_runs
+from ssvi.devices import processor_name
 from ssvi.spec import RunSpec, run_path
 
 ROOT = Path(__file__).parent.parent
@@ -39,14 +39,15 @@ LIMITS = {"scale.collect_seconds": 60.0, "scale.collect_gigabytes": 4.0, "scale.
 
 def config(folder: Path, n: int) -> dict[str, Any]:
     """A study of about n runs whose figures need few of the histories and per-update records."""
-    seeds = list(range(max(1, round(n / SETTINGS))))
     grid = {
         "method": "ssvi",
         "density": [0.1, 0.05, 0.01],
         "criterion": ["abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp"],
         "sigma_init": [0.0006, 0.001, 0.002, 0.003, 0.005, 0.01],
-        "seed": seeds,
+        "seed": list(range(max(1, round(n / SETTINGS)))),
     }
+    if n < SETTINGS:
+        grid |= {"density": 0.1, "criterion": "snr_abs", "sigma_init": 0.0006, "seed": list(range(max(3, n - 3)))}
     content = {
         "train": {"dataset": "cifar10", "model": "resnet18", "validation": 0.0},
         "experiments": {"vi": {"method": "vi", "seed": [0, 1, 2]}, "grid": grid, "few": {**grid, **_ONE}},
@@ -194,23 +195,11 @@ def study_runs_of(results: Path) -> dict[str, RunSpec]:
     return {run_path(spec): spec for spec in found}
 
 
-def main() -> None:
-    """Measure, print, and write a record if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=5000)
-    parser.add_argument("--mirrored", type=int, default=600)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    figures: list[tuple[str, float, str]] = []
-
-    def note(name: str, value: float, unit: str) -> None:
-        figures.append((name, value, unit))
-        limit = f"   (must be at most {LIMITS[name]:g})" if name in LIMITS else ""
-        print(f"{name:34} {value:9.3f} {unit}{limit}", flush=True)
-
+def measure(n: int, mirror: int, note: Callable[[str, float, str], None]) -> None:
+    """Write about n runs and measure what they cost; `mirror` of them are mirrored."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = config(folder, given.runs)
+        settings = config(folder, n)
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         specs = study_runs(settings, "scale")
         write_runs(folder / "results", specs)
@@ -230,16 +219,34 @@ def main() -> None:
             files.write_text(folder / path, "made")
         remember(folder, settings, specs)
         note("scale.plan_seconds", snakemake(folder, "-n"), "s")
-        if given.mirrored:
-            costs = mirrored(folder / "results", given.mirrored)
+        if mirror:
+            costs = mirrored(folder / "results", mirror)
             note("scale.mirror_first_tenth", costs[0], "s a run")
             note("scale.mirror_last_tenth", costs[-2], "s a run")
             note("scale.mirror_nothing_new", costs[-1], "s a run")
+
+
+def main() -> None:
+    """Measure, print, and write a record if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, nargs="+", default=[10, 100, 1000, 5000])
+    parser.add_argument("--mirrored", type=int, default=600)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    figures: list[dict[str, Any]] = []
+    for n in sorted(given.runs):
+
+        def note(name: str, value: float, unit: str, n: int = n) -> None:
+            figures.append({"name": name, "value": value, "unit": unit, "runs": n})
+            limit = f"   (must be at most {LIMITS[name]:g})" if name in LIMITS else ""
+            print(f"{name:34} {value:9.3f} {unit}{limit}", flush=True)
+
+        measure(n, given.mirrored if n == max(given.runs) else 0, note)
     if given.json:
         record = {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "hardware": f"{processor_name()}, {os.cpu_count()} cores",
-            "figures": [{"name": name, "value": value, "unit": unit} for name, value, unit in figures],
+            "hardware": processor_name(),
+            "figures": figures,
         }
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(record, indent=2) + "\n")

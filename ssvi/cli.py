@@ -1,4 +1,4 @@
-"""The command `ssvi`: train, evaluate, samples, data, report, ui. Heavy modules load only where needed."""
+"""The command `ssvi`: train, evaluate, samples, data, bench, report, ui. Heavy modules load only where needed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssvi import __version__, preload
+from ssvi import __version__, preload, process
+from ssvi.devices import claim_gpu
 from ssvi.errors import UserError, unknown
+from ssvi.process import SWITCHES
 from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, bounds, make_spec, run_path
 
 if TYPE_CHECKING:
@@ -73,6 +75,10 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data-root", type=Path, default=_data_root(), help=DATA_HELP)
     group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     group.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    group.add_argument("--plain", action="store_true", help="all of the following off")
+    for name, help in SWITCHES.items():
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, choices=("auto", "on", "off"), default="auto", help=f"{help} (default: auto)")
 
 
 def _add_evaluation_options(parser: argparse.ArgumentParser, samples: int) -> None:
@@ -124,6 +130,12 @@ def parser() -> argparse.ArgumentParser:
     keep.add_argument("socket", help="path of the Unix socket to listen at, until standard input ends")
     keep.set_defaults(run=_preload)
 
+    bench = commands.add_parser("bench", help="measure what a training costs on this machine, beside other packages")
+    bench.add_argument("suites", nargs="*", help="which (default: all but the long ones, scaling and accuracy)")
+    bench.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
+    bench.add_argument("--json", type=Path, help="write the record to this file, after each suite")
+    bench.set_defaults(run=_bench)
+
     ui = commands.add_parser("ui", help="mirror all runs to MLflow as they train, and serve its pages")
     ui.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: config.yaml")
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on; any other opens it to your network")
@@ -134,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one line on stderr and exit code 1."""
+    process.calm_threads()
     if arguments is None and (code := preload.hand_over(sys.argv[1:])) is not None:
         sys.exit(code)
     given = parser().parse_args(arguments)
@@ -156,7 +169,8 @@ def _device(name: str, threads: int | None) -> torch.device:
             raise UserError(f"--threads is {threads}, but must be >= 1.")
         torch.set_num_threads(threads)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # A GPU of its own beside the trainings that already run here.
+        name = f"cuda:{claim_gpu(torch.cuda.device_count())}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -165,6 +179,8 @@ def _device(name: str, threads: int | None) -> torch.device:
         raise UserError(f"--device {name!r} is not supported; choose auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
     return device
 
 
@@ -187,10 +203,16 @@ def _train(given: argparse.Namespace) -> None:
     device = _device(given.device, given.threads)
     from ssvi.data import load
     from ssvi.progress import reporter
+    from ssvi.step import choose_machine
     from ssvi.trainer import Settings, Trainer
 
+    chosen = {name: getattr(given, name) for name in SWITCHES}
+    switches = {name: value == "on" for name, value in chosen.items() if value != "auto" or given.plain}
+    machine = choose_machine(device, switches)
+    if machine.hold_memory:
+        process.hold_memory()
     data = load(spec, given.data_root, device)
-    trainer = Trainer(spec, data, folder, Settings(device, given.checkpoint_seconds), reporter())
+    trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), reporter())
     summary = trainer.run()
     if summary["status"] == "diverged":
         print(f"{folder}: diverged in epoch {summary['diverged_epoch']}: {summary['cause']}", file=sys.stderr)
@@ -260,6 +282,24 @@ def _data(given: argparse.Namespace) -> None:
         "fingerprint": prepared.fingerprint,
     }
     print(json.dumps(summary, indent=2))
+
+
+def _bench(given: argparse.Namespace) -> None:
+    from ssvi import bench
+    from ssvi.runs import write_json
+
+    if given.repeats < 1:
+        raise UserError(f"--repeats is {given.repeats}, but must be >= 1.")
+    for name in given.suites:
+        if name not in bench.SUITES:
+            raise unknown("suite", name, bench.SUITES, "command line")
+
+    def write(figures: list[bench.Figure]) -> None:
+        if given.json:
+            write_json(given.json, bench.record(figures))
+
+    names = given.suites or [name for name in bench.SUITES if name not in bench.LONG]
+    print(bench.table(bench.run(names, given.repeats, lambda line: print(line, file=sys.stderr), write)))
 
 
 def _report(given: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from ssvi.errors import UserError
 from ssvi.methods import Method
 from ssvi.metrics import METRICS, evaluate_all
 from ssvi.network import build, load_model
-from ssvi.noise import generator
+from ssvi.noise import NormalSource
 from ssvi.spec import RunSpec
 
 BATCH = 1000
@@ -29,7 +29,7 @@ BATCH = 1000
 
 @torch.inference_mode()
 def predictions(
-    model: nn.Module, method: Method, data: Data, images: Tensor, samples: int, source: torch.Generator
+    model: nn.Module, method: Method, data: Data, images: Tensor, samples: int, source: NormalSource
 ) -> Iterator[tuple[int, Tensor]]:
     """Class probabilities [n, classes] in float64, averaged over 1, 2, ... weight samples.
 
@@ -132,7 +132,7 @@ def _spread(largest: int) -> set[int]:
 
 def _open(
     spec: RunSpec, data: Data, folder: Path, device: torch.device
-) -> tuple[dict[str, Any], nn.Module, Method, torch.Generator]:
+) -> tuple[dict[str, Any], nn.Module, Method, NormalSource]:
     """A trained run: training.json, network, method and the source of its evaluation noise.
 
     Raises:
@@ -146,7 +146,7 @@ def _open(
             f"{folder}: was trained on other images of {spec.dataset!r} (fingerprint {trained_on[:12]}, "
             f"now {data.fingerprint[:12]}); delete the folder to train it anew."
         )
-    noise = generator(spec.seed, "evaluation", device)
+    noise = NormalSource(spec.seed, "evaluation", device)
     model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
     load_model(folder, model)
     model.to(device)

@@ -1,13 +1,14 @@
 """Layers with an explicit boolean mask: plain (one value a weight) and variational (mu and sigma a weight).
 
 A masked weight is zero because its stored value is zero: `mask` says which weights those are and nothing
-is ever read off a float. Gradients with respect to the mean stay dense after `backward`, since growing
-needs them; `mask_gradients` zeroes them before the optimiser sees them.
+is ever read off a float. Gradients with respect to the mean are dense after `backward`, since growing needs
+them; the optimiser sees those of the active weights alone (`ssvi.flat`).
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssvi.noise import standard_normal
+from ssvi.noise import NormalSource
 
 Mode = Literal["train", "mean", "sample"]
 
@@ -33,52 +34,86 @@ TO_RHO: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class _AddNoise(torch.autograd.Function):
-    """mean + sqrt(variance + epsilon) * noise, saving one tensor for the backward pass."""
+_scratch = threading.local()
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a * b for use until the next product: on a CPU always in the same memory, which is warm and never asked for."""
+    dense = a.is_contiguous() or (a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last))
+    if a.is_cuda or torch.compiler.is_compiling() or not dense or a.stride() != b.stride():
+        return a * b
+    buffers: dict[torch.dtype, Tensor] = _scratch.__dict__.setdefault("buffers", {})
+    buffer = buffers.get(a.dtype)
+    if buffer is None or buffer.numel() < a.numel():
+        buffer = buffers[a.dtype] = torch.empty(a.numel(), dtype=a.dtype)
+    return torch.mul(a, b, out=buffer.as_strided(a.shape, a.stride()))
+
+
+class _LocalReparameterisation(torch.autograd.Function):
+    """y = f(x, mean) + sqrt(f(x^2, variance) + epsilon) * noise (eq. 4) for a linear operation f, as one node.
+
+    Beside its inputs it keeps one tensor for the backward pass, noise / (2 sd); x^2 is computed again. Sums and
+    products are formed in place.
+    """
 
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, variance: Tensor, noise: Tensor, epsilon: float) -> Tensor:
-        sd = (variance + epsilon).sqrt_()
-        out = torch.addcmul(mean, sd, noise)
-        if ctx.needs_input_grad[1]:
-            ctx.save_for_backward(noise / sd.mul_(2))
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        bias: Tensor | None,
+        operation: Operation,
+        epsilon: float,
+        noise: NormalSource,
+    ) -> Tensor:
+        out = operation(x, mean, bias)
+        slope = noise.add_noise_(out, operation(_product(x, x), variance, None), epsilon)
+        ctx.save_for_backward(x, mean, variance, slope)
+        ctx.operation, ctx.has_bias = operation, bias is not None
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        if not ctx.needs_input_grad[1]:
-            return grad, None, None, None
-        (slope,) = ctx.saved_tensors
-        return grad, grad * slope, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, variance, slope = ctx.saved_tensors
+        operation: Operation = ctx.operation
+        wants_x = ctx.needs_input_grad[0]
+        to_x, to_mean, to_bias = operation.backward(grad, x, mean, wants_x, ctx.has_bias)
+        squared_x, to_variance, _ = operation.backward(grad * slope, _product(x, x), variance, wants_x, False)
+        if wants_x:
+            to_x = to_x.addcmul_(x, squared_x, value=2)
+        return to_x, to_mean, to_variance, to_bias, None, None, None
 
 
-class _GaussianKL(torch.autograd.Function):
-    """Sum over active weights of KL(N(mu, sigma^2) || N(0, prior^2)), with its closed-form gradient."""
+def local_reparameterisation(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    bias: Tensor | None,
+    operation: Operation,
+    epsilon: float,
+    noise: NormalSource,
+) -> Tensor:
+    """A draw of the outputs under weights N(mean, variance), independent per output (eq. 4).
 
-    @staticmethod
-    def forward(ctx: Any, mu: Tensor, sigma: Tensor, mask: Tensor, prior_sigma: float) -> Tensor:
-        ctx.save_for_backward(mu, sigma, mask)
-        ctx.prior_sigma = prior_sigma
-        ratio = sigma / prior_sigma
-        each = 0.5 * (ratio.square() + (mu / prior_sigma).square() - 1) - ratio.log()
-        # sigma is 0 outside the mask, where the logarithm is not a number anyone wants
-        return torch.where(mask, each, 0.0).sum()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        mu, sigma, mask = ctx.saved_tensors
-        precision = ctx.prior_sigma**-2
-        towards_prior = torch.where(mask, sigma * precision - 1 / sigma, 0.0)
-        return grad * mu * precision, grad * towards_prior, None, None
-
-
-def gaussian_kl(mu: Tensor, sigma: Tensor, mask: Tensor, prior_sigma: float) -> Tensor:
-    """KL(N(mu, sigma^2) || N(0, prior_sigma^2)) summed over the active weights (eq. 3), a scalar.
-
-    log(prior_sigma/sigma) + (sigma^2 + mu^2)/(2 prior_sigma^2) - 1/2 for each. mu and sigma must be 0
-    outside the mask.
+    Under autocast everything is computed in its type, gradients come back in the parameters' own.
     """
-    return _GaussianKL.apply(mu, sigma, mask, prior_sigma)
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, mean, variance = x.to(dtype), mean.to(dtype), variance.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return _LocalReparameterisation.apply(x, mean, variance, bias, operation, epsilon, noise)
+    return _LocalReparameterisation.apply(x, mean, variance, bias, operation, epsilon, noise)
+
+
+def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
+    """KL(N(mu, sigma^2) || N(0, prior_sigma^2)) summed over weights (eq. 3), a scalar.
+
+    log(prior_sigma/sigma) + (sigma^2 + mu^2)/(2 prior_sigma^2) - 1/2 for each.
+    """
+    ratio = sigma / prior_sigma
+    return (0.5 * (ratio.square() + (mu / prior_sigma).square() - 1) - ratio.log()).sum()
 
 
 class MaskedLayer(nn.Module):
@@ -118,11 +153,11 @@ class MaskedLayer(nn.Module):
         """Zero every stored value outside the mask."""
         self.mean.mul_(self.mask)
 
-    @torch.no_grad()
-    def mask_gradients(self) -> None:
-        """Zero the gradient outside the mask, and through it momentum and weight decay."""
-        if self.mean.grad is not None:
-            self.mean.grad.mul_(self.mask)
+    @property
+    def mean_gradient(self) -> Tensor:
+        """Dense gradient with respect to the mean, which ranks what may be added; after `backward`."""
+        assert self.mean.grad is not None
+        return self.mean.grad
 
     def forward(self, x: Tensor) -> Tensor:
         return self.operation(x, self.mean, self.bias)
@@ -133,6 +168,11 @@ class VariationalLayer(MaskedLayer):
 
     The forward pass depends on `mode`: `train` draws noise (local reparameterisation, eq. 4, or one
     weight sample a batch), `mean` sets theta = mu, `sample` uses the weights drawn by `draw`.
+
+    Attributes:
+        realised: while training, what this step uses beside or in place of the mean: the variance under local
+            reparameterisation, else the sampled weight; a leaf that gathers gradients. None outside training:
+            then the layer computes it from rho.
     """
 
     def __init__(
@@ -146,7 +186,7 @@ class VariationalLayer(MaskedLayer):
         sampling: str,
         epsilon: float,
         start: tuple[float, float, float],
-        noise: torch.Generator,
+        noise: NormalSource,
     ) -> None:
         """`start` holds the sd of mu, and the mean and sd of sigma, at the start."""
         super().__init__(shape, bias, operation, dense_stem)
@@ -157,6 +197,7 @@ class VariationalLayer(MaskedLayer):
         self.noise = noise
         self.rho = nn.Parameter(torch.empty(shape))
         self.mode: Mode = "train"
+        self.realised: Tensor | None = None
         self._drawn: Tensor | None = None
 
     @property
@@ -168,6 +209,13 @@ class VariationalLayer(MaskedLayer):
     def sigma(self) -> Tensor:
         """Posterior standard deviations, 0 outside the mask, differentiable with respect to rho."""
         return TO_SIGMA[self.parameterisation](self.rho) * self.mask
+
+    @property
+    def mean_gradient(self) -> Tensor:
+        if self.sampling == "weight" and self.realised is not None:
+            assert self.realised.grad is not None
+            return self.realised.grad
+        return super().mean_gradient
 
     def reset(self, source: torch.Generator) -> None:
         """mu ~ N(0, mu_sd^2); sigma = |N(sigma_mean, sigma_sd^2)|, whatever the fan-in (as published)."""
@@ -184,17 +232,13 @@ class VariationalLayer(MaskedLayer):
         super().apply_mask()
         self.rho.mul_(self.mask)
 
-    def kl(self, prior_sigma: float) -> Tensor:
-        """KL of this layer's active weights to the prior, a scalar."""
-        return gaussian_kl(self.mean, self.sigma, self.mask, prior_sigma)
-
     @torch.no_grad()
-    def draw(self, source: torch.Generator) -> None:
+    def draw(self, source: NormalSource) -> None:
         """Draw one set of weights, used by `forward` in mode `sample` until the next draw."""
         self._drawn = self._one_sample(source)
 
-    def _one_sample(self, source: torch.Generator) -> Tensor:
-        return torch.addcmul(self.mean, self.sigma, standard_normal(self.mean, source))
+    def _one_sample(self, source: NormalSource) -> Tensor:
+        return torch.addcmul(self.mean, self.sigma, source.normal(self.mean))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode == "mean":
@@ -203,10 +247,10 @@ class VariationalLayer(MaskedLayer):
             assert self._drawn is not None, "draw() comes before forward() in mode 'sample'"
             return self.operation(x, self._drawn, self.bias)
         if self.sampling == "weight":
-            return self.operation(x, self._one_sample(self.noise), self.bias)
-        mean = self.operation(x, self.mean, self.bias)
-        variance = self.operation(x.square(), self.sigma.square(), None)
-        return _AddNoise.apply(mean, variance, standard_normal(mean, self.noise), self.epsilon)
+            weight = self._one_sample(self.noise) if self.realised is None else self.realised
+            return self.operation(x, weight, self.bias)
+        variance = self.sigma.square() if self.realised is None else self.realised
+        return local_reparameterisation(x, self.mean, variance, self.bias, self.operation, self.epsilon, self.noise)
 
 
 class Operation:
@@ -221,6 +265,26 @@ class Operation:
         if self.stride is None:
             return functional.linear(x, weight, bias)
         return functional.conv2d(x, weight, bias, self.stride, self.padding)
+
+    def backward(
+        self, grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_bias: bool
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Gradients with respect to x (if wanted), the weight and the bias (if wanted), from that of the output."""
+        if self.stride is None:
+            return grad @ weight if wants_x else None, grad.T @ x, grad.sum(0) if wants_bias else None
+        return torch.ops.aten.convolution_backward(
+            grad,
+            x,
+            weight,
+            [weight.shape[0]] if wants_bias else None,
+            [self.stride] * 2,
+            [self.padding] * 2,
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [wants_x, True, wants_bias],
+        )
 
 
 class LayerFactory:

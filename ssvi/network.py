@@ -13,14 +13,12 @@ from ssvi.errors import UserError
 from ssvi.layers import MaskedLayer
 from ssvi.methods import METHODS, Method
 from ssvi.models import MODELS
-from ssvi.noise import generator
+from ssvi.noise import NormalSource, generator
 from ssvi.runs import MODEL, write_bytes
 from ssvi.spec import RunSpec
 
 
-def build(
-    spec: RunSpec, channels: int, image_size: int, classes: int, noise: torch.Generator
-) -> tuple[nn.Module, Method]:
+def build(spec: RunSpec, channels: int, image_size: int, classes: int, noise: NormalSource) -> tuple[nn.Module, Method]:
     """The network of a spec, on the CPU, with start values drawn from its seed, and its method."""
     method = METHODS[spec.method](spec, noise)
     model = MODELS[spec.model](method.factory(), channels, image_size, classes, spec.width)

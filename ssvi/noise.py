@@ -3,41 +3,171 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-# What each stream decides. A new purpose gets a new name and changes no existing stream.
-STREAMS = ("weights", "masks", "order", "augmentation", "noise", "growth")
+# What each stream decides. A new purpose gets a new name and changes no existing stream. Start values and data
+# order come from CPU generators, so that they are the same on every device.
+STREAMS = ("weights", "masks", "order", "augmentation", "growth")
+ON_DEVICE = ("augmentation",)
+
+# torch draws normal numbers on one CPU thread. A large tensor is cut into pieces that fit into a core's cache, which
+# go to this many generators in turn, and the generators are shared by the threads; so the numbers do not depend on
+# how many threads there are. On pieces of this size torch itself stays on the calling thread.
+GENERATORS = 16
+PIECE = 1 << 15
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A 63-bit seed that depends on the run's seed and the purpose alone."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that depends on the seed and the purpose alone."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator(device).manual_seed(derived_seed(seed, purpose))
+
+
+class NormalSource:
+    """A stream of independent N(0, 1) draws on one device, with a state that can be saved.
+
+    On CUDA it is the device's default generator, the one that compiled code and CUDA graphs draw from inside their
+    kernels: one training a process and GPU.
+    """
+
+    def __init__(self, seed: int, purpose: str, device: torch.device | str = "cpu", single: bool = False) -> None:
+        """`single` draws in torch's own way, on one thread, from the same distribution."""
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            torch.cuda.init()
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            self._generators = [torch.cuda.default_generators[index].manual_seed(derived_seed(seed, purpose))]
+        else:
+            n = 1 if single else GENERATORS
+            self._generators = [generator(seed, f"{purpose}/{i}" if i else purpose) for i in range(n)]
+        self._threads: ThreadPoolExecutor | None = None
+        self.key = id(self)
+        _sources[self.key] = self
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Draws in the shape, type, memory order and on the device of `like`, as a new tensor."""
+        if self.device.type == "cuda":
+            return torch.randn_like(like)
+        if torch.compiler.is_compiling():
+            return torch.ops.ssvi.normal(like, self.key)
+        out = torch.empty_like(like)
+        self._each_piece(_draw, out)
+        return out
+
+    def add_noise_(self, mean: Tensor, variance: Tensor, epsilon: float) -> Tensor:
+        """mean += sd * noise in place, with sd = sqrt(variance + epsilon); returns noise / (2 sd).
+
+        The variance is overwritten. On a CPU all of it happens piece by piece in the cache.
+        """
+        if self.device.type == "cuda" or torch.compiler.is_compiling():
+            sd = (variance + epsilon).sqrt()
+            noise = self.normal(mean)
+            mean.addcmul_(sd, noise)
+            return noise / (2 * sd)
+
+        def add(mean: Tensor, variance: Tensor, source: torch.Generator) -> None:
+            noise = torch.empty(mean.shape, dtype=_drawn_in(mean.dtype)).normal_(generator=source)
+            variance_ = variance.to(noise.dtype).add_(epsilon)
+            # 1/sd, by the root that torch has vectorised
+            inverse = variance_.rsqrt()
+            noise.mul_(inverse)
+            mean.copy_(torch.addcmul(mean, noise, variance_))
+            torch.mul(noise, 0.5, out=variance)
+
+        if variance.stride() != mean.stride():
+            variance = torch.empty_like(mean).copy_(variance)
+        self._each_piece(add, mean, variance)
+        return variance
+
+    def _each_piece(self, work: Callable[..., None], *tensors: Tensor) -> None:
+        """Call `work` with each piece of the tensors, which share a memory layout, and the piece's generator."""
+        # what `empty_like` and torch's operations return has no gaps: its memory in order is the tensor
+        n = tensors[0].numel()
+        flat = [t.as_strided((n,), (1,), t.storage_offset()) for t in tensors]
+        size = n if len(self._generators) == 1 else PIECE
+        pieces = list(zip(*(t.split(size) for t in flat), strict=True)) if n else []
+        used = min(len(self._generators), len(pieces))
+        workers = min(torch.get_num_threads(), used)
+
+        def run(first: int) -> None:
+            for g in range(first, used, workers):
+                for piece in pieces[g :: len(self._generators)]:
+                    work(*piece, self._generators[g])
+
+        if workers < 2:
+            run(0) if workers else None
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(torch.get_num_threads() - 1, "noise")
+        waiting = [self._threads.submit(run, first) for first in range(1, workers)]
+        run(0)
+        for future in waiting:
+            future.result()
+
+    def get_state(self) -> Tensor:
+        """The states of the generators, one in a row."""
+        return torch.stack([g.get_state() for g in self._generators])
+
+    def set_state(self, state: Tensor) -> None:
+        """Put the stream back to where `get_state` saw it."""
+        for g, row in zip(self._generators, state.cpu(), strict=True):
+            g.set_state(row.clone())  # the generator reads a tensor's whole storage
+
+
+def _drawn_in(dtype: torch.dtype) -> torch.dtype:
+    """Half-precision draws are float32 draws rounded, for which torch has the faster kernel."""
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
+
+
+def _draw(out: Tensor, source: torch.Generator) -> None:
+    if out.dtype == _drawn_in(out.dtype):
+        out.normal_(generator=source)
+    else:
+        out.copy_(torch.empty(out.shape, dtype=torch.float32).normal_(generator=source))
+
+
+# Compiled code draws by this operation: opaque to the compiler, which must neither repeat nor drop it.
+_sources: weakref.WeakValueDictionary[int, NormalSource] = weakref.WeakValueDictionary()
+torch.library.define("ssvi::normal", "(Tensor like, int source) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
+
+
+@torch.library.impl("ssvi::normal", "cpu")
+def _normal(like: Tensor, source: int) -> Tensor:
+    return _sources[source].normal(like)
+
+
+@torch.library.register_fake("ssvi::normal")
+def _fake_normal(like: Tensor, source: int) -> Tensor:
+    return torch.empty_like(like)
 
 
 class Streams:
     """The random streams of one run, saved and restored together."""
 
-    def __init__(self, seed: int, device: torch.device) -> None:
-        # Start values and data order come from CPU generators, so that they are the same on every device.
-        on_device = ("augmentation", "noise")
-        self._generators = {n: generator(seed, n, device if n in on_device else "cpu") for n in STREAMS}
+    def __init__(self, seed: int, device: torch.device, single: bool = False) -> None:
+        """`single`: see `NormalSource`."""
+        self._generators = {n: generator(seed, n, device if n in ON_DEVICE else "cpu") for n in STREAMS}
+        self.noise = NormalSource(seed, "noise", device, single)
 
     def __getitem__(self, purpose: str) -> torch.Generator:
         return self._generators[purpose]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The state of every stream."""
-        return {name: g.get_state() for name, g in self._generators.items()}
+        return {name: g.get_state() for name, g in self._generators.items()} | {"noise": self.noise.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Put every stream back to where `state_dict` saw it."""
         for name, g in self._generators.items():
             g.set_state(state[name].cpu())
-
-
-def standard_normal(like: Tensor, source: torch.Generator) -> Tensor:
-    """Independent N(0, 1) draws in the shape, type and device of `like`."""
-    return torch.empty_like(like).normal_(generator=source)
+        self.noise.set_state(state["noise"])

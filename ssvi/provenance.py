@@ -37,7 +37,7 @@ def git_state() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
-def provenance(device: torch.device, data_fingerprint: str) -> dict[str, Any]:
+def provenance(device: torch.device, data_fingerprint: str, switches: dict[str, bool]) -> dict[str, Any]:
     """What spec.json says beside the spec."""
     return {
         **git_state(),
@@ -47,6 +47,7 @@ def provenance(device: torch.device, data_fingerprint: str) -> dict[str, Any]:
         "device": device_name(device),
         "host_cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "switches": switches,
         "data": data_fingerprint,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -56,6 +57,11 @@ def peak_memory(device: torch.device) -> int:
     """Peak memory in bytes: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage also counts what this process's parent held before it started this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     import resource
     import sys
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ssvi import checkpoint, counting, runs
 from ssvi.data import Data
 from ssvi.errors import Diverged, UserError
-from ssvi.methods.base import Batch, Clock, Record, Workbench
+from ssvi.methods.base import Clock, Record, Workbench
 from ssvi.network import build, save_model
 from ssvi.noise import Streams
+from ssvi.process import Interrupts
 from ssvi.progress import Reporter
 from ssvi.provenance import peak_memory, provenance
 from ssvi.spec import RunSpec
+from ssvi.step import Machine, Stepper
 
 EVALUATION_BATCH = 1000
+# Switches on which the order of a checkpoint's numbers depends.
+LASTING = ("channels_last", "parallel_noise")
 CHECKPOINT_KEYS = frozenset(
     {
         "spec",
@@ -48,8 +50,10 @@ CHECKPOINT_KEYS = frozenset(
 class Settings:
     """How a training runs, not what it computes: none of this is part of a run's identity."""
 
-    device: torch.device
+    machine: Machine
     checkpoint_seconds: float = 60.0
+    # A checkpoint waits until its cost is at most this share of the time since the last.
+    checkpoint_share: float = 0.01
 
 
 def _batches(n: int, size: int) -> int:
@@ -63,20 +67,23 @@ class Trainer:
     def __init__(self, spec: RunSpec, data: Data, folder: Path, settings: Settings, reporter: Reporter) -> None:
         self.spec, self.data, self.folder, self.settings = spec, data, folder, settings
         self.reporter = reporter
-        self.device = settings.device
-        self.streams = Streams(spec.seed, self.device)
-        self.model, self.method = build(spec, data.channels, data.image_size, data.n_classes, self.streams["noise"])
-        self.model.to(self.device)
+        self.machine = settings.machine
+        self.device = self.machine.device
+        self.streams = Streams(spec.seed, self.device, single=not self.machine.parallel_noise)
+        self.model, self.method = build(spec, data.channels, data.image_size, data.n_classes, self.streams.noise)
+        self.model.to(self.device, memory_format=self.machine.memory_format)
         self.clock = Clock(spec.epochs, _batches(data.n_train, spec.batch_size))
+        self.take_step = Stepper(spec, data, self.model, self.method, self.streams, self.clock, self.machine)
         self.history: list[Record] = []
         self.topology: list[Record] = []
         self.seconds = 0.0
         self._order = torch.empty(0, dtype=torch.int64)
-        self._totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, images
         self.cpu_seconds, self._cpu_tick = 0.0, time.process_time()
         self._epoch_seconds, self._tick = 0.0, time.perf_counter()
         self._base_lr: list[list[float]] = []
         self._spec_record: Record = {}
+        self._save_seconds = 0.0
+        self._interrupts = Interrupts()
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -91,8 +98,9 @@ class Trainer:
         self._tick, self._cpu_tick = time.perf_counter(), time.process_time()
         diverged: dict[str, Any] = {"status": "complete", "cause": None, "diverged_epoch": None}
         try:
-            while self.clock.epoch <= self.clock.epochs:
-                self._epoch()
+            with self._interrupts:
+                while self.clock.epoch <= self.clock.epochs:
+                    self._epoch()
         except Diverged as error:
             diverged = {"status": "diverged", "cause": error.cause, "diverged_epoch": self.clock.epoch}
         finally:
@@ -103,47 +111,33 @@ class Trainer:
         within = self.clock.step - (self.clock.epoch - 1) * self.clock.steps_per_epoch
         if within == 0:
             self._order = torch.randperm(self.data.n_train, generator=self.streams["order"])
-            self._totals.zero_()
-        factor = self.method.lr_factor(self.clock)
-        for optimizer, bases in zip(self.method.optimizers, self._base_lr, strict=True):
-            for group, base in zip(optimizer.param_groups, bases, strict=True):
-                group["lr"] = base * factor
+            self.take_step.totals.zero_()
+        self.take_step.set_lr(self._base_lr, self.method.lr_factor(self.clock))
+        self.method.begin_epoch(self.clock)
         self.model.train()
         order = self._order.to(self.device)
         for i in range(within, self.clock.steps_per_epoch):
             last = i + 1 == self.clock.steps_per_epoch
             self._step(order[i * self.spec.batch_size : None if last else (i + 1) * self.spec.batch_size])
             self.reporter.step(self.clock)
-            if not last and time.monotonic() - self._saved >= self.settings.checkpoint_seconds:
+            self._interrupts.check()
+            if not last and self._save_is_due():
                 self._save()
         self._close_epoch()
 
     def _step(self, index: Tensor) -> None:
-        clock, method = self.clock, self.method
-        clock.step += 1
-        batch = self._batch(index)
-        for optimizer in method.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss, logits = self._loss(batch)
-        loss.backward()
-        method.on_data_gradient(clock, batch)
-        if (extra := method.extra_loss(clock)) is not None:
-            extra.backward()
-        if method.on_gradient(clock, batch):
-            for optimizer in method.optimizers:
-                optimizer.step()
-        record = method.after_step(clock, batch)
-        with torch.no_grad():
-            size, correct = len(index), (logits.argmax(1) == batch[1]).sum()
-            self._totals += torch.stack([loss.double() * size, correct.double(), torch.full_like(loss, size).double()])
+        self.clock.step += 1
+        batch = self.take_step(index)
+        record = self.method.after_step(self.clock, batch)
         if record is not None:
             self.topology.append(record)
             self._append(runs.LIVE_TOPOLOGY, record)
 
     def _close_epoch(self) -> None:
-        loss, correct, images = self._totals.tolist()
+        loss, correct, images = self.take_step.totals.tolist()
         if not math.isfinite(loss):
             raise Diverged(f"the likelihood loss of epoch {self.clock.epoch} is {loss}")
+        self.method.settle()
         parts = [value.isfinite().all() for value in self.model.state_dict().values()]
         if not bool(torch.stack(parts).all()):
             raise Diverged(f"a parameter is not finite after epoch {self.clock.epoch}")
@@ -159,7 +153,7 @@ class Trainer:
             "test_accuracy": (
                 self._accuracy(self.data.test_images, self.data.test_labels) if self.spec.record_best_test else None
             ),
-            "lr": self.method.optimizers[0].param_groups[0]["lr"],
+            "lr": float(self.method.optimizers[0].param_groups[0]["lr"]),
             "active_weights": sum(self.method.n_active().values()),
             **figures,
         }
@@ -170,7 +164,7 @@ class Trainer:
         self._remember_good()
         self.reporter.epoch(row)
         self.clock.epoch += 1
-        if time.monotonic() - self._saved >= self.settings.checkpoint_seconds:
+        if self._save_is_due():
             self._save()
 
     def _remember_good(self) -> None:
@@ -187,31 +181,6 @@ class Trainer:
         self.cpu_seconds += cpu - self._cpu_tick
         self._tick, self._cpu_tick = now, cpu
 
-    # Batches and losses -------------------------------------------------------------------------
-
-    def _batch(self, index: Tensor) -> Batch:
-        images = self.data.train_images[index]
-        if self.spec.augment:
-            images = self.data.augment(images, self.streams["augmentation"])
-        return self.data.normalise(images), self.data.train_labels[index]
-
-    def _fresh_batch(self) -> Batch:
-        """A random batch beside the epoch's order, for extra gradients."""
-        count = min(self.spec.batch_size, self.data.n_train)
-        index = torch.randperm(self.data.n_train, generator=self.streams["growth"])[:count]
-        return self._batch(index.to(self.device))
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        precision = self.spec.precision
-        if precision == "bf16" or (precision == "auto" and self.device.type == "cuda"):
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        with self._autocast():
-            logits = self.model(batch[0])
-        return functional.cross_entropy(logits.float(), batch[1]), logits
-
     @torch.inference_mode()
     def _accuracy(self, images: Tensor, labels: Tensor) -> float | None:
         """Accuracy of the posterior mean, or None for an empty set."""
@@ -222,8 +191,8 @@ class Trainer:
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for start in range(0, len(labels), EVALUATION_BATCH):
             part = slice(start, start + EVALUATION_BATCH)
-            with self._autocast():
-                logits = self.model(self.data.normalise(images[part]))
+            with self.take_step.autocast():
+                logits = self.model(self.take_step.images(images[part]))
             correct += (logits.argmax(1) == labels[part]).sum()
         self.method.set_train()
         self.model.train()
@@ -233,15 +202,15 @@ class Trainer:
 
     def _open(self) -> None:
         """Start, or go on where the checkpoint was taken; the live files then hold just what it knows."""
-        image = self.data.normalise(self.data.train_images[:1])
+        image = self.take_step.images(self.data.train_images[:1])
         bench = Workbench(
             model=self.model,
             streams=self.streams,
             clock=self.clock,
             n_train=self.data.n_train,
             positions=counting.positions(self.model, image),
-            data_loss=lambda batch: self._loss(batch)[0],
-            fresh_batch=self._fresh_batch,
+            data_loss=lambda batch: self.take_step.loss(batch)[0],
+            fresh_batch=self.take_step.fresh_batch,
         )
         self.method.attach(bench)
         self._base_lr = [[group["lr"] for group in o.param_groups] for o in self.method.optimizers]
@@ -251,7 +220,9 @@ class Trainer:
         if state is not None:
             self._restore(state)
         else:
-            self._spec_record = runs.spec_record(self.spec, provenance(self.device, self.data.fingerprint))
+            self._spec_record = runs.spec_record(
+                self.spec, provenance(self.device, self.data.fingerprint, self.machine.settings())
+            )
             self._remember_good()
         # A workflow that cleans up after a failed job deletes spec.json, so the checkpoint has a copy.
         runs.write_json(self.folder / runs.SPEC, self._spec_record)
@@ -259,8 +230,14 @@ class Trainer:
         runs.write_text(self.folder / runs.LIVE_TOPOLOGY, runs.to_jsonl(self.topology))
         self._saved = time.monotonic()
 
+    def _save_is_due(self) -> bool:
+        wait = max(self.settings.checkpoint_seconds, self._save_seconds / self.settings.checkpoint_share)
+        return time.monotonic() - self._saved >= (wait if self.settings.checkpoint_seconds else 0)
+
     def _save(self) -> None:
+        start = time.monotonic()
         self._stop_watch()
+        self.method.settle()
         checkpoint.save(
             self.folder,
             {
@@ -270,7 +247,7 @@ class Trainer:
                 "method": self.method.state_dict(),
                 "streams": self.streams.state_dict(),
                 "order": self._order,
-                "totals": self._totals,
+                "totals": self.take_step.totals,
                 "epoch": self.clock.epoch,
                 "step": self.clock.step,
                 "history": self.history,
@@ -281,20 +258,27 @@ class Trainer:
             },
         )
         self._saved = time.monotonic()
+        self._save_seconds = self._saved - start
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._spec_record, self._good = state["spec"], state["good"]
         runs.compare_specs(RunSpec(**self._spec_record["spec"]), self.spec, self.folder / runs.CHECKPOINT)
-        before = self._spec_record["provenance"]["data"]
-        if before != self.data.fingerprint:
+        before = self._spec_record["provenance"]
+        if before["data"] != self.data.fingerprint:
             raise UserError(
                 f"{self.folder}: the data set {self.spec.dataset!r} has changed since this training began "
-                f"(fingerprint {before[:12]}, now {self.data.fingerprint[:12]}); delete the folder."
+                f"(fingerprint {before['data'][:12]}, now {self.data.fingerprint[:12]}); delete the folder."
             )
+        for switch in LASTING:
+            then, now = before["switches"][switch], self.machine.settings()[switch]
+            if then != now:
+                flag = f"--{switch.replace('_', '-')}={'on' if then else 'off'}"
+                raise UserError(f"{self.folder}: this training began with {flag}; go on with it, or delete the folder.")
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
-        self._order, self._totals = state["order"].cpu(), state["totals"]
+        self._order = state["order"].cpu()
+        self.take_step.totals.copy_(state["totals"])
         self.clock.epoch, self.clock.step = state["epoch"], state["step"]
         self.history, self.topology = state["history"], state["topology"]
         self.seconds, self._epoch_seconds = state["seconds"], state["epoch_seconds"]
@@ -307,6 +291,7 @@ class Trainer:
     def _publish(self, status: dict[str, Any]) -> Record:
         """Write the final files, training.json last, and delete what only a running training needs."""
         self._stop_watch()
+        self.method.settle()
         good = status["status"] == "complete"
         save_model(self.folder, self.model.state_dict() if good else self._good)
         runs.write_csv(self.folder / runs.HISTORY, self.history, runs.HISTORY_COLUMNS)

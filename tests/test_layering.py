@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ssvi"
 
-FILES_ONLY = {"errors", "spec", "runs", "devices", "config", "plan", "preload"}
+FILES_ONLY = {"errors", "spec", "runs", "devices", "config", "plan", "preload", "process"}
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
 
@@ -35,18 +35,28 @@ MAY_IMPORT = {
     "counting": {"layers"},
     "checkpoint": {"runs"},
     "provenance": {""},
-    "methods": {"spec", "noise", "layers", "counting", "criteria", "subspace", "overlap", "methods"},
+    "process": set(),
+    "flat": {"layers"},
+    "methods": {"spec", "noise", "layers", "flat", "counting", "criteria", "subspace", "overlap", "methods"},
+    "step": {"spec", "process", "noise", "data", "methods"},
     "network": {"spec", "runs", "noise", "layers", "models", "methods"},
     "data": {"spec", "runs", "data"},
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "models",
+        "step", "process",
     },
     "evaluate": {"spec", "runs", "noise", "data", "methods", "metrics", "network", "counting"},
     "analysis": {"spec", "runs", "config", "analysis"},
     "preload": set(),
-    "cli": {"", "preload", "spec", "runs", "config", "data", "trainer", "evaluate", "progress", "analysis"},
+    "bench": {
+        "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
+        "provenance", "bench",
+    },
+    "cli": {
+        "", "devices", "preload", "process", "spec", "runs", "config", "data", "step", "trainer", "evaluate",
+        "progress", "analysis", "bench",
+    },
 }  # fmt: skip
 
 

@@ -2,10 +2,13 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from ssvi import checkpoint, runs
 from ssvi.cli import main
@@ -17,10 +20,12 @@ from ssvi.layers import TO_SIGMA
 from ssvi.methods import METHODS
 from ssvi.progress import Lines
 from ssvi.spec import make_spec
+from ssvi.step import Machine
 from ssvi.subspace import UpdateSchedule, largest, update
-from ssvi.trainer import CHECKPOINT_KEYS, Settings, Trainer
+from ssvi.trainer import CHECKPOINT_KEYS, LASTING, Settings, Trainer
 
 CPU = torch.device("cpu")
+MACHINE = Machine(CPU)
 TINY = {"dataset": "digits", "model": "resnet8", "width": 0.25, "epochs": 2, "batch_size": 256}
 OPTIONS = {"dense": {}, "vi": {}, "rigl": {"density": 0.2, "delta_t": 2}, "ssvi": {"density": 0.2, "delta_t": 2}}
 
@@ -55,7 +60,7 @@ class StopAt(Lines):
 
 
 def trained(spec, data: Data, folder: Path, reporter=None, every: float = 1e9) -> Trainer:
-    trainer = Trainer(spec, data, folder, Settings(CPU, every), reporter or Lines())
+    trainer = Trainer(spec, data, folder, Settings(MACHINE, every), reporter or Lines())
     trainer.run()
     return trainer
 
@@ -116,7 +121,7 @@ def test_a_single_image_left_over_joins_the_batch_before(tmp_path, digits) -> No
     sizes = []
     spec = spec_of("dense", epochs=1, batch_size=19)
     assert digits.n_train % 19 == 1
-    trainer = Trainer(spec, digits, tmp_path, Settings(CPU), Lines())
+    trainer = Trainer(spec, digits, tmp_path, Settings(MACHINE), Lines())
     original = trainer._step
     trainer._step = lambda index: sizes.append(len(index)) or original(index)
     trainer.run()
@@ -151,6 +156,13 @@ def test_masked_weights_and_momenta_are_zero_and_counts_stay(tmp_path, digits, m
     class Watch(Lines):
         def step(self, clock) -> None:
             method_ = trainer.method
+            method_.settle()
+            flat = method_.flat
+            assert torch.equal(flat.mean, torch.cat([x.mean[x.mask] for x in method_.layers.values()]))
+            for parameter in flat.parameters():
+                for optimizer in method_.optimizers:
+                    for value in optimizer.state.get(parameter, {}).values():
+                        assert value.shape in (parameter.shape, ())
             seen.append({n: int(x.mask.sum()) for n, x in method_.layers.items()})
             assert seen[-1] == method_.n_active()
             masks.append(torch.cat([x.mask.flatten() for x in method_.layers.values()]).clone())
@@ -159,11 +171,8 @@ def test_masked_weights_and_momenta_are_zero_and_counts_stay(tmp_path, digits, m
                     if parameter.shape != layer.mask.shape:
                         continue
                     assert not parameter[~layer.mask].any()
-                    for optimizer in method_.optimizers:
-                        for value in optimizer.state.get(parameter, {}).values():
-                            assert value.shape != layer.mask.shape or not value[~layer.mask].any()
 
-    trainer = Trainer(spec, digits, tmp_path / "run", Settings(CPU), Watch())
+    trainer = Trainer(spec, digits, tmp_path / "run", Settings(MACHINE), Watch())
     trainer.run()
     totals = {sum(counts.values()) for counts in seen}
     assert len(totals) == 1
@@ -184,25 +193,31 @@ def test_one_update_follows_the_table_of_decisions(tmp_path, digits, preset, gro
     spec = spec_of("ssvi", delta_t=2, grow_sigma=grow_sigma, **options)
     before: dict[str, dict[str, torch.Tensor]] = {}
     gradient: dict[str, torch.Tensor] = {}
-    trainer = Trainer(spec, digits, tmp_path / "run", Settings(CPU), Lines())
+    trainer = Trainer(spec, digits, tmp_path / "run", Settings(MACHINE), Lines())
     trainer._open()
     method = trainer.method
 
     def state(layer) -> dict[str, torch.Tensor]:
-        momentum = method.optimizers[0].state[layer.mean]["momentum_buffer"]
+        """Dense, in the order of the layer; the optimiser's momentum holds the active weights of all layers."""
+        layers = list(method.layers.values())
+        momenta = method.optimizers[0].state[method.flat.mean]["momentum_buffer"]
+        parts = momenta.split([int(x.mask.sum()) for x in layers])
+        momentum = torch.zeros_like(layer.mean)
+        momentum[layer.mask] = next(part for x, part in zip(layers, parts, strict=True) if x is layer)
         return {k: v.detach().clone() for k, v in
                 {"mask": layer.mask, "mu": layer.mu, "rho": layer.rho, "momentum": momentum}.items()}  # fmt: skip
 
     original = method.topology.update
 
-    def spy(clock, gradients, optimizers):
+    def spy(clock, gradients):
         before.update({n: state(x) for n, x in method.layers.items()})
         gradient.update({n: g.clone() for n, g in gradients.items()})
-        return original(clock, gradients, optimizers)
+        return original(clock, gradients)
 
     method.topology.update = spy
     order = torch.arange(digits.n_train)
     trainer._step(order[:256])
+    method.settle()
     weights = [x.mu.detach().clone() for x in method.layers.values()]
     trainer._step(order[256:512])
     stepped = any(not torch.equal(a, before[n]["mu"]) for a, n in zip(weights, before, strict=True))
@@ -243,11 +258,11 @@ def test_growth_gradients_of_the_three_addition_criteria(tmp_path, digits) -> No
     """`mean` against autograd by hand; mcK with K = 1 is mc1; statistics of BatchNorm do not move."""
 
     def gradients(folder: str, **options):
-        trainer = Trainer(spec_of("ssvi", delta_t=1, **options), digits, tmp_path / folder, Settings(CPU), Lines())
+        trainer = Trainer(spec_of("ssvi", delta_t=1, **options), digits, tmp_path / folder, Settings(MACHINE), Lines())
         trainer._open()
         found = {}
         update_ = trainer.method.topology.update
-        trainer.method.topology.update = lambda c, g, o: found.update(g) or update_(c, g, o)
+        trainer.method.topology.update = lambda c, g: found.update(g) or update_(c, g)
         trainer._step(torch.arange(256))
         return found, trainer
 
@@ -260,11 +275,11 @@ def test_growth_gradients_of_the_three_addition_criteria(tmp_path, digits) -> No
     for trainer in (b, c, d):
         assert torch.equal(trainer.model.bn.running_mean, a.model.bn.running_mean)
 
-    fresh = Trainer(spec_of("ssvi", delta_t=1, addition="mean"), digits, tmp_path / "hand", Settings(CPU), Lines())
+    fresh = Trainer(spec_of("ssvi", delta_t=1, addition="mean"), digits, tmp_path / "hand", Settings(MACHINE), Lines())
     fresh._open()
     fresh.model.train()
     fresh.method.set_mean()
-    loss = fresh._loss(fresh._batch(torch.arange(256)))[0]
+    loss = fresh.take_step.loss(fresh.take_step.batch(torch.arange(256)))[0]
     by_hand = torch.autograd.grad(loss, [x.mean for x in fresh.method.layers.values()])
     for got, expected in zip(at_mean.values(), by_hand, strict=True):
         assert torch.allclose(got, expected.abs(), atol=1e-7)
@@ -274,13 +289,24 @@ def test_kl_enters_the_gradient_with_its_weight(tmp_path, digits) -> None:
     """d/dmu of beta kl_scale/N KL is beta kl_scale/N mu/prior^2; beta is min(2 epoch/epochs, 1) or 1."""
     for warmup, beta in ((True, min(2 * 1 / 8, 1)), (False, 1.0)):
         spec = spec_of("vi", epochs=8, kl_warmup=warmup, kl_scale=0.5, prior_sigma=0.02)
-        trainer = Trainer(spec, digits, tmp_path / str(warmup), Settings(CPU), Lines())
+        trainer = Trainer(spec, digits, tmp_path / str(warmup), Settings(MACHINE), Lines())
         trainer._open()
-        trainer.method.extra_loss(trainer.clock).backward()
-        layer = trainer.method.layers["head"]
-        expected = beta * 0.5 / digits.n_train * layer.mu / 0.02**2
-        assert torch.allclose(layer.mu.grad, expected, rtol=1e-5)
-        assert layer.bias.grad is None
+        method, batch = trainer.method, trainer.take_step.batch(torch.arange(256))
+        method.begin_epoch(trainer.clock)
+        method.before_step()
+        trainer.take_step.loss(batch)[0].backward()
+        method.on_data_gradient(trainer.clock, batch)
+        data_gradient = method.flat.mean.grad.clone()
+        data_to_rho = method.flat._sigma_gradient * torch.sigmoid(method.flat.rho)
+        method.on_gradient(trainer.clock, batch)
+        # an independent KL, by torch.distributions and autograd
+        mu, rho = (x.detach().double().requires_grad_() for x in method.flat.parameters())
+        q = torch.distributions.Normal(mu, functional.softplus(rho))
+        kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 0.02)).sum()
+        (beta * 0.5 / digits.n_train * kl).backward()
+        assert torch.allclose(method.flat.mean.grad - data_gradient, mu.grad.float(), rtol=1e-3, atol=1e-9)
+        assert torch.allclose(method.flat.rho.grad - data_to_rho, rho.grad.float(), rtol=1e-3, atol=1e-7)
+        assert float(method.flat.kl(0.02)) == pytest.approx(float(kl.detach()), rel=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -323,7 +349,7 @@ def test_topology_records_add_up(tmp_path, digits) -> None:
             assert layer["sigma"] == sorted(layer["sigma"])
             assert layer["survivors"] <= layer["active"] <= layer["size"]
     # sigma's mean now = at the start + drift by gradient + drift by topology, layer by layer
-    fresh = Trainer(trainer.spec, digits, tmp_path / "fresh", Settings(CPU), Lines())
+    fresh = Trainer(trainer.spec, digits, tmp_path / "fresh", Settings(MACHINE), Lines())
     fresh._open()
     for name, drift in trainer.method.topology._drift.items():
         start = fresh.method.topology._drift[name]["last"]
@@ -434,6 +460,16 @@ def test_a_checkpoint_of_other_options_or_data_is_refused(tmp_path, digits) -> N
         trained(spec_of("ssvi"), digits, tmp_path)
 
 
+@pytest.mark.parametrize("switch", LASTING)
+def test_a_checkpoint_in_another_order_is_refused(tmp_path, digits, switch) -> None:
+    with pytest.raises(Stopped):
+        trained(spec_of("ssvi"), digits, tmp_path, StopAt(3), every=0.0)
+    other = Machine(CPU, **{switch: not getattr(MACHINE, switch)})
+    flag = f"--{switch.replace('_', '-')}={'on' if getattr(MACHINE, switch) else 'off'}"
+    with pytest.raises(UserError, match=f"this training began with {flag}; go on with it"):
+        Trainer(spec_of("ssvi"), digits, tmp_path, Settings(other), Lines()).run()
+
+
 def test_train_and_evaluate_by_command(tmp_path, data_root, capsys) -> None:
     out = tmp_path / "run"
     common = ["--data-root", str(data_root)]
@@ -481,3 +517,19 @@ def test_a_mistake_on_the_command_line_is_one_line(tmp_path, monkeypatch, capsys
     assert line in message
     assert len(message.strip().splitlines()) == 1
     assert not list(tmp_path.glob("results/runs/**/*.json"))
+
+
+def test_an_interrupt_is_raised_between_two_steps(tmp_path, digits) -> None:
+    """Not lost, wherever in a step it comes; afterwards Ctrl-C is what it was."""
+    before = signal.getsignal(signal.SIGINT)
+
+    class Interrupting(Lines):
+        def step(self, clock) -> None:
+            if clock.step == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = Trainer(spec_of("ssvi"), digits, tmp_path, Settings(MACHINE), Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert trainer.clock.step == 4
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,5 +1,6 @@
 """The whole workflow on a tiny study of images: from config to report, again, changed, broken."""
 
+import itertools
 import json
 import os
 import re
@@ -242,6 +243,43 @@ def test_moved_data_retrain_nothing(study: Path, tmp_path) -> None:
     snakemake(copy)
     assert times(copy / "results/runs", "model.safetensors") == before
     assert (copy / "elsewhere/cache").is_dir()
+
+
+def test_other_runs_per_gpu_retrain_nothing(study: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert "Nothing to be done" in snakemake(study, "-n", "--config", "runs_per_gpu=3").stdout
+
+
+# In place of `ssvi`: a training waits until `places` have begun, notes begin and end, and fails.
+STUB = """#!/bin/sh
+[ "$1" = train ] || exit 0
+echo begin >> trainings
+for _ in $(seq 100); do
+    [ $(grep -c begin trainings) -lt {places} ] || break
+    sleep 0.1
+done
+sleep 0.3
+echo end >> trainings
+exit 1
+"""
+
+
+@pytest.mark.parametrize(("runs_per_gpu", "cores", "places"), [(None, 16, 2), (2, 16, 4), (2, 6, 3)])
+def test_gpus_and_cores_limit_what_runs_at_once(tmp_path, monkeypatch, runs_per_gpu, cores: int, places: int) -> None:
+    """Two GPUs that are only named, and a place on them for one or two runs each; a run takes two cores."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    stub = tmp_path / "bin/ssvi"
+    stub.parent.mkdir()
+    stub.write_text(STUB.format(places=places))
+    stub.chmod(0o755)
+    write_config(tmp_path, CONFIG | ({"runs_per_gpu": runs_per_gpu} if runs_per_gpu else {}))
+    words = command(tmp_path, "--retries", "0", cores=cores)
+    path = {"PATH": f"{stub.parent}{os.pathsep}{environment()['PATH']}"}
+    subprocess.run(words, capture_output=True, env=environment() | path, cwd=tmp_path, timeout=300)
+    noted = (tmp_path / "trainings").read_text().split()
+    at_once = itertools.accumulate(1 if line == "begin" else -1 for line in noted)
+    assert max(at_once) == places
+    assert len(noted) == 2 * 9
 
 
 def test_the_mirror_holds_every_run_and_ui_notes_stay(study: Path, tmp_path, monkeypatch) -> None:

@@ -2,10 +2,14 @@
 
 The trainer's loop is the same for every method:
 
-    data_loss.backward()            -> method.on_data_gradient(clock, batch)
-    method.extra_loss(clock)        -> backward, if there is one
+    method.before_step()             -> what the forward pass uses is written into the layers
+    data_loss.backward()             -> method.on_data_gradient(clock, batch)
+    method.extra_loss(clock)         -> backward, if there is one
     method.on_gradient(clock, batch) -> whether the optimisers step
-    method.after_step(clock, batch) -> topology, chains, stochastic approximation; perhaps a record
+    method.after_step(clock, batch)  -> topology, chains, stochastic approximation; perhaps a record
+
+Steps that are `routine` may be compiled, or captured once and replayed: there, all but `after_step` must do the same
+work on the same tensors each time, and numbers that change with the epoch are tensors that `begin_epoch` fills.
 """
 
 from __future__ import annotations
@@ -15,13 +19,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from ssvi.counting import Positions, active_macs
 from ssvi.layers import LayerFactory, MaskedLayer, masked_layers
-from ssvi.noise import Streams
+from ssvi.noise import NormalSource, Streams
 from ssvi.spec import RunSpec
 
 Batch = tuple[Tensor, Tensor]
@@ -59,7 +62,7 @@ class Workbench:
 class Method:
     """A deterministic dense network; every other method overrides what it does differently."""
 
-    def __init__(self, spec: RunSpec, noise: torch.Generator) -> None:
+    def __init__(self, spec: RunSpec, noise: NormalSource) -> None:
         """`noise` feeds the layers' own randomness while training."""
         self.spec = spec
         self.noise = noise
@@ -81,11 +84,20 @@ class Method:
         """Get ready to train: start values are drawn, masks not yet; make masks and optimisers."""
         self.bench = bench
         self.bind(bench.model)
+        self.prepare()
         self.optimizers = self.make_optimizers(bench.model)
+
+    def prepare(self) -> None:
+        """Draw masks and flatten what is trained, before the optimisers are made."""
 
     def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
         """SGD with momentum and weight decay on every parameter."""
         return [self.sgd(list(model.parameters()))]
+
+    def unmasked(self, model: nn.Module) -> list[nn.Parameter]:
+        """Biases and BatchNorm: the parameters that no mask concerns."""
+        masked = {id(p) for layer in self.layers.values() for p in layer.parameters() if p.shape == layer.mask.shape}
+        return [p for p in model.parameters() if id(p) not in masked]
 
     def sgd(self, parameters: list[nn.Parameter], extra: list[dict[str, Any]] | None = None) -> Optimizer:
         """The common optimiser; `extra` adds parameter groups with their own settings."""
@@ -98,6 +110,19 @@ class Method:
     def lr_factor(self, clock: Clock) -> float:
         """Factor on every start learning rate in this epoch: cosine from 1 to 0, constant in an epoch."""
         return 0.5 * (1 + math.cos(math.pi * (clock.epoch - 1) / clock.epochs))
+
+    def begin_epoch(self, clock: Clock) -> None:
+        """Set what changes with the epoch."""
+
+    def routine(self, step: int) -> bool:
+        """Whether this step does nothing but a forward pass, a backward pass and the optimisers' step."""
+        return True
+
+    def before_step(self) -> None:
+        """The network is about to be used by a training step."""
+
+    def settle(self) -> None:
+        """Bring the network's own tensors up to date, before they are read or stored."""
 
     def extra_loss(self, clock: Clock) -> Tensor | None:
         """What is added to the mean cross-entropy of a batch."""
@@ -145,7 +170,7 @@ class Method:
     def set_train(self) -> None:
         """Predict as in training."""
 
-    def samples(self, n: int, source: torch.Generator) -> Iterator[int]:
+    def samples(self, n: int, source: NormalSource) -> Iterator[int]:
         """Put the network into each of its predictive states in turn; deterministic ones have one."""
         yield 0
 

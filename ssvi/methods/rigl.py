@@ -4,27 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from ssvi.flat import FlatWeights
 from ssvi.layers import MaskedLayer
-from ssvi.methods.base import Batch, Clock, Method, Record, Workbench
+from ssvi.methods.base import Batch, Clock, Method, Record
 from ssvi.methods.topology import Topology
 
 
 class RigL(Method):
     """Drops the smallest |w|, grows the largest |gradient|; new weights start at 0."""
 
-    def attach(self, bench: Workbench) -> None:
-        super().attach(bench)
-        self.topology = Topology(self.spec, self.layers, bench.clock.total_steps, score=_score, grow=_grow)
-        self.topology.start(bench.streams["masks"])
+    def prepare(self) -> None:
+        self.topology = Topology(self.spec, self.layers, self.bench.clock.total_steps, score=_score, grow=_grow)
+        self.topology.start(self.bench.streams["masks"])
+        self.flat = FlatWeights(self.layers.values())
         self._gradients: dict[str, Tensor] = {}
+
+    def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
+        return [self.sgd([self.flat.mean, *self.unmasked(model)])]
+
+    def routine(self, step: int) -> bool:
+        return not self.topology.schedule.is_due(step)
+
+    def before_step(self) -> None:
+        self.flat.spread()
+
+    def settle(self) -> None:
+        self.flat.settle()
 
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
         due = self.topology.schedule.is_due(clock.step)
         if due:
-            self._gradients = {name: layer.mean.grad.abs() for name, layer in self.layers.items()}
-        self.topology.mask_gradients()
+            self._gradients = {name: layer.mean_gradient.abs() for name, layer in self.layers.items()}
+        self.flat.gather()
         return not (due and self.spec.update_step == "skip")
 
     def after_step(self, clock: Clock, batch: Batch) -> Record | None:
@@ -33,7 +47,10 @@ class RigL(Method):
             return None
         self.flops += self.growth_flops(len(batch[1]))
         gradients, self._gradients = self._gradients, {}
-        return self.topology.update(clock, gradients, self.optimizers)
+        self.settle()
+        record = self.topology.update(clock, gradients)
+        self.flat.follow(self.optimizers)
+        return record
 
     def growth_flops(self, images: int) -> int:
         """The dense gradient of the mean, one product a weight that is not active: 2 (M - M_S)."""
@@ -59,6 +76,7 @@ class RigL(Method):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.topology.load_state_dict(state["topology"])
+        self.flat.follow()
 
 
 def _score(layer: MaskedLayer) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssvi.criteria import CRITERIA, scores
 from ssvi.layers import TO_RHO, TO_SIGMA, MaskedLayer, VariationalLayer
-from ssvi.methods.base import Batch, Clock, Record, Workbench
+from ssvi.methods.base import Batch, Clock, Record
 from ssvi.methods.rigl import RigL
 from ssvi.methods.topology import Topology, frozen_batch_statistics
 from ssvi.methods.vi import VI
@@ -23,19 +23,19 @@ class SSVI(VI, RigL):
 
     layers: dict[str, VariationalLayer]
 
-    def attach(self, bench: Workbench) -> None:
-        VI.attach(self, bench)
+    def prepare(self) -> None:
         self.topology = Topology(
             self.spec,
             self.layers,
-            bench.clock.total_steps,
+            self.bench.clock.total_steps,
             score=self.score,
             grow=self.grow,
             describe=self.describe,
             drifting=lambda layer: layer.sigma,
         )
-        self.topology.start(bench.streams["masks"])
+        self.topology.start(self.bench.streams["masks"])
         self._gradients: dict[str, Tensor] = {}
+        VI.prepare(self)
 
     @torch.no_grad()
     def score(self, layer: VariationalLayer) -> Tensor:
@@ -58,57 +58,73 @@ class SSVI(VI, RigL):
 
     # The gradient that ranks candidates (section 3.3.2) ------------------------------------------
 
+    def routine(self, step: int) -> bool:
+        return not (self.topology.schedule.is_due(step) or self._collects_signed(step))
+
     def on_data_gradient(self, clock: Clock, batch: Batch) -> None:
-        if self.spec.addition_gradient == "data":
-            self._collect(clock, batch)
+        VI.on_data_gradient(self, clock, batch)
+        self._collect(clock, batch)
 
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
-        if self.spec.addition_gradient == "total":
-            self._collect(clock, batch)
-        self.topology.mask_gradients()
+        VI.on_gradient(self, clock, batch)
         return not (self.topology.schedule.is_due(clock.step) and self.spec.update_step == "skip")
 
     def _collect(self, clock: Clock, batch: Batch) -> None:
         """Gather |gradient| where an update is due, in whichever of the three ways was asked for."""
-        spec, schedule = self.spec, self.topology.schedule
-        if spec.addition == "mcK" and spec.addition_average == "signed":
+        spec, signed, due = self.spec, self._collects_signed(clock.step), self.topology.schedule.is_due(clock.step)
+        if not (signed or due):
+            return
+        self.settle()
+        if signed:
             self._collect_signed(clock)
             return
-        if not schedule.is_due(clock.step):
-            return
         if spec.addition == "mean":
-            self._gradients = self._gradient_of(clock, batch, at_mean=True)
+            self._gradients = self._gradient_of(batch, at_mean=True)
             return
-        total = {name: layer.mean.grad.abs() for name, layer in self.layers.items()}
+        total = {name: gradient.abs() for name, gradient in self._gradient_at_hand().items()}
         extra = spec.addition_samples - 1 if spec.addition == "mcK" else 0
         for _ in range(extra):
-            for name, gradient in self._gradient_of(clock, self.bench.fresh_batch(), at_mean=False).items():
+            self.flat.spread()
+            for name, gradient in self._gradient_of(self.bench.fresh_batch(), at_mean=False).items():
                 total[name] += gradient
         self._gradients = {name: value / (1 + extra) for name, value in total.items()}
 
+    def _gradient_at_hand(self) -> dict[str, Tensor]:
+        return {name: self._with_kl(layer, layer.mean_gradient) for name, layer in self.layers.items()}
+
+    def _with_kl(self, layer: VariationalLayer, gradient: Tensor) -> Tensor:
+        """Add the KL's gradient mu/prior^2 if candidates are ranked by the total."""
+        if self.spec.addition_gradient == "data":
+            return gradient
+        return gradient + self._kl_weight * layer.mean.detach() / self.spec.prior_sigma**2
+
+    def _collects_signed(self, step: int) -> bool:
+        """Whether the gradient of this step is one of the last K before an update that averages them signed."""
+        spec, schedule = self.spec, self.topology.schedule
+        due = -(-step // spec.delta_t) * spec.delta_t
+        signed = spec.addition == "mcK" and spec.addition_average == "signed"
+        return signed and schedule.is_due(due) and due - step < spec.addition_samples
+
     def _collect_signed(self, clock: Clock) -> None:
         """The published variant: signed gradients of the last K steps, averaged before the modulus."""
-        spec, schedule = self.spec, self.topology.schedule
-        due = -(-clock.step // spec.delta_t) * spec.delta_t
-        if not schedule.is_due(due) or due - clock.step >= spec.addition_samples:
-            return
-        for name, layer in self.layers.items():
-            gradient = layer.mean.grad / spec.addition_samples
+        for name, value in self._gradient_at_hand().items():
+            gradient = value / self.spec.addition_samples
             self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
-        if due == clock.step:
+        if self.topology.schedule.is_due(clock.step):
             self._gradients = {name: value.abs() for name, value in self._gradients.items()}
 
-    def _gradient_of(self, clock: Clock, batch: Batch, at_mean: bool) -> dict[str, Tensor]:
+    def _gradient_of(self, batch: Batch, at_mean: bool) -> dict[str, Tensor]:
         """|gradient| of one more pass at the present parameters, leaving the gradients at hand alone."""
         if at_mean:
             self.set_mean()
         with frozen_batch_statistics(self.bench.model):
             loss = self.bench.data_loss(batch)
         self.set_train()
-        if self.spec.addition_gradient == "total":
-            loss = loss + self.extra_loss(clock)
-        gradients = torch.autograd.grad(loss, [layer.mean for layer in self.layers.values()])
-        return {name: g.abs() for name, g in zip(self.layers, gradients, strict=True)}
+        layers = self.layers.values()
+        sampled = not at_mean and self.spec.sampling == "weight"
+        gradients = torch.autograd.grad(loss, [layer.realised if sampled else layer.mean for layer in layers])
+        each = zip(self.layers.items(), gradients, strict=True)
+        return {name: self._with_kl(layer, gradient).abs() for (name, layer), gradient in each}
 
     def growth_flops(self, images: int) -> int:
         """Dense gradients of the mean, and the extra passes of `mean` and `mcK`."""

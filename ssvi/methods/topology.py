@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer
 
 from ssvi.errors import Diverged
 from ssvi.layers import MaskedLayer
@@ -104,13 +103,8 @@ class Topology:
         assert self._drifting is not None
         return self._drifting(layer).sum(dtype=torch.float64) / layer.mask.sum().clamp_min(1)
 
-    def mask_gradients(self) -> None:
-        """Keep the gradient, and through it momentum and weight decay, out of the masked weights."""
-        for layer in self.layers.values():
-            layer.mask_gradients()
-
     @torch.no_grad()
-    def update(self, clock: Clock, gradients: dict[str, Tensor], optimizers: list[Optimizer]) -> Record | None:
+    def update(self, clock: Clock, gradients: dict[str, Tensor]) -> Record | None:
         """Remove and add once; `gradients` hold |gradient of the mean|, dense, per layer.
 
         Returns:
@@ -129,10 +123,9 @@ class Topology:
         for group in self._groups():
             for name, change in self._change(group, gradients, fraction).items():
                 layer = self.layers[name]
-                stays = change.active & ~change.born
                 if keep_record:
                     layer_records.append(self._count(name, change))
-                self._apply(layer, change, stays, optimizers)
+                self._apply(layer, change)
         self._recount()
         for name, before in by_gradient.items():
             drift, now = self._drift[name], self._mean(self.layers[name])
@@ -183,16 +176,11 @@ class Topology:
             for i, name in enumerate(names)
         }
 
-    def _apply(self, layer: MaskedLayer, change: Change, stays: Tensor, optimizers: list[Optimizer]) -> None:
+    def _apply(self, layer: MaskedLayer, change: Change) -> None:
         kept = layer.mask & ~change.removed
         layer.mask.copy_(change.active)
         self._grow(layer, change.born, kept)
         layer.apply_mask()
-        for optimizer in optimizers:
-            for parameter in layer.parameters():
-                for value in optimizer.state.get(parameter, {}).values():
-                    if isinstance(value, Tensor) and value.shape == stays.shape:
-                        value.mul_(stays)
 
     @staticmethod
     def _count(name: str, change: Change) -> Record:

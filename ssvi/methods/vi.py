@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam, Optimizer
 
+from ssvi.flat import FlatPosterior
 from ssvi.layers import LayerFactory, Operation, VariationalLayer
-from ssvi.methods.base import Clock, Method
+from ssvi.methods.base import Batch, Clock, Method
+from ssvi.noise import NormalSource
 
 
 class VI(Method):
@@ -36,23 +39,38 @@ class VI(Method):
 
         return LayerFactory(make)
 
+    def prepare(self) -> None:
+        self.flat = FlatPosterior(self.layers.values())
+        self._kl_weight = torch.zeros((), device=self.flat.mean.device)
+
     def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
-        rhos = [layer.rho for layer in self.layers.values()]
-        others = [p for p in model.parameters() if all(p is not rho for rho in rhos)]
+        others, cuda = [self.flat.mean, *self.unmasked(model)], self.flat.rho.is_cuda
         if self.spec.sigma_optimizer == "adam":
-            return [self.sgd(others), Adam(rhos, lr=self.spec.sigma_lr, fused=True)]
-        return [self.sgd(others, [{"params": rhos, "lr": self.spec.sigma_lr, "weight_decay": 0.0}])]
+            return [self.sgd(others), Adam([self.flat.rho], lr=self.spec.sigma_lr, fused=True, capturable=cuda)]
+        return [self.sgd(others, [{"params": [self.flat.rho], "lr": self.spec.sigma_lr, "weight_decay": 0.0}])]
+
+    # A step -------------------------------------------------------------------------------------
 
     def beta(self, clock: Clock) -> float:
         """KL warm-up: min(2 epoch/epochs, 1), stepwise per epoch (section 4.1)."""
         return min(2 * clock.epoch / clock.epochs, 1.0) if self.spec.kl_warmup else 1.0
 
-    def kl(self) -> Tensor:
-        """KL(q || p) of the whole network in nats."""
-        return torch.stack([layer.kl(self.spec.prior_sigma) for layer in self.layers.values()]).sum()
+    def begin_epoch(self, clock: Clock) -> None:
+        self._kl_weight.fill_(self.beta(clock) * self.spec.kl_scale / self.bench.n_train)
 
-    def extra_loss(self, clock: Clock) -> Tensor:
-        return (self.beta(clock) * self.spec.kl_scale / self.bench.n_train) * self.kl()
+    def before_step(self) -> None:
+        self.flat.spread()
+
+    def on_data_gradient(self, clock: Clock, batch: Batch) -> None:
+        self.flat.gather()
+
+    def on_gradient(self, clock: Clock, batch: Batch) -> bool:
+        """The KL enters by its closed-form gradient; its value is only computed where it is recorded."""
+        self.flat.add_kl(self._kl_weight, self.spec.prior_sigma)
+        return True
+
+    def settle(self) -> None:
+        self.flat.settle()
 
     @property
     def passes(self) -> int:  # type: ignore[override]
@@ -61,11 +79,10 @@ class VI(Method):
 
     @torch.no_grad()
     def epoch_figures(self, clock: Clock) -> dict[str, float]:
-        total = sum(float(layer.sigma.sum(dtype=torch.float64)) for layer in self.layers.values())
         return {
-            "kl": float(self.kl()),
+            "kl": float(self.flat.kl(self.spec.prior_sigma)),
             "beta": self.beta(clock),
-            "sigma_mean": total / sum(self.n_active().values()),
+            "sigma_mean": float(self.flat.sigma.mean(dtype=torch.float64)),
         }
 
     def set_mean(self) -> None:
@@ -76,10 +93,16 @@ class VI(Method):
         for layer in self.layers.values():
             layer.mode = "train"
 
-    def samples(self, n: int, source: torch.Generator) -> Iterator[int]:
+    def samples(self, n: int, source: NormalSource) -> Iterator[int]:
         """n weight samples of the posterior, one set of weights for all images each."""
         for i in range(n):
             for layer in self.layers.values():
                 layer.draw(source)
                 layer.mode = "sample"
             yield i
+
+    # Resuming -----------------------------------------------------------------------------------
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.flat.follow()

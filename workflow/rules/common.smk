@@ -99,6 +99,10 @@ MLFLOW = os.environ.get("MLFLOW_TRACKING_URI", "").rpartition("@")[2]
 ANALYSIS = os.path.relpath(Path(workflow.basedir) / "ssvi" / "analysis")
 
 GPUS = gpu_count()
+# So many runs at once on this machine (on a cluster, its scheduler gives out GPUs), unless --resources gpu=N says
+# otherwise; which GPU a run takes is found out when it starts.
+if MAIN and GPUS and workflow.nodes is None and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS * CONFIG.get("runs_per_gpu", 1))
 # On a CPU the runs of a study share the cores best as one thread a run; a study with fewer runs than
 # cores gives each more. On a GPU the threads only feed it.
 TRAIN_THREADS = (

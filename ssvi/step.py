@@ -1,0 +1,197 @@
+"""One training step, from image indices to changed parameters, in the ways a machine can take it.
+
+Eager; with the network's passes compiled; and, on CUDA, captured once as a graph and replayed. All three do the same
+arithmetic. Steps that a method does something special in (subspace updates) and batches of another size are eager.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssvi.data import Data
+from ssvi.errors import UserError
+from ssvi.methods.base import Batch, Clock, Method
+from ssvi.noise import Streams
+from ssvi.process import SWITCHES
+from ssvi.spec import RunSpec
+
+# Before a graph is captured, libraries choose algorithms and optimisers make their state in steps as usual.
+WARM_UP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a training is computed, not what: no part of a run's identity, and equal up to rounding.
+
+    Attributes:
+        device: where.
+        compile: the forward and backward passes are compiled (minutes at the start, fewer passes over memory).
+        capture: routine steps are captured as a CUDA graph and replayed without the host.
+        channels_last: images and weights lie in memory with the channels innermost.
+        parallel_noise: normal numbers on the CPU are drawn on all threads (see `ssvi.noise`).
+        hold_memory: on the CPU, freed memory stays in the process (see `ssvi.process`).
+    """
+
+    device: torch.device
+    compile: bool = False
+    capture: bool = False
+    channels_last: bool = False
+    parallel_noise: bool = True
+    hold_memory: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of images and convolution weights."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def settings(self) -> dict[str, bool]:
+        """What was chosen, for the record."""
+        return {name: getattr(self, name) for name in SWITCHES}
+
+
+def choose_machine(device: torch.device, switches: Mapping[str, bool] | None = None) -> Machine:
+    """The fastest settings of a device, except for what `switches` (names of `SWITCHES`) says.
+
+    Raises:
+        UserError: if something is switched on that this machine cannot do.
+    """
+    cuda, wanted = device.type == "cuda", dict(switches or {})
+    compiler = next((name for name in ("c++", "g++", "clang++", "cc", "gcc", "clang") if shutil.which(name)), None)
+    missing = "no C or C++ compiler is found" if compiler is None else None
+    if cuda and importlib.util.find_spec("triton") is None:
+        missing = "Triton is not installed"
+    if wanted.get("compile") and missing:
+        raise UserError(f"--compile=on: {missing}; choose auto or off.")
+    if wanted.get("capture") and not cuda:
+        raise UserError(f"--capture=on: the device is {device}, but only CUDA has graphs; choose auto or off.")
+    best = {"compile": cuda and not missing, "capture": cuda, "channels_last": True, "parallel_noise": True}
+    return Machine(device, **{**best, "hold_memory": not cuda, **wanted})
+
+
+class Stepper:
+    """Takes the steps of one training."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        data: Data,
+        model: nn.Module,
+        method: Method,
+        streams: Streams,
+        clock: Clock,
+        machine: Machine,
+    ) -> None:
+        self.spec, self.data, self.model, self.method = spec, data, model, method
+        self.streams, self.clock, self.machine = streams, clock, machine
+        self.totals = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, correct, images
+        # Batches of one size only, so that nothing is ever compiled twice.
+        self._passes = torch.compile(self.loss, dynamic=False) if machine.compile else self.loss
+        self._warm = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._index = torch.zeros(spec.batch_size, dtype=torch.int64, device=machine.device)
+        self._batch: Batch | None = None
+
+    # Batches and losses -------------------------------------------------------------------------
+
+    def batch(self, index: Tensor) -> Batch:
+        """Augmented, normalised images and labels."""
+        images = self.data.train_images[index]
+        if self.spec.augment:
+            images = self.data.augment(images, self.streams["augmentation"])
+        return self.images(images), self.data.train_labels[index]
+
+    def images(self, images: Tensor) -> Tensor:
+        """Images uint8 as the network takes them."""
+        return self.data.normalise(images).contiguous(memory_format=self.machine.memory_format)
+
+    def fresh_batch(self) -> Batch:
+        """A random batch beside the epoch's order, for extra gradients."""
+        count = min(self.spec.batch_size, self.data.n_train)
+        index = torch.randperm(self.data.n_train, generator=self.streams["growth"])[:count]
+        return self.batch(index.to(self.machine.device))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 where the spec says so; never fp16, in which sigma^2 underflows."""
+        precision, device = self.spec.precision, self.machine.device.type
+        if precision == "bf16" or (precision == "auto" and device == "cuda"):
+            # A graph must not keep the casts of the step in which it was captured.
+            return torch.autocast(device, torch.bfloat16, cache_enabled=not self.machine.capture)
+        return nullcontext()
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy and logits of a batch in training."""
+        with self.autocast():
+            logits = self.model(batch[0])
+        return functional.cross_entropy(logits.float(), batch[1]), logits
+
+    # Steps --------------------------------------------------------------------------------------
+
+    def set_lr(self, base: list[list[float]], factor: float) -> None:
+        """Set every learning rate to its base times a factor; a captured step reads it from the device."""
+        for optimizer, bases in zip(self.method.optimizers, base, strict=True):
+            for group, lr in zip(optimizer.param_groups, bases, strict=True):
+                if not self.machine.capture:
+                    group["lr"] = lr * factor
+                elif isinstance(group["lr"], Tensor) and group["lr"].device == self.totals.device:
+                    group["lr"].fill_(lr * factor)
+                else:
+                    group["lr"] = torch.full((), lr * factor, device=self.totals.device)
+
+    def __call__(self, index: Tensor) -> Batch:
+        """Take the step of `clock.step` on the training images at `index` [b], on the device; returns its batch."""
+        routine = self.method.routine(self.clock.step) and len(index) == self.spec.batch_size
+        if not (routine and self.machine.capture):
+            return self._step(index, self._passes if routine else self.loss)
+        if self._warm < WARM_UP_STEPS:
+            return self._warm_up(index)
+        self._index.copy_(index)
+        if self._graph is None:
+            self._capture()
+        self._graph.replay()
+        return self._batch
+
+    def _step(self, index: Tensor, passes: Any) -> Batch:
+        method, clock = self.method, self.clock
+        method.before_step()
+        for optimizer in method.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        batch = self.batch(index)
+        loss, logits = passes(batch)
+        loss.backward()
+        method.on_data_gradient(clock, batch)
+        if (extra := method.extra_loss(clock)) is not None:
+            extra.backward()
+        if method.on_gradient(clock, batch):
+            for optimizer in method.optimizers:
+                optimizer.step()
+        with torch.no_grad():
+            size, correct = len(index), (logits.argmax(1) == batch[1]).sum()
+            self.totals += torch.stack([loss.double() * size, correct.double(), torch.full_like(loss, size).double()])
+        return batch
+
+    def _warm_up(self, index: Tensor) -> Batch:
+        """A step as usual, on a side stream as capturing asks for."""
+        stream = torch.cuda.Stream(self.machine.device)
+        stream.wait_stream(torch.cuda.current_stream(self.machine.device))
+        with torch.cuda.stream(stream):
+            batch = self._step(index, self._passes)
+        torch.cuda.current_stream(self.machine.device).wait_stream(stream)
+        self._warm += 1
+        return batch
+
+    def _capture(self) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        self._graph.register_generator_state(self.streams["augmentation"])
+        for optimizer in self.method.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(self._graph):
+            self._batch = self._step(self._index, self._passes)

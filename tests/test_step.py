@@ -1,0 +1,132 @@
+"""Every fast way to take a step against the plain one: the same arithmetic, and compiled once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssvi.data import Data, load
+from ssvi.errors import UserError
+from ssvi.process import SWITCHES
+from ssvi.progress import Lines
+from ssvi.spec import RunSpec, make_spec, options_of
+from ssvi.step import Machine, choose_machine
+from ssvi.trainer import Settings, Trainer
+
+CPU = torch.device("cpu")
+PLAIN = Machine(CPU, parallel_noise=False)
+TINY = {"dataset": "digits", "model": "resnet8", "width": 0.5, "epochs": 2, "batch_size": 128, "density": 0.3,
+        "delta_t": 3, "lr": 0.1, "sigma_init": 0.02}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Data:
+    return load(make_spec(TINY), tmp_path_factory.mktemp("data"), CPU)
+
+
+def spec_of(method: str = "ssvi", **options) -> RunSpec:
+    given = {**TINY, "method": method, **options}
+    return make_spec({k: v for k, v in given.items() if k in options_of(method)})
+
+
+def start(digits: Data, folder: Path, machine: Machine, **options) -> Trainer:
+    trainer = Trainer(spec_of(**options), digits, folder, Settings(machine), Lines())
+    trainer._open()
+    trainer.model.train()
+    trainer.method.begin_epoch(trainer.clock)
+    return trainer
+
+
+def take(trainer: Trainer, steps: int) -> dict[str, torch.Tensor]:
+    """The network after some steps, and the sums of loss, hits and images over them."""
+    for i in range(steps):
+        trainer._step(torch.arange(128 * i, 128 * (i + 1)).to(trainer.device))
+    trainer.method.settle()
+    return {**trainer.model.state_dict(), "totals": trainer.take_step.totals}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], rtol: float, atol: float) -> None:
+    for name in a:
+        if a[name].dtype == torch.bool:
+            assert torch.equal(a[name].cpu(), b[name].cpu()), name
+        else:
+            assert torch.allclose(a[name].double().cpu(), b[name].double().cpu(), rtol=rtol, atol=atol), name
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="compiling needs a C++ compiler")
+def test_compiled_steps_are_the_eager_ones_and_are_compiled_once(tmp_path, digits) -> None:
+    """Eight steps with two subspace updates among them; the same noise, so equal to rounding."""
+    torch._dynamo.reset()
+    eager = take(start(digits, tmp_path / "a", Machine(CPU, channels_last=True)), 8)
+    torch._dynamo.utils.counters.clear()
+    compiled = take(start(digits, tmp_path / "b", Machine(CPU, channels_last=True, compile=True)), 8)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    assert_same(eager, compiled, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("method", ["dense", "rigl", "ssvi"])
+def test_memory_order_does_not_matter(tmp_path, digits, method) -> None:
+    """Where the noise is not laid out with the activations; with a subspace update where rounding cannot turn it."""
+    options = {"method": method, "lr": 0.001} | ({"sampling": "weight"} if method == "ssvi" else {})
+    steps = 2 if method == "ssvi" else 4
+    a, b = (take(start(digits, tmp_path / str(cl), Machine(CPU, channels_last=cl), **options), steps) for cl in (0, 1))
+    for name in a:
+        x, y = a[name].double(), b[name].double()
+        # rounding may flip a ReLU; anything in the wrong place would be a difference as large as the tensor
+        assert float((x - y).norm()) <= 1e-2 * float(x.norm()) + 1e-5 * x.numel() ** 0.5, name
+
+
+def test_layers_in_either_memory_order_compute_the_same_distribution(tmp_path, digits) -> None:
+    """With local reparameterisation the draws are laid out with the outputs: same law, other numbers."""
+    losses = []
+    for channels_last in (False, True):
+        trainer = start(digits, tmp_path / str(channels_last), Machine(CPU, channels_last=channels_last))
+        batch = trainer.take_step.batch(torch.arange(128))
+        with torch.no_grad():
+            trainer.method.before_step()
+            losses.append(torch.stack([trainer.take_step.loss(batch)[0] for _ in range(200)]))
+    a, b = losses
+    assert abs(float(a.mean() - b.mean())) < 5 * float((a.var() + b.var()).div(200).sqrt())
+    assert float(a.std()) > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_half_precision_follows_the_full_one(tmp_path, digits, precision) -> None:
+    full = take(start(digits, tmp_path / "full", Machine(CPU)), 6)
+    other = take(start(digits, tmp_path / "other", Machine(CPU), precision=precision), 6)
+    loss = [float(x["totals"][0] / x["totals"][2]) for x in (full, other)]
+    assert loss[1] == pytest.approx(loss[0], rel=0.02)
+    assert other["head.rho"].dtype == torch.float32
+
+
+def test_what_a_machine_cannot_do_is_one_line(monkeypatch) -> None:
+    with pytest.raises(UserError, match="--capture=on: the device is cpu, but only CUDA has graphs"):
+        choose_machine(CPU, {"capture": True})
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"--compile=on: no C or C\+\+ compiler is found"):
+        choose_machine(CPU, {"compile": True})
+    assert not choose_machine(CPU).compile
+
+
+def test_every_switch_turns_its_part_off() -> None:
+    for name in SWITCHES:
+        assert not getattr(choose_machine(CPU, {name: False}), name)
+    assert set(choose_machine(CPU).settings()) == set(SWITCHES)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compile", [False, True])
+def test_captured_steps_are_the_eager_ones(tmp_path, compile) -> None:
+    """On CUDA, without noise of the weights' (RigL), where eager and captured steps must agree to rounding."""
+    device = torch.device("cuda")
+    options = {"method": "rigl", "precision": "fp32", "lr": 0.001}
+    data = load(spec_of(**options), tmp_path / "data", device)
+    found = []
+    for machine in (Machine(device), Machine(device, capture=True, compile=compile, channels_last=True)):
+        trainer = start(data, tmp_path / str(machine.capture), machine, **options)
+        trainer.take_step.set_lr(trainer._base_lr, 1.0)
+        found.append(take(trainer, 8))
+    assert_same(found[0], found[1], rtol=1e-3, atol=1e-4)
