@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 CORES ?= all
 STUDY ?= digits
 
-.PHONY: reproduce quick test lint format bench scale slurm readme clean help
+.PHONY: reproduce quick test lint format bench scaling slurm readme clean help
 
 help: ## this list
 	@grep -hE "^[a-z]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 12
@@ -41,17 +41,21 @@ format: $(BIN)/.installed-dev ## rewrite the code in the house style
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow/rules
 
-bench: $(BIN)/.installed-dev ## processor time of a run beyond its training steps
-	$(BIN)/python benchmarks/overhead.py
+bench: $(BIN)/.installed-dev ## how fast a step is, beside other packages, and what a run costs beyond its steps
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(BIN)/ssvi bench --repeats 9 --json benchmarks/records/speed.json
+	$(BIN)/python benchmarks/overhead.py --json benchmarks/records/overhead.json
 
-scale: $(BIN)/.installed-dev ## what 5,000 finished runs cost to collect, plan and mirror
-	$(BIN)/python benchmarks/scale.py
+scaling: $(BIN)/.installed-dev ## steps and workflow as they grow; that the fast path costs no accuracy
+	$(BIN)/ssvi bench scaling --repeats 3 --json benchmarks/records/scaling.json
+	$(BIN)/ssvi bench accuracy --json benchmarks/records/accuracy.json
+	$(BIN)/python benchmarks/scale.py --json benchmarks/records/scale.json
 
 slurm: $(BIN)/.installed ## prove the SLURM profile on a real two-node Slurm on this machine
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[slurm]"
 	tests/cluster/run
 
-readme: $(BIN)/.installed ## render README.md and docs/digits from reports/digits
+readme: $(BIN)/.installed ## render README.md, docs/digits and the benchmarks' picture
 	$(BIN)/python -m ssvi.analysis.readme
 
 clean: ## remove the environment; results stay

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ import yaml
 from ssvi import runs as files
 from ssvi.config import resolve, study_runs
 from ssvi.devices import processor_name
-from ssvi.spec import RunSpec, run_path
+from ssvi.spec import RunSpec, run_path, to_flags
 
 ROOT = Path(__file__).parent.parent
 
@@ -154,13 +155,15 @@ def remember(folder: Path, settings: dict[str, Any], specs: dict[str, RunSpec]) 
     known = study_runs(few, "scale")
     for method in ("vi", "ssvi"):
         pattern = next(run for run, spec in known.items() if spec.method == method)
+        flags = shlex.join(to_flags(known[pattern]))
         own = [path for path in records.rglob("*") if path.is_file() and f"/{pattern}/" in _decoded(path, records)]
-        for run in (run for run, spec in specs.items() if spec.method == method and run not in known):
-            for path in own:
+        for run, spec in specs.items():
+            for path in own if spec.method == method and run not in known else []:
                 name = _decoded(path, records).replace(pattern, run)
                 target = records.joinpath(*_encoded(name))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(path.read_text().replace(pattern, run))
+                text = path.read_text().replace(pattern, run)
+                target.write_text(text.replace(flags, shlex.join(to_flags(spec))))
 
 
 def _decoded(path: Path, records: Path) -> str:

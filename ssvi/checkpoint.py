@@ -12,6 +12,9 @@ import torch
 from ssvi.errors import UserError
 from ssvi.runs import CHECKPOINT, write_bytes
 
+# Raised whenever a checkpoint's content changes its meaning.
+VERSION = 2
+
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Replace the run's checkpoint by `state` (tensors, numbers, text, lists and dicts)."""
@@ -34,6 +37,6 @@ def load(folder: Path, device: torch.device, keys: frozenset[str]) -> dict[str, 
         state = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, ValueError, OSError) as error:
         raise UserError(f"{path}: truncated or damaged checkpoint ({type(error).__name__}); {remedy}") from None
-    if not isinstance(state, dict) or set(state) != keys:
+    if not isinstance(state, dict) or set(state) != keys or state["version"] != VERSION:
         raise UserError(f"{path}: not a checkpoint of this version; {remedy}")
     return state

@@ -208,10 +208,10 @@ def _train(given: argparse.Namespace) -> None:
 
     chosen = {name: getattr(given, name) for name in SWITCHES}
     switches = {name: value == "on" for name, value in chosen.items() if value != "auto" or given.plain}
-    machine = choose_machine(device, switches)
-    if machine.hold_memory:
-        process.hold_memory()
+    if switches.get("hold_memory", device.type == "cpu"):
+        switches["hold_memory"] = process.hold_memory()
     data = load(spec, given.data_root, device)
+    machine = choose_machine(device, switches, spec.epochs * data.n_train // spec.batch_size)
     trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), reporter())
     summary = trainer.run()
     if summary["status"] == "diverged":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -51,7 +53,7 @@ class NormalSource:
             n = 1 if single else GENERATORS
             self._generators = [generator(seed, f"{purpose}/{i}" if i else purpose) for i in range(n)]
         self._threads: ThreadPoolExecutor | None = None
-        self.key = id(self)
+        self.key = next(_keys)
         _sources[self.key] = self
 
     def normal(self, like: Tensor) -> Tensor:
@@ -99,10 +101,14 @@ class NormalSource:
         used = min(len(self._generators), len(pieces))
         workers = min(torch.get_num_threads(), used)
 
+        inference = torch.is_inference_mode_enabled()
+
         def run(first: int) -> None:
-            for g in range(first, used, workers):
-                for piece in pieces[g :: len(self._generators)]:
-                    work(*piece, self._generators[g])
+            # the mode is a thread's own, and such tensors may not be written outside it
+            with torch.inference_mode() if inference else nullcontext():
+                for g in range(first, used, workers):
+                    for piece in pieces[g :: len(self._generators)]:
+                        work(*piece, self._generators[g])
 
         if workers < 2:
             run(0) if workers else None
@@ -137,6 +143,7 @@ def _draw(out: Tensor, source: torch.Generator) -> None:
 
 
 # Compiled code draws by this operation: opaque to the compiler, which must neither repeat nor drop it.
+_keys = itertools.count()
 _sources: weakref.WeakValueDictionary[int, NormalSource] = weakref.WeakValueDictionary()
 torch.library.define("ssvi::normal", "(Tensor like, int source) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
 

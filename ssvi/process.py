@@ -62,9 +62,11 @@ class Interrupts:
         self._before = signal.signal(signal.SIGINT, self._remember) if in_main else None
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
+        if kind is None:
+            self.check()
 
     def _remember(self, *_: object) -> None:
         if self._seen:

@@ -87,7 +87,9 @@ class RunSpec:
         choices=("local", "weight"),
         methods=VARIATIONAL,
     )
-    lrt_epsilon: float = option(1e-8, "added to the variance under the root of eq. 4", low=0.0, methods=VARIATIONAL)
+    lrt_epsilon: float = option(
+        1e-8, "added to the variance under the root of eq. 4", low=0.0, open_low=True, methods=VARIATIONAL
+    )
     prior_sigma: float = option(
         0.005, "sd of the prior N(0, prior_sigma^2)", low=0.0, open_low=True, methods=VARIATIONAL
     )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sysconfig
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +28,8 @@ from ssvi.spec import RunSpec
 
 # Before a graph is captured, libraries choose algorithms and optimisers make their state in steps as usual.
 WARM_UP_STEPS = 3
+# Compiling takes a minute or two, which a shorter training does not win back.
+WORTH_COMPILING = 5_000
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,10 @@ class Machine:
         return {name: getattr(self, name) for name in SWITCHES}
 
 
-def choose_machine(device: torch.device, switches: Mapping[str, bool] | None = None) -> Machine:
-    """The fastest settings of a device, except for what `switches` (names of `SWITCHES`) says.
+def choose_machine(
+    device: torch.device, switches: Mapping[str, bool] | None = None, steps: int = WORTH_COMPILING
+) -> Machine:
+    """The fastest settings of a device for so many steps, except for what `switches` (names of `SWITCHES`) says.
 
     Raises:
         UserError: if something is switched on that this machine cannot do.
@@ -69,11 +75,18 @@ def choose_machine(device: torch.device, switches: Mapping[str, bool] | None = N
     missing = "no C or C++ compiler is found" if compiler is None else None
     if cuda and importlib.util.find_spec("triton") is None:
         missing = "Triton is not installed"
+    elif cuda and not Path(sysconfig.get_path("include"), "Python.h").exists():
+        missing = "Python's headers, which Triton compiles with, are not installed"
     if wanted.get("compile") and missing:
         raise UserError(f"--compile=on: {missing}; choose auto or off.")
     if wanted.get("capture") and not cuda:
         raise UserError(f"--capture=on: the device is {device}, but only CUDA has graphs; choose auto or off.")
-    best = {"compile": cuda and not missing, "capture": cuda, "channels_last": True, "parallel_noise": True}
+    best = {
+        "compile": cuda and not missing and steps >= WORTH_COMPILING,
+        "capture": cuda,
+        "channels_last": True,
+        "parallel_noise": True,
+    }
     return Machine(device, **{**best, "hold_memory": not cuda, **wanted})
 
 
@@ -96,6 +109,7 @@ class Stepper:
         # Batches of one size only, so that nothing is ever compiled twice.
         self._passes = torch.compile(self.loss, dynamic=False) if machine.compile else self.loss
         self._warm = 0
+        self._side = torch.cuda.Stream(machine.device) if machine.capture else None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._index = torch.zeros(spec.batch_size, dtype=torch.int64, device=machine.device)
         self._batch: Batch | None = None
@@ -180,7 +194,7 @@ class Stepper:
 
     def _warm_up(self, index: Tensor) -> Batch:
         """A step as usual, on a side stream as capturing asks for."""
-        stream = torch.cuda.Stream(self.machine.device)
+        stream = self._side
         stream.wait_stream(torch.cuda.current_stream(self.machine.device))
         with torch.cuda.stream(stream):
             batch = self._step(index, self._passes)

@@ -28,6 +28,7 @@ EVALUATION_BATCH = 1000
 LASTING = ("channels_last", "parallel_noise")
 CHECKPOINT_KEYS = frozenset(
     {
+        "version",
         "spec",
         "good",
         "model",
@@ -235,12 +236,13 @@ class Trainer:
         return time.monotonic() - self._saved >= (wait if self.settings.checkpoint_seconds else 0)
 
     def _save(self) -> None:
+        self._stop_watch()  # waits for the device, which is no cost of the checkpoint
         start = time.monotonic()
-        self._stop_watch()
         self.method.settle()
         checkpoint.save(
             self.folder,
             {
+                "version": checkpoint.VERSION,
                 "spec": self._spec_record,
                 "good": self._good,
                 "model": self.model.state_dict(),
@@ -268,6 +270,11 @@ class Trainer:
             raise UserError(
                 f"{self.folder}: the data set {self.spec.dataset!r} has changed since this training began "
                 f"(fingerprint {before['data'][:12]}, now {self.data.fingerprint[:12]}); delete the folder."
+            )
+        if (before["device"] == "cpu") != (self.device.type == "cpu"):
+            raise UserError(
+                f"{self.folder}: this training began on {before['device']}, whose random numbers no other kind of "
+                "device has; go on there (--device), or delete the folder."
             )
         for switch in LASTING:
             then, now = before["switches"][switch], self.machine.settings()[switch]

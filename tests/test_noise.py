@@ -91,3 +91,15 @@ def test_no_stream_disturbs_another() -> None:
     assert torch.equal(torch.randperm(50, generator=a["order"]), torch.randperm(50, generator=b["order"]))
     b.load_state_dict(a.state_dict())
     assert torch.equal(a.noise.normal(torch.empty(9)), b.noise.normal(torch.empty(9)))
+
+
+def test_draws_are_the_same_while_predicting():
+    """Predictions run under inference mode, which every drawing thread has to be in."""
+    like, before = torch.empty(5 * PIECE + 7), torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        expected = NormalSource(3, "noise").normal(like)
+        with torch.inference_mode():
+            assert torch.equal(NormalSource(3, "noise").normal(like), expected)
+    finally:
+        torch.set_num_threads(before)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ssvi.analysis.readme import BEGIN, END, gallery, insert, section, snapshot
+from ssvi.analysis import performance
+from ssvi.analysis.readme import PERFORMANCE, RESULTS, gallery, insert, section, snapshot
 from ssvi.cli import parser
 from ssvi.config import load_config, resolve
 from ssvi.errors import UserError
@@ -16,9 +17,19 @@ TEXT = (ROOT / "README.md").read_text()
 
 def test_results_are_rendered_from_the_snapshot() -> None:
     docs = ROOT / "docs/digits"
-    assert insert(TEXT, section(docs)) == TEXT
-    assert TEXT.index(BEGIN) < TEXT.index(END)
+    assert insert(TEXT, RESULTS, section(docs)) == TEXT
     assert gallery(docs) == (docs / "README.md").read_text()
+
+
+def test_performance_is_rendered_from_the_records() -> None:
+    records = performance.read_records(ROOT / "benchmarks/records")
+    assert insert(TEXT, PERFORMANCE, performance.section(records)) == TEXT
+    figure = performance.draw(records)
+    for axes in figure.axes:
+        assert axes.lines, axes.get_xlabel()
+    # a GPU row appears only if it was measured
+    on_gpu = any(f["name"].startswith("gpu.") for f in records["speed"]["figures"])
+    assert ("on the GPU" in performance.speed_table(records)) == on_gpu
 
 
 def test_the_readme_lists_every_target() -> None:

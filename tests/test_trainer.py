@@ -533,3 +533,44 @@ def test_an_interrupt_is_raised_between_two_steps(tmp_path, digits) -> None:
         trainer.run()
     assert trainer.clock.step == 4
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_while_the_last_epoch_closes_is_not_lost(tmp_path, digits) -> None:
+    class Interrupting(Lines):
+        def epoch(self, row) -> None:
+            if row["epoch"] == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = Trainer(spec_of("ssvi", epochs=2), digits, tmp_path, Settings(MACHINE), Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert not (tmp_path / "training.json").exists()
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_refused(tmp_path, digits) -> None:
+    with pytest.raises(Stopped):
+        trained(spec_of("ssvi"), digits, tmp_path, StopAt(4), every=0)
+    state = torch.load(tmp_path / "live" / "checkpoint.pt", weights_only=True)
+    state["spec"]["provenance"]["device"] = "NVIDIA H200"
+    torch.save(state, tmp_path / "live" / "checkpoint.pt")
+    with pytest.raises(UserError, match="began on NVIDIA H200, whose random numbers no other kind of device has"):
+        Trainer(spec_of("ssvi"), digits, tmp_path, Settings(MACHINE), Lines()).run()
+
+
+def test_growth_gradients_read_present_weights(tmp_path, digits) -> None:
+    """With sampled weights a layer's mean is not written in every step, but the KL's part is computed from it."""
+    spec = spec_of("ssvi", sampling="weight", addition_gradient="total", delta_t=3)
+    trainer = Trainer(spec, digits, tmp_path, Settings(MACHINE), Lines())
+    trainer._open()
+    method, looked = trainer.method, []
+    at_hand = method._gradient_at_hand
+
+    def look() -> dict[str, torch.Tensor]:
+        stored = torch.cat([layer.mean[layer.mask] for layer in method.layers.values()])
+        looked.append(torch.equal(stored, method.flat.mean))
+        return at_hand()
+
+    method._gradient_at_hand = look
+    for step in range(3):
+        trainer._step(torch.arange(256 * step, 256 * (step + 1)))
+    assert looked == [True]

@@ -1,4 +1,4 @@
-"""What README.md and docs/digits/ show of the digits study: `python -m ssvi.analysis.readme`.
+"""What README.md and docs/digits/ show of the digits study and the benchmarks: `python -m ssvi.analysis.readme`.
 
 Tables and pictures are copied to docs/digits/, so that a fresh clone shows them; its README.md and the results
 section of the main one are rendered from there, and a test renders both again.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ssvi.analysis import performance
 from ssvi.errors import UserError
 from ssvi.runs import write_text
 
-BEGIN, END = "<!-- results: rendered by `make readme` -->", "<!-- end of results -->"
+RESULTS = ("<!-- results: rendered by `make readme` -->", "<!-- end of results -->")
+PERFORMANCE = ("<!-- performance: rendered by `make readme` -->", "<!-- end of performance -->")
 INTRODUCTION = """# The study digits
 
 Every table and figure that `make reproduce` makes, as it was rendered last. Handwritten digits of 8 x 8 pixels and
@@ -56,20 +58,24 @@ def section(docs: Path) -> str:
     return (docs / "tables" / "table1.md").read_text().strip()
 
 
-def insert(readme: str, results: str) -> str:
-    """The README with its results section replaced."""
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{results}\n\n{END}{after}"
+def insert(readme: str, marks: tuple[str, str], text: str) -> str:
+    """The README with what stands between two marks replaced."""
+    begin, end = marks
+    before, rest = readme.split(begin)
+    after = rest.split(end)[1]
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def main() -> None:
-    """Refresh docs/digits/ and README.md from reports/digits/."""
+    """Refresh docs/digits/, README.md and the benchmarks' picture from reports/digits/ and benchmarks/records/."""
     docs = Path("docs/digits")
     snapshot(Path("reports/digits"), docs)
     write_text(docs / "README.md", gallery(docs))
     readme = Path("README.md")
-    write_text(readme, insert(readme.read_text(), section(docs)))
+    records = performance.read_records(Path("benchmarks/records"))
+    performance.write_plots(records, Path("benchmarks/scaling"))
+    text = insert(readme.read_text(), RESULTS, section(docs))
+    write_text(readme, insert(text, PERFORMANCE, performance.section(records)))
 
 
 if __name__ == "__main__":

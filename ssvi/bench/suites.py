@@ -19,6 +19,7 @@ from ssvi.bench.contestants import PEERS, Training, images, installed_peers, rat
 from ssvi.bench.record import Figure
 from ssvi.bench.worker import BATCH, THREADS, Worker, in_turn
 from ssvi.step import choose_machine
+from ssvi.trainer import Settings
 
 Say = Callable[[str], None]
 Suite = Callable[[int, Say], list[Figure]]
@@ -117,6 +118,19 @@ def scaling(repeats: int, say: Say) -> list[Figure]:
     return found
 
 
+def checkpoints(repeats: int, say: Say) -> list[Figure]:
+    """What a checkpoint of the ResNet-18 costs, and its share of a training's time at the spacing of `ssvi train`."""
+    say("checkpoints")
+    process.hold_memory()
+    training = Training(images(20 * BATCH, torch.device("cpu")), choose_machine(torch.device("cpu")), SSVI)
+    training.step()
+    trainer = training.trainer
+    cost = contestants.in_turn({"save": trainer._save}, repeats, warm_up=1)["save"]
+    wait = Settings(trainer.machine).checkpoint_seconds
+    share = tuple(t / (t + max(wait, t / trainer.settings.checkpoint_share)) for t in cost)
+    return [Figure("checkpoint.share", "", share, NOTE), Figure("checkpoint.seconds", "s", tuple(cost), NOTE)]
+
+
 FIRST_STEP = """
 import os, sys, time
 from ssvi import cli, process
@@ -161,6 +175,7 @@ def gpu(repeats: int, say: Say) -> list[Figure]:
 SUITES: dict[str, Suite] = {
     "steps": steps,
     "topology": topology,
+    "checkpoints": checkpoints,
     "startup": startup,
     "gpu": gpu,
     "scaling": scaling,
@@ -172,6 +187,7 @@ LONG = ("scaling", "accuracy")
 def run(names: Iterable[str], repeats: int, say: Say, write: Callable[[list[Figure]], None]) -> list[Figure]:
     """Run suites one after the other; what is known so far goes to `write` after each."""
     found: list[Figure] = []
+    torch.set_num_threads(THREADS)  # what runs in this process is measured as the contestants are
     for name in names:
         found += SUITES[name](repeats, say)
         write(found)
