@@ -14,7 +14,8 @@ from ssvi import __version__, preload, process
 from ssvi.devices import claim_gpu
 from ssvi.errors import UserError, unknown
 from ssvi.process import SWITCHES
-from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, bounds, make_spec, run_path
+from ssvi.registry import COMMON, using
+from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, bounds, make_spec, parents, run_path
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ssvi.data import Data
 
 
+RUNS = Path("results/runs")
 DATA_HELP = "where data sets are kept (default: $SSVI_DATA, or data)"
 
 
@@ -56,7 +58,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     for name, field in FIELDS.items():
         kind = type(field.default)
         choices = field.metadata["choices"] or (METHODS if name == "method" else None)
-        used_by = field.metadata["methods"]
+        used_by = () if name in COMMON else using(name)
         limits = "true or false" if kind is bool else bounds(name)
         note = "".join(f" [{part}]" for part in (limits, used_by and ", ".join(used_by)) if part)
         group.add_argument(
@@ -71,7 +73,13 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where and how (no part of the identity)")
-    group.add_argument("--out", type=Path, help="run folder (default: results/runs/ and the run's path)")
+    group.add_argument("--out", type=Path, help="run folder (default: the run's path in --runs)")
+    group.add_argument(
+        "--runs",
+        type=Path,
+        help="where the runs lie, a parent among them (default: where --out ends in the run's path, what is before it, "
+        "else results/runs)",
+    )
     group.add_argument("--data-root", type=Path, default=_data_root(), help=DATA_HELP)
     group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     group.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
@@ -184,6 +192,12 @@ def _device(name: str, threads: int | None) -> torch.device:
     return device
 
 
+def _runs_around(out: Path | None, run: str) -> Path:
+    """The folder of all runs that a run folder lies in."""
+    inside = out is not None and str(out).endswith(f"/{run}")
+    return Path(str(out).removesuffix(f"/{run}")) if inside else RUNS
+
+
 def _train(given: argparse.Namespace) -> None:
     if not given.checkpoint_seconds >= 0:
         raise UserError(f"--checkpoint-seconds is {given.checkpoint_seconds:g}, but must be >= 0.")
@@ -191,7 +205,8 @@ def _train(given: argparse.Namespace) -> None:
     if given.preset:
         options["preset"] = given.preset
     spec = make_spec(options, where="command line")
-    folder = given.out or Path("results/runs") / run_path(spec)
+    root = given.runs or _runs_around(given.out, run_path(spec))
+    folder = given.out or root / run_path(spec)
 
     from ssvi import runs
 
@@ -211,8 +226,9 @@ def _train(given: argparse.Namespace) -> None:
     if switches.get("hold_memory", device.type == "cpu"):
         switches["hold_memory"] = process.hold_memory()
     data = load(spec, given.data_root, device)
-    machine = choose_machine(device, switches, spec.epochs * data.n_train // spec.batch_size)
-    trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), reporter())
+    machine = choose_machine(device, switches, spec.training_epochs * data.n_train // spec.batch_size)
+    lineage = [root / run_path(parent) for parent in parents(spec)]
+    trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), reporter(), lineage)
     summary = trainer.run()
     if summary["status"] == "diverged":
         print(f"{folder}: diverged in epoch {summary['diverged_epoch']}: {summary['cause']}", file=sys.stderr)

@@ -17,7 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from ssvi.errors import UserError, unknown
-from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, check_preset, idle, make_spec, options_of, unique, validate
+from ssvi.registry import using
+from ssvi.spec import (
+    INHERITED,
+    METHODS,
+    PRESETS,
+    RunSpec,
+    check_preset,
+    flag_text,
+    idle,
+    make_spec,
+    options_of,
+    parse_parent,
+    unique,
+    validate,
+    with_parents,
+)
 
 SCHEMA = Path(__file__).with_name("config.schema.json")
 
@@ -167,8 +182,8 @@ def _expand(content: Mapping[str, Any], experiment: str, place: str) -> dict[str
 
 
 def study_runs(config: Mapping[str, Any], study: str, where: str = "config") -> dict[str, RunSpec]:
-    """All runs of a study, each once, whichever experiments use it."""
-    return unique(s for runs in study_experiments(config, study, where).values() for s in runs.values())
+    """All runs of a study, each once, whichever experiments use it, and the parents that they start from."""
+    return with_parents(unique(s for runs in study_experiments(config, study, where).values() for s in runs.values()))
 
 
 def study_experiments(config: Mapping[str, Any], study: str, where: str = "config") -> dict[str, dict[str, RunSpec]]:
@@ -204,7 +219,24 @@ def _merge(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> d
     base = {**shared, **chosen} if "preset" in point else {**chosen, **shared}
     used = options_of(method)
     merged = {k: v for k, v in base.items() if k in used} | {k: v for k, v in point.items() if k != "preset"}
-    return {k: v for k, v in merged.items() if k in point or k not in idle(merged)}
+    merged = {k: v for k, v in merged.items() if k in point or k not in idle(merged)}
+    if merged.get("parent"):
+        merged["parent"] = _merge_parent(shared, merged, where)
+    return merged
+
+
+def _merge_parent(shared: Mapping[str, Any], child: Mapping[str, Any], where: str) -> str:
+    """A parent's text with the shared options that its method uses and that it does not take from its child."""
+    if not isinstance(child["parent"], str):
+        return child["parent"]  # refused where types are checked
+    given = parse_parent(child["parent"], where)
+    own = {k: v for k, v in shared.items() if k not in INHERITED and not (k == "density" and "density" in child)}
+    point = _merge({k: v for k, v in own.items() if k != "method"}, given, f"{where}: parent")
+    # a preset may have put back what the parent takes from its child
+    derived = {*INHERITED, "method", "parent", *(["density"] if "density" in child else [])}
+    words = {k: v for k, v in point.items() if k in given or k not in derived} | given
+    words = {k: v for k, v in words.items() if k != "method"}
+    return ",".join([str(given["method"]), *(f"{k}={flag_text(v)}" for k, v in words.items())])
 
 
 def _check_shared(content: Mapping[str, Any], where: str) -> None:
@@ -214,9 +246,11 @@ def _check_shared(content: Mapping[str, Any], where: str) -> None:
         validate(options, where)
         grids = [g for e in content["experiments"].values() for g in (e if isinstance(e, list) else [e])]
         named = {m for g in grids for m in _as_list(g.get("method", shared.get("method", RunSpec.method)))}
+        given = {p for g in grids for p in _as_list(g.get("parent", shared.get("parent", "")))}
+        named |= {p.split(",")[0] for p in given if isinstance(p, str) and p}
         for name, value in options.items():
-            users = FIELDS[name].metadata["methods"]
-            if users and not named & set(users):
+            users = using(name)
+            if not named & set(users):
                 raise UserError(
                     f"{where}: {name} is {value!r}, but no method of this study uses {name} "
                     f"(used by {', '.join(users)})."

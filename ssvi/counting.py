@@ -35,16 +35,16 @@ def positions(model: nn.Module, image: Tensor) -> Positions:
 
     layers = masked_layers(model)
     hooks = [layer.register_forward_hook(count(name)) for name, layer in layers.items()]
-    modes = {name: layer.mode for name, layer in layers.items() if hasattr(layer, "mode")}
+    modes = {module: module.mode for module in model.modules() if hasattr(module, "mode")}
     training = model.training
     try:
-        for name in modes:
-            layers[name].mode = "mean"
+        for module in modes:
+            module.mode = "mean"
         model.eval()(image)
     finally:
         model.train(training)
-        for name, mode in modes.items():
-            layers[name].mode = mode
+        for module, mode in modes.items():
+            module.mode = mode
         for hook in hooks:
             hook.remove()
     return found
@@ -55,26 +55,45 @@ def active_macs(places: Positions, n_active: Mapping[str, int]) -> int:
     return sum(places[name] * n for name, n in n_active.items())
 
 
-def parameter_counts(model: nn.Module, values_per_weight: int) -> dict[str, float | int]:
+def parameter_counts(
+    model: nn.Module, values_per_weight: int, reference: int, dead_numbers: int = 0, paired_numbers: int = 0
+) -> dict[str, float | int]:
     """Sizes of a trained network.
 
     `complexity` counts active weights, a pair (mu, sigma) once, plus the dense remainder (biases,
     BatchNorm). `stored_numbers` counts both of a pair; `stored_bytes` is 4 bytes a number and, for a
-    layer that is not dense, one bit a weight for its mask.
+    layer that is not dense, one bit a weight for its mask, or one a channel where whole channels are masked.
+
+    Args:
+        model: a network with its masks.
+        values_per_weight: numbers that an active weight stands for.
+        reference: weights of the plain network, of which density is a fraction; an ensemble may exceed it.
+        dead_numbers: biases, BatchNorm and gate parameters that went with their channels.
+        paired_numbers: parameters beside the weights that are the second of a pair, and so no complexity of their own.
     """
     layers = masked_layers(model).values()
     weights = sum(layer.mean.numel() for layer in layers)
     active = sum(int(layer.mask.sum()) for layer in layers)
     stochastic = sum(p.numel() for name, p in model.named_parameters() if name.endswith("rho"))
-    remainder = sum(p.numel() for p in model.parameters()) - weights - stochastic
+    remainder = sum(p.numel() for p in model.parameters()) - weights - stochastic - dead_numbers
     numbers = values_per_weight * active + remainder
-    mask_bits = sum(layer.mean.numel() for layer in layers if not bool(layer.mask.all()))
+    mask_bits = sum(_mask_bits(layer.mask) for layer in layers)
     return {
-        "density": active / weights,
-        "sparsity": 1 - active / weights,
+        "density": active / reference,
+        "sparsity": 1 - active / reference,
         "active_weights": active,
-        "maskable_weights": weights,
-        "complexity": active + remainder,
+        "maskable_weights": reference,
+        "complexity": active + remainder - paired_numbers,
         "stored_numbers": numbers,
         "stored_bytes": FLOAT_BYTES * numbers + -(-mask_bits // 8),
     }
+
+
+def _mask_bits(mask: Tensor) -> int:
+    """Bits that say which weights of a layer are active: none if all are, one a channel if whole channels are not."""
+    if bool(mask.all()):
+        return 0
+    flat = mask.flatten(2) if mask.dim() > 2 else mask[..., None]
+    outputs, inputs = flat.any(2).any(1), flat.any(2).any(0)
+    whole = bool((flat == (outputs[:, None] & inputs[None])[..., None]).all())
+    return len(outputs) + len(inputs) if whole else mask.numel()

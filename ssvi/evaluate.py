@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,16 @@ from ssvi.counting import active_macs, parameter_counts
 from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.methods import Method
-from ssvi.metrics import METRICS, evaluate_all
-from ssvi.network import build, load_model
+from ssvi.metrics import METRICS, at_temperature, evaluate_all, fit_temperature
+from ssvi.network import build, load_model, reference_weights
 from ssvi.noise import NormalSource
+from ssvi.registry import KINDS
 from ssvi.spec import RunSpec
 
 BATCH = 1000
+# Metrics that temperature scaling changes; the order of the classes, and so the accuracy, stays.
+CALIBRATED = ("nll", "ece", "ece_marginal", "brier")
+SCALED = tuple(f"{name}_scaled" for name in CALIBRATED)
 
 
 @torch.inference_mode()
@@ -64,15 +69,19 @@ def evaluate(
         UserError: if the folder's files are missing, damaged or of another spec.
     """
     training, model, method, noise = _open(spec, data, folder, device)
+    counts = _counts(spec, data, model, method, training.pop("positions"))
+    method.slim()
     start = time.perf_counter()
-    figures: dict[str, Any] = dict.fromkeys(METRICS)
+    figures: dict[str, Any] = dict.fromkeys([*METRICS, "temperature", *SCALED])
     probabilities = torch.zeros(0, data.n_classes, dtype=torch.float64)
     used = 0
     if training["status"] == "complete":
         averages = predictions(model, method, data, data.test_images, samples, noise)
         used, probabilities = functools.reduce(lambda _, last: last, averages)
         if bool(probabilities.isfinite().all()):
-            figures = evaluate_all(probabilities, data.test_labels, bins)
+            figures |= evaluate_all(probabilities, data.test_labels, bins)
+            if not KINDS[spec.method].posterior and len(data.val_labels):
+                figures |= _scaled(model, method, data, probabilities, noise, bins)
         else:
             last = {"cause": "the predictions are not finite", "diverged_epoch": training["epochs_done"]}
             training |= {"status": "diverged", **last}
@@ -80,15 +89,14 @@ def evaluate(
     labels = data.test_labels[: len(probabilities)]
     np.savez_compressed(buffer, probabilities=probabilities.float().cpu().numpy(), labels=labels.cpu().numpy())
     runs.write_bytes(folder / runs.PREDICTIONS, buffer.getvalue())
-    places = training.pop("positions")
-    active = {name: int(layer.mask.sum()) for name, layer in method.layers.items()}
+    macs = counts.pop("macs")
     metrics = {
         **training,
         "evaluation": {"samples": used, "bins": bins},
         "test_images": len(data.test_labels),
         **figures,
-        **parameter_counts(model, method.values_per_weight),
-        "inference_flops": 2 * active_macs(places, active) * max(used, 1),
+        **counts,
+        "inference_flops": 2 * macs * (1 if spec.method == "ensemble" else max(used, 1)),
         "evaluation_seconds": time.perf_counter() - start,
     }
     runs.write_json(folder / runs.METRICS, metrics)
@@ -124,6 +132,35 @@ def sample_curve(
     return rows
 
 
+def _scaled(
+    model: nn.Module, method: Method, data: Data, probabilities: Tensor, noise: NormalSource, bins: int
+) -> dict[str, float]:
+    """The metrics after temperature scaling, with the temperature that the held-out images choose."""
+    held_out = predictions(model, method, data, data.val_images, 1, noise)
+    _, known = functools.reduce(lambda _, last: last, held_out)
+    temperature = fit_temperature(known, data.val_labels)
+    found = evaluate_all(at_temperature(probabilities, temperature), data.test_labels, bins)
+    return {"temperature": temperature} | {f"{name}_scaled": found[name] for name in CALIBRATED}
+
+
+def _counts(
+    spec: RunSpec, data: Data, model: nn.Module, method: Method, places: dict[str, int]
+) -> dict[str, float | int]:
+    """Sizes, and multiply-adds of one pass, averaged over the states that the network has.
+
+    What is stored is that of all states together: without them there is no prediction.
+    """
+    reference = sum(reference_weights(spec, data.channels, data.image_size, data.n_classes).values())
+    found = []
+    for _ in method.states():
+        active = {name: int(layer.mask.sum()) for name, layer in method.layers.items()}
+        dead, paired = method.dead_numbers(), method.paired_numbers()
+        sizes = parameter_counts(model, method.values_per_weight, reference, dead, paired)
+        found.append({**sizes, "macs": active_macs(places, active)})
+    whole = {key: sum(x[key] for x in found) for key in ("stored_numbers", "stored_bytes")}
+    return {key: statistics.mean(x[key] for x in found) for key in found[0]} | whole
+
+
 def _spread(largest: int) -> set[int]:
     """Counts from 1 to `largest`, each about 1.4 times the one before."""
     steps = math.ceil(2 * math.log2(largest))
@@ -148,6 +185,6 @@ def _open(
         )
     noise = NormalSource(spec.seed, "evaluation", device)
     model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
-    load_model(folder, model)
+    load_model(folder, model, method)
     model.to(device)
     return training, model, method, noise

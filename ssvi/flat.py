@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ssvi.layers import TO_SIGMA, MaskedLayer, VariationalLayer, gaussian_kl
+from ssvi.layers import TO_SIGMA, MaskedLayer, VariationalLayer
 
 # d sigma / d rho from rho and sigma
 SLOPE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -85,6 +85,11 @@ class FlatWeights:
         """The vectors."""
         return [self.mean]
 
+    def parts(self, vector: Tensor) -> list[Tensor]:
+        """A dense vector [d] in the order of the layers' memory as views, one a layer, in its shape."""
+        pieces = vector.split([layer.mean.numel() for layer in self.layers])
+        return [p.as_strided(x.mean.shape, x.mean.stride()) for p, x in zip(pieces, self.layers, strict=True)]
+
     @torch.no_grad()
     def spread(self) -> None:
         """Write what the next forward pass uses into the layers, and forget the gradients of the last."""
@@ -143,9 +148,8 @@ class FlatPosterior(FlatWeights):
         self._dense_rho = self._flatten("rho")
         self.rho = self._vector(self._dense_rho)
         self._realised = torch.zeros_like(self._dense_mean)
-        parts = self._realised.split([layer.mean.numel() for layer in self.layers])
-        for layer, part in zip(self.layers, parts, strict=True):
-            layer.realised = part.as_strided(layer.mean.shape, layer.mean.stride()).requires_grad_()
+        for layer, part in zip(self.layers, self.parts(self._realised), strict=True):
+            layer.realised = part.requires_grad_()
         self._sigma = self._noise = self._sigma_gradient = torch.empty(0)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -180,21 +184,17 @@ class FlatPosterior(FlatWeights):
             self._sigma_gradient = self.mean.grad * self._noise
 
     @torch.no_grad()
-    def add_kl(self, weight: Tensor, prior_sigma: float) -> None:
-        """Add the gradient of weight KL(q || N(0, prior_sigma^2)) and pass sigma's on to rho; follows `gather`.
+    def add_kl(self, weight: Tensor, gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+        """Add the gradient of a weighted KL and pass sigma's on to rho; follows `gather`.
 
-        d KL/d mu = mu/prior^2 and d KL/d sigma = sigma/prior^2 - 1/sigma for each active weight.
+        Args:
+            weight: of the KL, a scalar.
+            gradient: d KL/d mu and d KL/d sigma [s] each, from mu and sigma [s]; may use sigma's memory for neither.
         """
-        precision = prior_sigma**-2
-        self.mean.grad.addcmul_(self.mean, weight, value=precision)
-        towards_prior = (self._sigma * precision).sub_(self._sigma.reciprocal())
+        to_mean, to_sigma = gradient(self.mean, self._sigma)
+        self.mean.grad.addcmul_(to_mean, weight)
         slope = SLOPE[self._parameterisation](self.rho, self._sigma)
-        self.rho.grad = self._sigma_gradient.addcmul_(towards_prior, weight).mul_(slope)
-
-    @torch.no_grad()
-    def kl(self, prior_sigma: float) -> Tensor:
-        """KL(q || p) of the whole network in nats, in float64."""
-        return gaussian_kl(self.mean.double(), self.sigma.double(), prior_sigma)
+        self.rho.grad = self._sigma_gradient.addcmul_(to_sigma, weight).mul_(slope)
 
     @torch.no_grad()
     def settle(self) -> None:

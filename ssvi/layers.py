@@ -19,6 +19,9 @@ from torch.nn import functional
 from ssvi.noise import NormalSource
 
 Mode = Literal["train", "mean", "sample"]
+# Where a network asks for a gate on its channels: after the ReLU inside a residual block, before a branch joins the
+# stream, on the stream itself (after the ReLU that ends a block, or the stem).
+Site = Literal["hidden", "branch", "stream"]
 
 # sigma as a function of rho, and back.
 TO_SIGMA: dict[str, Callable[[Tensor], Tensor]] = {
@@ -116,6 +119,12 @@ def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
     return (0.5 * (ratio.square() + (mu / prior_sigma).square() - 1) - ratio.log()).sum()
 
 
+def gaussian_kl_gradient(mu: Tensor, sigma: Tensor, prior_sigma: float) -> tuple[Tensor, Tensor]:
+    """Derivatives of each weight's KL: mu/prior^2, and sigma/prior^2 - 1/sigma."""
+    precision = prior_sigma**-2
+    return mu * precision, (sigma * precision).sub_(sigma.reciprocal())
+
+
 class MaskedLayer(nn.Module):
     """What Linear and Conv2d share: a weight with a mask, an optional deterministic bias, an operation.
 
@@ -134,6 +143,7 @@ class MaskedLayer(nn.Module):
         self.mean = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.empty(shape[0])) if bias else None
         self.register_buffer("mask", torch.ones(shape, dtype=torch.bool))
+        self._slim: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def fan_in(self) -> int:
@@ -159,8 +169,28 @@ class MaskedLayer(nn.Module):
         assert self.mean.grad is not None
         return self.mean.grad
 
+    @torch.no_grad()
+    def slim(self) -> None:
+        """From here on compute with the living outputs and inputs alone, where whole ones are masked.
+
+        For predictions of a network whose masks do not change any more: masked outputs are 0.
+        """
+        rows = self.mask.flatten(1).any(1)
+        columns = self.mask.transpose(0, 1).flatten(1).any(1)
+        # a layer that is dead as a whole keeps one weight, of value 0
+        rows[0] |= ~rows.any()
+        columns[0] |= ~columns.any()
+        self._slim = None
+        if not (bool(rows.all()) and bool(columns.all())):
+            self._slim = rows.nonzero().flatten(), columns.nonzero().flatten(), self.mean[rows][:, columns]
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.operation(x, self.mean, self.bias)
+        if self._slim is None:
+            return self.operation(x, self.mean, self.bias)
+        rows, columns, weight = self._slim
+        part = self.operation(x[:, columns], weight, None if self.bias is None else self.bias[rows])
+        out = part.new_zeros(part.shape[0], len(self.mean), *part.shape[2:])
+        return out.index_copy_(1, rows, part)
 
 
 class VariationalLayer(MaskedLayer):
@@ -291,11 +321,20 @@ class LayerFactory:
     """Makes the layers of a network, in the order of its construction, for one method.
 
     `make(shape, bias, operation, dense_stem)` gives the layer; a network asks for `linear` and `conv2d`
-    and never knows which kind it gets.
+    and never knows which kind it gets. It also asks for a gate at every site where channels may fall away as a whole;
+    `gate(channels, site)` gives a module that keeps the shape, or None for nothing.
     """
 
-    def __init__(self, make: Callable[[tuple[int, ...], bool, Operation, bool], MaskedLayer]) -> None:
-        self._make = make
+    def __init__(
+        self,
+        make: Callable[[tuple[int, ...], bool, Operation, bool], MaskedLayer],
+        gate: Callable[[int, Site], nn.Module | None] = lambda channels, site: None,
+    ) -> None:
+        self._make, self._gate = make, gate
+
+    def gate(self, channels: int, site: Site) -> nn.Module:
+        """What stands behind the channels at a site: [n, channels, ...] to the same."""
+        return self._gate(channels, site) or nn.Identity()
 
     def linear(self, inputs: int, outputs: int) -> MaskedLayer:
         """A dense layer with a deterministic bias: [n, inputs] to [n, outputs]."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 ROW_SUM_TOLERANCE = 1e-4
+TINY = torch.finfo(torch.float64).tiny
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
@@ -171,6 +172,36 @@ def _checked(probabilities: Tensor, labels: Tensor, bins: int = 1) -> tuple[Tens
             f"labels must be in 0..{probabilities.shape[1] - 1}, but are in {labels.min()}..{labels.max()}"
         )
     return probabilities.clamp(0, 1), labels
+
+
+# The range in which a temperature is looked for: a network that errs nowhere would ask for 0.
+TEMPERATURES = (0.05, 20.0)
+
+
+def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """softmax(log p / T): what scaled logits would give (Guo et al. 2017)."""
+    return (probabilities.double().clamp_min(TINY).log() / temperature).softmax(1)
+
+
+def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
+    """The temperature of smallest NLL, within `TEMPERATURES`.
+
+    The NLL is convex in 1/T, so its slope there, E_p[log p] - log p_label on average, changes its sign once.
+    """
+    from scipy.optimize import brentq
+
+    logs = probabilities.double().clamp_min(TINY).log()
+    right = logs.gather(1, labels[:, None]).mean()
+
+    def slope(inverse: float) -> float:
+        return float(((logs * inverse).softmax(1) * logs).sum(1).mean() - right)
+
+    coldest, hottest = 1 / TEMPERATURES[0], 1 / TEMPERATURES[1]
+    if slope(hottest) >= 0:
+        return TEMPERATURES[1]
+    if slope(coldest) <= 0:
+        return TEMPERATURES[0]
+    return 1 / brentq(slope, hottest, coldest, xtol=1e-12)
 
 
 METRICS: dict[str, Callable[..., float]] = {

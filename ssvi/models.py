@@ -22,13 +22,16 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = make.conv2d(outputs, outputs, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(outputs)
+        self.hidden, self.branch = make.gate(outputs, "hidden"), make.gate(outputs, "branch")
+        self.stream = make.gate(outputs, "stream")
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(make.conv2d(inputs, outputs, 1, stride=stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.bn1(self.conv1(x)))
-        return functional.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = self.hidden(functional.relu(self.bn1(self.conv1(x))))
+        y = self.branch(self.bn2(self.conv2(y)))
+        return self.stream(functional.relu(y + self.shortcut(x)))
 
 
 class ResNet(nn.Module):
@@ -38,6 +41,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.stem = make.conv2d(channels, widths[0], 3, padding=1, stem=True)
         self.bn = nn.BatchNorm2d(widths[0])
+        self.stream = make.gate(widths[0], "stream")
         blocks, inputs = [], widths[0]
         for stage, outputs in enumerate(widths):
             for i in range(depth):
@@ -47,8 +51,8 @@ class ResNet(nn.Module):
         self.head = make.linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.blocks(functional.relu(self.bn(self.stem(x))))
-        return self.head(y.mean((2, 3)))
+        y = self.stream(functional.relu(self.bn(self.stem(x))))
+        return self.head(self.blocks(y).mean((2, 3)))
 
 
 class MLP(nn.Module):
@@ -57,12 +61,13 @@ class MLP(nn.Module):
     def __init__(self, make: LayerFactory, inputs: int, hidden: int, classes: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList([make.linear(inputs, hidden), make.linear(hidden, hidden)])
+        self.gates = nn.ModuleList([make.gate(hidden, "hidden") for _ in self.layers])
         self.head = make.linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
-        for layer in self.layers:
-            x = functional.relu(layer(x))
+        for layer, gate in zip(self.layers, self.gates, strict=True):
+            x = gate(functional.relu(layer(x)))
         return self.head(x)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ssvi import runs as files
 from ssvi.errors import UserError
-from ssvi.spec import RunSpec
+from ssvi.spec import RunSpec, with_parents
 
 # What the time of an epoch depends on; the first rule for which finished runs are known is used.
 ALIKE = (("dataset", "model", "width", "method", "batch_size", "sampling"), ("dataset", "model", "width"))
@@ -42,7 +42,7 @@ def make_plan(results: Path, outputs: Mapping[str, Iterable[str]], runs: Mapping
 
     Args:
         results: the results folder.
-        outputs: the run paths of each output.
+        outputs: the run paths of each output; what they start from is needed too.
         runs: all runs of the study.
     """
     done = {run for run in runs if (results / "runs" / run / files.METRICS).is_file()}
@@ -50,7 +50,7 @@ def make_plan(results: Path, outputs: Mapping[str, Iterable[str]], runs: Mapping
     hours = {run: _estimate(spec, costs) for run, spec in runs.items() if run not in done}
 
     def item(name: str, mine: Iterable[str]) -> Item:
-        mine = list(mine)
+        mine = list(with_parents({run: runs[run] for run in mine}))
         missing = [hours[run] for run in mine if run not in done]
         known = [h for h in missing if h is not None]
         return Item(name, len(mine), len(mine) - len(missing), sum(known) if len(known) == len(missing) else None)
@@ -71,16 +71,19 @@ def _costs(results: Path, runs: Mapping[str, RunSpec]) -> dict[tuple[object, ...
         except UserError:
             # A damaged folder is reported where its results are used; a plan only leaves it out.
             continue
+        own = record["training_seconds"] - record.get("parent_seconds", 0.0)
         if record["epochs_done"]:
             for names in ALIKE:
-                found.setdefault(_key(spec, names), []).append(record["training_seconds"] / record["epochs_done"])
+                found.setdefault(_key(spec, names), []).append(own / record["epochs_done"])
     return {key: statistics.median(values) for key, values in found.items()}
 
 
 def _estimate(spec: RunSpec, costs: Mapping[tuple[object, ...], float]) -> float | None:
+    if not spec.training_epochs:
+        return 0.0
     for names in ALIKE:
         if (seconds := costs.get(_key(spec, names))) is not None:
-            return seconds * spec.epochs / 3600
+            return seconds * spec.training_epochs / 3600
     return None
 
 

@@ -11,11 +11,13 @@ import dataclasses
 import hashlib
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from ssvi.errors import UserError, unknown
+from ssvi.registry import KINDS, using
 
 DATASETS = ("digits", "cifar10", "cifar100")
 FOLDER_PREFIX = "folder:"
@@ -23,9 +25,8 @@ MODELS = ("mlp", "resnet8", "resnet18")
 CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
 ADDITIONS = ("mc1", "mean", "mcK")
 
-VARIATIONAL = ("vi", "ssvi")
-SPARSE = ("rigl", "ssvi")
-SUBSPACE = ("ssvi",)
+# What a parent always has in common with its child.
+INHERITED = ("dataset", "model", "width", "image_size", "validation", "seed")
 
 
 def option(
@@ -36,7 +37,6 @@ def option(
     low: float | None = None,
     high: float | None = None,
     open_low: bool = False,
-    methods: tuple[str, ...] | None = None,
 ) -> Any:
     """A field of `RunSpec` with what validation, the command line and the docs need to know."""
     return field(
@@ -47,7 +47,6 @@ def option(
             "low": low,
             "high": high,
             "open_low": open_low,
-            "methods": methods,
         },
     )
 
@@ -64,103 +63,151 @@ class RunSpec:
     width: float = option(1.0, "factor on the network's number of channels", low=0.0, open_low=True)
     image_size: int = option(32, "side in pixels to which the images of folder:PATH are resized", low=4, high=512)
     validation: float = option(0.1, "fraction of the training set held out, the same for every seed", low=0.0, high=0.5)
+    parent: str = option(
+        "",
+        "the run to start from, which is trained first: its method and options, as in vi,epochs=12; empty is none",
+    )
     augment: bool = option(True, "random crops (and flips, where a mirrored image is still of its class)")
-    epochs: int = option(200, "passes over the training set", low=1)
+    epochs: int = option(
+        200,
+        "passes over the training set; 0 only for method pruned: its parent is pruned and that is all",
+        low=0,
+    )
     batch_size: int = option(128, "images per step", low=2)
     lr: float = option(0.01, "learning rate at the start; cosine to 0, once an epoch", low=0.0, open_low=True)
     momentum: float = option(0.9, "momentum of SGD", low=0.0, high=0.9999)
     weight_decay: float = option(5e-4, "L2 decay of mu, weights, biases, BatchNorm; never of rho", low=0.0)
-    precision: str = option("auto", "auto is fp32 on a CPU and bf16 autocast on CUDA", choices=("auto", "fp32", "bf16"))
+    precision: str = option(
+        "auto",
+        "auto is fp32 on a CPU and bf16 autocast on CUDA",
+        choices=("auto", "fp32", "bf16"),
+    )
     record_best_test: bool = option(
-        False, "also record the best test accuracy over the epochs (posterior mean), in a column of its own"
+        False,
+        "also record the best test accuracy over the epochs (posterior mean), in a column of its own",
     )
 
-    mu_init_sd: float = option(0.01, "sd of mu at the start", low=0.0, methods=VARIATIONAL)
-    sigma_init: float = option(0.0006, "mean of sigma at the start", low=0.0, open_low=True, methods=VARIATIONAL)
-    sigma_init_sd: float = option(0.0005, "sd of sigma at the start", low=0.0, methods=VARIATIONAL)
-    parameterisation: str = option(
-        "softplus", "sigma as a function of rho", choices=("softplus", "exp", "abs"), methods=VARIATIONAL
-    )
+    mu_init_sd: float = option(0.01, "sd of mu at the start", low=0.0)
+    sigma_init: float = option(0.0006, "mean of sigma at the start", low=0.0, open_low=True)
+    sigma_init_sd: float = option(0.0005, "sd of sigma at the start", low=0.0)
+    parameterisation: str = option("softplus", "sigma as a function of rho", choices=("softplus", "exp", "abs"))
     sampling: str = option(
         "local",
         "noise of a training step: local reparameterisation (eq. 4) or one weight sample a batch",
         choices=("local", "weight"),
-        methods=VARIATIONAL,
     )
     lrt_epsilon: float = option(
-        1e-8, "added to the variance under the root of eq. 4", low=0.0, open_low=True, methods=VARIATIONAL
+        1e-8,
+        "added to the variance under the root of eq. 4",
+        low=0.0,
+        open_low=True,
     )
-    prior_sigma: float = option(
-        0.005, "sd of the prior N(0, prior_sigma^2)", low=0.0, open_low=True, methods=VARIATIONAL
-    )
-    kl_scale: float = option(
-        0.01, "weight of KL/N in the loss; 1 is the ELBO, less a cold posterior", low=0.0, methods=VARIATIONAL
-    )
-    kl_warmup: bool = option(True, "scale the KL by min(2 epoch/epochs, 1)", methods=VARIATIONAL)
-    sigma_lr: float = option(0.01, "learning rate of rho", low=0.0, methods=VARIATIONAL)
-    sigma_optimizer: str = option("sgd", "optimiser of rho", choices=("sgd", "adam"), methods=VARIATIONAL)
+    prior_sigma: float = option(0.005, "sd of the prior N(0, prior_sigma^2)", low=0.0, open_low=True)
+    kl_scale: float = option(0.01, "weight of KL/N in the loss; 1 is the ELBO, less a cold posterior", low=0.0)
+    kl_warmup: bool = option(True, "scale the KL by min(2 epoch/epochs, 1)")
+    sigma_lr: float = option(0.01, "learning rate of rho", low=0.0)
+    sigma_optimizer: str = option("sgd", "optimiser of rho", choices=("sgd", "adam"))
 
-    density: float = option(0.1, "kept fraction s/d of the weights", low=0.0, high=1.0, open_low=True, methods=SPARSE)
-    allocation: str = option(
-        "uniform", "how the density is shared by the layers", choices=("uniform", "erk", "global"), methods=SPARSE
-    )
-    delta_t: int = option(100, "steps between two updates of the subspace (the paper's M)", low=1, methods=SPARSE)
-    alpha: float = option(0.3, "drop fraction alpha/2 (1 + cos(pi t/t_end))", low=0.0, high=1.0, methods=SPARSE)
+    density: float = option(0.1, "kept fraction s/d of the weights", low=0.0, high=1.0, open_low=True)
+    allocation: str = option("uniform", "how the density is shared by the layers", choices=("uniform", "erk", "global"))
+    delta_t: int = option(100, "steps between two updates of the subspace (the paper's M)", low=1)
+    alpha: float = option(0.3, "drop fraction alpha/2 (1 + cos(pi t/t_end))", low=0.0, high=1.0)
     update_until: float = option(
-        0.75, "fraction of the training after which the subspace stays as it is", low=0.0, high=1.0, methods=SPARSE
+        0.75, "fraction of the training after which the subspace stays as it is", low=0.0, high=1.0
     )
     update_step: str = option(
         "take",
         "at an update, take the optimiser's step first, or skip it as the official code does",
         choices=("take", "skip"),
-        methods=SPARSE,
     )
-    criterion: str = option("snr_abs", "removal criterion", choices=CRITERIA, methods=SUBSPACE)
-    exp_lambda: float = option(
-        1.0, "lambda of the criteria e_exp and snr_exp (eq. 8)", low=0.0, open_low=True, methods=SUBSPACE
-    )
+    criterion: str = option("snr_abs", "removal criterion", choices=CRITERIA)
+    exp_lambda: float = option(1.0, "lambda of the criteria e_exp and snr_exp (eq. 8)", low=0.0, open_low=True)
     score_arithmetic: str = option(
         "stable",
         "scores by stable formulas, or naively in float32 with NaN set to 0",
         choices=("stable", "naive"),
-        methods=SUBSPACE,
     )
-    addition: str = option("mc1", "addition criterion (section 3.3.2)", choices=ADDITIONS, methods=SUBSPACE)
-    addition_samples: int = option(1, "K of the addition criterion mcK", low=1, methods=SUBSPACE)
+    addition: str = option("mc1", "addition criterion (section 3.3.2)", choices=ADDITIONS)
+    addition_samples: int = option(1, "K of the addition criterion mcK", low=1)
     addition_average: str = option(
         "absolute",
         "mcK: mean of |gradient| at fixed parameters, or |mean| of K consecutive signed gradients",
         choices=("absolute", "signed"),
-        methods=SUBSPACE,
     )
     addition_gradient: str = option(
         "data",
         "gradient that ranks candidates: of the data term, or with the KL",
         choices=("data", "total"),
-        methods=SUBSPACE,
     )
     grow_sigma: str = option(
         "mean",
         "sigma of an added weight: mean of the module's active sigma, softplus of the mean rho, or a constant",
         choices=("mean", "mean_rho", "constant"),
-        methods=SUBSPACE,
     )
-    grow_sigma_value: float = option(1e-6, "the constant of grow_sigma", low=0.0, open_low=True, methods=SUBSPACE)
+    grow_sigma_value: float = option(1e-6, "the constant of grow_sigma", low=0.0, open_low=True)
+
+    adam_lr: float = option(
+        0.001,
+        "learning rate of Adam; constant, then linear to 0 (vd: from half of the epochs on, sbp: from five sixths)",
+        low=0.0,
+        open_low=True,
+    )
+    kl_weight: float = option(1.0, "weight of KL/N in the loss; 1 is the ELBO", low=0.0)
+    kl_ramp: float = option(
+        0.1, "fraction of the epochs over which the weight of the KL grows from 0", low=0.0, high=1.0
+    )
+    log_variance_init: float = option(-10.0, "log sigma^2 at the start", low=-40.0, high=10.0)
+    log_alpha_threshold: float = option(
+        3.0, "weights with a log alpha = log(sigma^2/theta^2) above are pruned", low=-10.0, high=10.0
+    )
+    gate_noise: str = option(
+        "example",
+        "channel noise drawn for each image, or one draw a batch with BatchNorm frozen as in the official code",
+        choices=("example", "batch"),
+    )
+    snr_threshold: float = option(1.0, "channels whose noise has a signal-to-noise ratio below are pruned", low=0.0)
+    aeb_lr: float = option(
+        1e-4,
+        "learning rate of SGHMC on the mean loss; a tenth of it from 70 %, a hundredth from 90 % of the epochs",
+        low=0.0,
+        open_low=True,
+    )
+    aeb_prior: str = option(
+        "described",
+        "a spike narrower than the slab, as the method is described, or the published settings, where it is wider",
+        choices=("described", "published"),
+    )
+    mbnn_lr: float = option(
+        0.5,
+        "learning rate of SGLD on the mean loss; cosine to a hundredth over half of the epochs, then constant",
+        low=0.0,
+        open_low=True,
+    )
+    mask_lambda: float = option(
+        0.05, "lambda of the prior on the number of nodes, exp(-(lambda log N)^5 |m|^2)", low=0.0
+    )
+    mask_period: int = option(10, "steps between two proposals of a birth or death of nodes", low=1)
+    widening: float = option(
+        1.25,
+        "the network is wider than its name says by this factor, and starts with as many nodes as it says",
+        low=1.0,
+    )
+    members: int = option(5, "networks of the ensemble; each has density/members and a seed of its own", low=2)
 
     def __post_init__(self) -> None:
         validate(dataclasses.asdict(self), where="run spec")
+        if self.parent != parent_text(dataclasses.asdict(self), "run spec"):
+            raise UserError(f"run spec: parent is {self.parent!r}, which is not in its one canonical form.")
+
+    @property
+    def training_epochs(self) -> int:
+        """Epochs of its own training: none for a method that only puts its parents together."""
+        return self.epochs if "epochs" in KINDS[self.method].uses else 0
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(RunSpec)}
 
-# Factors that always stand in a run's path, in this order, whether at their default or not.
-FACTORS: dict[str, tuple[str, ...]] = {
-    "dense": ("lr",),
-    "vi": ("sigma_init",),
-    "rigl": ("density", "lr"),
-    "ssvi": ("density", "criterion", "sigma_init"),
-}
-METHODS = tuple(FACTORS)
+METHODS = tuple(KINDS)
 
 # Options that have an effect only where another one has one of these values.
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -188,7 +235,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def options_of(method: str) -> set[str]:
     """Names of the options that `method` uses."""
-    return {name for name, f in FIELDS.items() if f.metadata["methods"] is None or method in f.metadata["methods"]}
+    return set(KINDS[method].options)
 
 
 def _type_error(name: str, value: Any, where: str) -> UserError | None:
@@ -254,6 +301,74 @@ def _check_dataset(dataset: str, where: str) -> None:
         raise unknown("dataset", dataset, [*DATASETS, "folder:PATH"], where)
 
 
+def parse_parent(text: str, where: str) -> dict[str, Any]:
+    """The options named in a parent's text, `method,option=value,...`.
+
+    Raises:
+        UserError: for text of another form, and for unknown or ill-typed options.
+    """
+    method, *words = text.split(",")
+    options: dict[str, Any] = {"method": method}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{where}: parent is {text!r}, but must be a method and options, as in vi,epochs=12.")
+        if name not in FIELDS:
+            raise unknown("option", name, FIELDS, f"{where}: parent")
+        options[name] = _parse(value, FIELDS[name].default)
+    return options
+
+
+def _parse(text: str, like: Any) -> Any:
+    """A value from its text, of the type of another one; the text itself where it is none."""
+    if isinstance(like, bool):
+        return {"true": True, "false": False}.get(text, text)
+    try:
+        return type(like)(text)
+    except ValueError:
+        return text
+
+
+def parent_text(child: Mapping[str, Any], where: str) -> str:
+    """The canonical text of the parent in a child's options: its method and what differs from the defaults.
+
+    Raises:
+        UserError: if the child's method takes no such parent, needs one and has none, or the parent is no run.
+    """
+    method, text = child.get("method", RunSpec.method), child.get("parent", "")
+    kind = KINDS[method]
+    if not text:
+        if kind.needs_parent:
+            raise UserError(f"{where}: method {method!r} needs a parent, as in parent: {kind.parents[0]}.")
+        return ""
+    options = parse_parent(text, where)
+    if options["method"] not in kind.parents:
+        raise unknown("parent's method", options["method"], kind.parents, where)
+    derived = (*INHERITED, "density") if method == "ensemble" else INHERITED
+    for name in options:
+        if name in derived:
+            raise UserError(f"{where}: parent has {name}, but takes it from the run itself; leave it out.")
+    if method == "ensemble" and (child.get("seed", 0) + 1) * child.get("members", RunSpec.members) >= 2**63:
+        raise UserError(f"{where}: seed is {child['seed']}, too large for the seeds of an ensemble's members.")
+    inherited = {name: child[name] for name in INHERITED if name in child and name != "image_size"}
+    parent = make_spec(inherited | options, f"{where}: parent")
+    words = [f"{k}={flag_text(v)}" for k, v in non_defaults(parent).items() if k not in (*derived, "method")]
+    return ",".join([parent.method, *words])
+
+
+def parents(spec: RunSpec) -> list[RunSpec]:
+    """The runs that this one starts from, in order: none, one, or the members of an ensemble."""
+    if not spec.parent:
+        return []
+    options = {name: getattr(spec, name) for name in INHERITED} | parse_parent(spec.parent, "run spec")
+    if spec.method != "ensemble":
+        return [RunSpec(**options)]
+    # of the decimal number that was typed, so that members are the runs that others name
+    options["density"] = float(Fraction(repr(spec.density)) / spec.members)
+    seeds = range(spec.seed * spec.members, (spec.seed + 1) * spec.members)
+    return [RunSpec(**options | {"seed": seed}) for seed in seeds]
+
+
 def check_preset(name: Any, where: str) -> None:
     """Refuse what is neither None nor the name of a preset."""
     if name is not None and (not isinstance(name, str) or name not in PRESETS):
@@ -288,12 +403,14 @@ def make_spec(options: Mapping[str, Any], where: str = "options") -> RunSpec:
     used = options_of(method)
     for name, value in options.items():
         if name != "preset" and name not in used:
-            users = ", ".join(FIELDS[name].metadata["methods"])
+            users = ", ".join(using(name))
             raise UserError(
                 f"{where}: {name} is {value!r}, but method {method!r} does not use {name} (used by {users})."
             )
     full = expand(options)
     coerced = {k: float(v) if isinstance(FIELDS[k].default, float) else v for k, v in full.items()}
+    if KINDS[method].parents:
+        coerced["parent"] = parent_text(coerced, where)
     spec = RunSpec(**coerced)
     _check_effects(spec, options, where)
     return spec
@@ -310,6 +427,13 @@ def _check_effects(spec: RunSpec, given: Mapping[str, Any], where: str) -> None:
         raise UserError(
             f"{where}: addition_samples is {spec.addition_samples}, but consecutive gradients "
             f"(addition_average: signed) must fit between two updates: at most delta_t = {spec.delta_t}."
+        )
+    if spec.epochs == 0 and spec.method != "pruned":
+        raise UserError(f"{where}: epochs is 0, but must be >= 1; only method pruned goes without training.")
+    if spec.method == "sbp" and spec.gate_noise == "batch" and not spec.parent:
+        raise UserError(
+            f"{where}: gate_noise is 'batch', which freezes BatchNorm as it is at the start: it needs a parent, as in "
+            "parent: dense."
         )
     if "image_size" in given and not spec.dataset.startswith(FOLDER_PREFIX):
         raise UserError(f"{where}: image_size is {given['image_size']!r}, but only folder:PATH data sets use it.")
@@ -328,6 +452,13 @@ def _escape(text: str) -> str:
     return f"{safe[:80]}%~{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
+def _readable(parent: str) -> str:
+    """A parent's text as a path component: a comma and an equals sign do no harm there."""
+    if len(parent) <= 200:
+        return parent
+    return f"{parent[:150]},~{hashlib.sha256(parent.encode()).hexdigest()[:24]}"
+
+
 def _value(value: Any) -> str:
     return _escape(value) if isinstance(value, str) else repr(value)
 
@@ -338,10 +469,13 @@ def run_path(spec: RunSpec) -> str:
     `digits/resnet8/ssvi/density=0.1/criterion=snr_abs/sigma_init=0.0006/epochs=20/seed=0`: data set,
     model and method, the method's factors, then every other option that is not at its default.
     """
-    factors = FACTORS[spec.method]
+    factors = KINDS[spec.method].factors
     parts = [_escape(spec.dataset), spec.model, spec.method]
     parts += [f"{name}={_value(getattr(spec, name))}" for name in factors]
-    others = {k: v for k, v in non_defaults(spec).items() if k not in (*factors, "dataset", "model", "method", "seed")}
+    apart = (*factors, "dataset", "model", "method", "seed", "parent")
+    if spec.parent:
+        parts.append(f"parent={_readable(spec.parent)}")
+    others = {k: v for k, v in non_defaults(spec).items() if k not in apart}
     line = ""
     for item in (f"{k}={_value(v)}" for k, v in others.items()):
         if line and len(line) + len(item) > 150:
@@ -355,10 +489,11 @@ def run_path(spec: RunSpec) -> str:
 
 def to_flags(spec: RunSpec) -> list[str]:
     """Command-line flags of `ssvi train` that give exactly this spec (only what is not a default)."""
-    return [f"--{name.replace('_', '-')}={_flag(v)}" for name, v in non_defaults(spec).items()]
+    return [f"--{name.replace('_', '-')}={flag_text(v)}" for name, v in non_defaults(spec).items()]
 
 
-def _flag(value: Any) -> str:
+def flag_text(value: Any) -> str:
+    """A value as it stands behind the equals sign of a flag, or in a parent's text."""
     if isinstance(value, bool):
         return str(value).lower()
     return value if isinstance(value, str) else repr(value)
@@ -376,3 +511,14 @@ def unique(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
         if runs.setdefault(path, spec) != spec:
             raise RuntimeError(f"two specs share the path {path}: {spec} and {runs[path]}")
     return runs
+
+
+def with_parents(runs: Mapping[str, RunSpec]) -> dict[str, RunSpec]:
+    """The runs and all that they start from, parents first."""
+
+    def line(spec: RunSpec) -> Iterator[RunSpec]:
+        for parent in parents(spec):
+            yield from line(parent)
+        yield spec
+
+    return unique(one for spec in runs.values() for one in line(spec))

@@ -147,6 +147,10 @@ class Stepper:
             logits = self.model(batch[0])
         return functional.cross_entropy(logits.float(), batch[1]), logits
 
+    def exact_loss(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy of a batch in training, in float32 whatever the precision of the steps."""
+        return functional.cross_entropy(self.model(batch[0]), batch[1])
+
     # Steps --------------------------------------------------------------------------------------
 
     def set_lr(self, base: list[list[float]], factor: float) -> None:

@@ -6,12 +6,16 @@ the whole network for `global`.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
+
+from ssvi.errors import Diverged
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,28 @@ def random_masks(layers: list[LayerShape], density: float, allocation: str, sour
     `global` spreads exactly d - floor((1 - density) d) active weights over the whole network, the stem
     included: the constraint ||gamma||_1 = s of eq. 3 read literally.
     """
+    return _choose(layers, density, allocation, lambda n, first, size: _random_mask(size, n, source))
+
+
+def best_masks(layers: list[LayerShape], density: float, allocation: str, scores: list[Tensor]) -> list[Tensor]:
+    """Masks of the weights with the highest scores (of the layers' shapes), with the allocation's counts."""
+    flat = torch.cat([x.flatten() for x in scores])
+    return _choose(layers, density, allocation, lambda n, first, size: largest(flat[first : first + size], n))
+
+
+def _choose(
+    layers: list[LayerShape], density: float, allocation: str, mask: Callable[[int, int, int], Tensor]
+) -> list[Tensor]:
+    """Masks of the layers from `mask(n_active, first, size)` of each group that is chosen together."""
+    sizes = [x.size for x in layers]
+    total = sum(sizes)
     if allocation == "global":
-        total = sum(x.size for x in layers)
-        chosen = _random_mask(total, total - _zeros(density, total), source)
-        parts = chosen.split([x.size for x in layers])
-        return [part.view(x.shape) for part, x in zip(parts, layers, strict=True)]
-    counts = ALLOCATIONS[allocation](layers, density)
-    return [_random_mask(x.size, n, source).view(x.shape) for x, n in zip(layers, counts, strict=True)]
+        parts = mask(total - _zeros(density, total), 0, total).split(sizes)
+    else:
+        counts = ALLOCATIONS[allocation](layers, density)
+        starts = itertools.accumulate([0, *sizes[:-1]])
+        parts = tuple(mask(n, first, size) for n, first, size in zip(counts, starts, sizes, strict=True))
+    return [part.view(x.shape) for part, x in zip(parts, layers, strict=True)]
 
 
 def _random_mask(size: int, n_active: int, source: torch.Generator) -> Tensor:
@@ -110,10 +129,10 @@ def largest(values: Tensor, n: int) -> Tensor:
     """Mask of the n largest of a flat tensor; among equals the lower index wins.
 
     Raises:
-        ValueError: if a value is NaN, which cannot be ranked.
+        Diverged: if a value is NaN, which cannot be ranked.
     """
     if torch.isnan(values).any():
-        raise ValueError("NaN cannot be ranked")
+        raise Diverged("a weight or score that is to be ranked is not a number")
     if n <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
     threshold = torch.topk(values, n, sorted=False).values.min()

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssvi import checkpoint, counting, runs
+from ssvi import checkpoint, runs
+from ssvi.counting import active_macs, positions
 from ssvi.data import Data
 from ssvi.errors import Diverged, UserError
 from ssvi.methods.base import Clock, Record, Workbench
-from ssvi.network import build, save_model
+from ssvi.network import build, read_model, reference_weights, save_model
 from ssvi.noise import Streams
 from ssvi.process import Interrupts
 from ssvi.progress import Reporter
 from ssvi.provenance import peak_memory, provenance
 from ssvi.spec import RunSpec
+from ssvi.spec import parents as parents_of
 from ssvi.step import Machine, Stepper
 
 EVALUATION_BATCH = 1000
@@ -65,15 +69,27 @@ def _batches(n: int, size: int) -> int:
 class Trainer:
     """One run from its first step, or from its checkpoint, to its published files."""
 
-    def __init__(self, spec: RunSpec, data: Data, folder: Path, settings: Settings, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        data: Data,
+        folder: Path,
+        settings: Settings,
+        reporter: Reporter,
+        parents: Sequence[Path] = (),
+    ) -> None:
+        """`parents` are the folders of the trained runs to start from, as many as `ssvi.spec.parents` gives."""
+        self.parents = parents
+        self._heritage = [self._read_parent(*p) for p in zip(parents_of(spec), parents, strict=True)]
         self.spec, self.data, self.folder, self.settings = spec, data, folder, settings
+        self._check_heritage()
         self.reporter = reporter
         self.machine = settings.machine
         self.device = self.machine.device
         self.streams = Streams(spec.seed, self.device, single=not self.machine.parallel_noise)
         self.model, self.method = build(spec, data.channels, data.image_size, data.n_classes, self.streams.noise)
         self.model.to(self.device, memory_format=self.machine.memory_format)
-        self.clock = Clock(spec.epochs, _batches(data.n_train, spec.batch_size))
+        self.clock = Clock(spec.training_epochs, _batches(data.n_train, spec.batch_size))
         self.take_step = Stepper(spec, data, self.model, self.method, self.streams, self.clock, self.machine)
         self.history: list[Record] = []
         self.topology: list[Record] = []
@@ -99,14 +115,22 @@ class Trainer:
         self._tick, self._cpu_tick = time.perf_counter(), time.process_time()
         diverged: dict[str, Any] = {"status": "complete", "cause": None, "diverged_epoch": None}
         try:
+            if cause := next((r["cause"] for r in self._heritage if r["status"] != "complete"), None):
+                raise Diverged(f"its parent diverged: {cause}")
             with self._interrupts:
                 while self.clock.epoch <= self.clock.epochs:
                     self._epoch()
+            self._finish()
         except Diverged as error:
             diverged = {"status": "diverged", "cause": error.cause, "diverged_epoch": self.clock.epoch}
         finally:
             self.reporter.stop()
         return self._publish(diverged)
+
+    def _finish(self) -> None:
+        self.method.settle()
+        self.method.finish()
+        self._check_finite()
 
     def _epoch(self) -> None:
         within = self.clock.step - (self.clock.epoch - 1) * self.clock.steps_per_epoch
@@ -115,7 +139,7 @@ class Trainer:
             self.take_step.totals.zero_()
         self.take_step.set_lr(self._base_lr, self.method.lr_factor(self.clock))
         self.method.begin_epoch(self.clock)
-        self.model.train()
+        self._train_mode()
         order = self._order.to(self.device)
         for i in range(within, self.clock.steps_per_epoch):
             last = i + 1 == self.clock.steps_per_epoch
@@ -139,9 +163,8 @@ class Trainer:
         if not math.isfinite(loss):
             raise Diverged(f"the likelihood loss of epoch {self.clock.epoch} is {loss}")
         self.method.settle()
-        parts = [value.isfinite().all() for value in self.model.state_dict().values()]
-        if not bool(torch.stack(parts).all()):
-            raise Diverged(f"a parameter is not finite after epoch {self.clock.epoch}")
+        self._check_finite()
+        self.method.end_epoch(self.clock)
         figures = self.method.epoch_figures(self.clock)
         if any(not math.isfinite(value) for value in figures.values()):
             raise Diverged(f"not finite after epoch {self.clock.epoch}: {figures}")
@@ -167,6 +190,11 @@ class Trainer:
         self.clock.epoch += 1
         if self._save_is_due():
             self._save()
+
+    def _check_finite(self) -> None:
+        parts = [value.isfinite().all() for value in self.model.state_dict().values()]
+        if not bool(torch.stack(parts).all()):
+            raise Diverged(f"a parameter is not finite after epoch {self.clock.epoch}")
 
     def _remember_good(self) -> None:
         """Keep the present state: what a run that diverges from here on is left with."""
@@ -195,9 +223,28 @@ class Trainer:
             with self.take_step.autocast():
                 logits = self.model(self.take_step.images(images[part]))
             correct += (logits.argmax(1) == labels[part]).sum()
-        self.method.set_train()
-        self.model.train()
+        self._train_mode()
         return int(correct) / len(labels)
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        self.method.set_train()
+
+    @torch.no_grad()
+    def _recalibrate(self) -> None:
+        """Take BatchNorm's running statistics anew: averages over the training images, through the present network."""
+        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # an average over all batches alike
+        self._train_mode()
+        images = self.data.train_images
+        for part in images.tensor_split(math.ceil(len(images) / EVALUATION_BATCH)):
+            with self.take_step.autocast():
+                self.model(self.take_step.images(part))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
     # Stopping and going on ----------------------------------------------------------------------
 
@@ -209,15 +256,18 @@ class Trainer:
             streams=self.streams,
             clock=self.clock,
             n_train=self.data.n_train,
-            positions=counting.positions(self.model, image),
+            positions=positions(self.model, image),
             data_loss=lambda batch: self.take_step.loss(batch)[0],
+            exact_loss=self.take_step.exact_loss,
             fresh_batch=self.take_step.fresh_batch,
+            recalibrate=self._recalibrate,
         )
-        self.method.attach(bench)
-        self._base_lr = [[group["lr"] for group in o.param_groups] for o in self.method.optimizers]
         if (self.folder / runs.SPEC).exists():
             runs.check_spec(self.folder, self.spec)
         state = checkpoint.load(self.folder, self.device, CHECKPOINT_KEYS)
+        fresh = [read_model(folder) for folder in self.parents] if state is None else None
+        self.method.attach(bench, fresh)
+        self._base_lr = [[group["lr"] for group in o.param_groups] for o in self.method.optimizers]
         if state is not None:
             self._restore(state)
         else:
@@ -291,6 +341,29 @@ class Trainer:
         self.seconds, self._epoch_seconds = state["seconds"], state["epoch_seconds"]
         self.cpu_seconds = state["cpu_seconds"]
 
+    def _dense_macs(self) -> int:
+        """Multiply-adds of an image through the plain network that the spec names, with all its weights."""
+        places, data = self.method.bench.positions, self.data
+        weights = reference_weights(self.spec, data.channels, data.image_size, data.n_classes)
+        return active_macs(places, weights)
+
+    @staticmethod
+    def _read_parent(spec: RunSpec, folder: Path) -> Record:
+        """What training.json of a parent says, with the images it was trained on."""
+        if not runs.is_trained(folder):
+            raise UserError(f"{folder}: the parent of this run is not trained; train it first.")
+        data = runs.check_spec(folder, spec)["provenance"]["data"]
+        keys = ("status", "cause", "training_flops", "training_seconds")
+        return runs.read_record(folder / runs.TRAINING, *keys) | {"data": data}
+
+    def _check_heritage(self) -> None:
+        for folder, record in zip(self.parents, self._heritage, strict=True):
+            if record["data"] != self.data.fingerprint:
+                raise UserError(
+                    f"{folder}: the parent of this run was trained on other images of {self.spec.dataset!r} "
+                    f"(fingerprint {record['data'][:12]}, now {self.data.fingerprint[:12]}); delete its folder."
+                )
+
     def _append(self, name: str, record: Record) -> None:
         with (self.folder / name).open("a") as file:
             file.write(runs.to_jsonl([record]))
@@ -300,20 +373,22 @@ class Trainer:
         self._stop_watch()
         self.method.settle()
         good = status["status"] == "complete"
-        save_model(self.folder, self.model.state_dict() if good else self._good)
+        save_model(self.folder, self.method.tensors() if good else self._good)
         runs.write_csv(self.folder / runs.HISTORY, self.history, runs.HISTORY_COLUMNS)
         runs.write_text(self.folder / runs.TOPOLOGY, runs.to_jsonl(self.topology))
         best = [row["test_accuracy"] for row in self.history if row["test_accuracy"] is not None]
         images = self.clock.step / self.clock.steps_per_epoch * self.data.n_train
-        dense = sum(self.method.bench.positions[n] * x.mean.numel() for n, x in self.method.layers.items())
+        before = {key: sum(r[key] for r in self._heritage) for key in ("training_flops", "training_seconds")}
         summary = {
             **status,
             "epochs_done": len(self.history),
             "steps": self.clock.step,
             "accuracy_best_test": max(best, default=None),
-            "training_flops": self.method.flops,
-            "training_flops_dense": round(self.method.passes * dense * images),
-            "training_seconds": self.seconds,
+            "training_flops": self.method.flops + before["training_flops"],
+            "training_flops_dense": round(self.method.passes * self._dense_macs() * images) if images else 0,
+            "training_seconds": self.seconds + before["training_seconds"],
+            "parent_flops": before["training_flops"],
+            "parent_seconds": before["training_seconds"],
             "training_cpu_seconds": self.cpu_seconds,
             "images_per_second": images / max(self.seconds, 1e-9),
             "peak_memory_bytes": peak_memory(self.device),

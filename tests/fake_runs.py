@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ssvi import runs
-from ssvi.spec import SPARSE, VARIATIONAL, RunSpec, run_path
+from ssvi.registry import MOVING, SPARSE, VARIATIONAL
+from ssvi.spec import RunSpec, run_path
 
 WEIGHTS = 11_000_000
 DENSE_REST = 20_000
@@ -63,19 +64,19 @@ def with_seeds(spec: RunSpec, seeds: int = 3) -> list[RunSpec]:
 
 
 def _density(spec: RunSpec) -> float:
-    return spec.density if spec.method in ("ssvi", "rigl") else 1.0
+    return spec.density if spec.method in SPARSE else 1.0
 
 
 def _accuracy(spec: RunSpec) -> float:
     noise = random.Random(f"{spec}").gauss(0, 0.0025)
-    top = {"dense": 0.952, "vi": 0.946, "ssvi": 0.944, "rigl": 0.941}[spec.method]
+    top = {"dense": 0.952, "vi": 0.946, "ssvi": 0.944, "rigl": 0.941}.get(spec.method, 0.93)
     steep = {"ssvi": 0.006, "rigl": 0.011}.get(spec.method, 0.0) * (1.6 if spec.lr < 0.05 else 1.0)
     return top - steep * math.log(1 / _density(spec)) ** 1.3 + noise
 
 
 def _updates(spec: RunSpec, layers: int, updates: int, steps: int) -> list[dict[str, Any]]:
     """Records of the subspace updates, over the first three quarters of the training."""
-    if spec.method not in SPARSE:
+    if spec.method not in MOVING:
         return []
     variational = spec.method in VARIATIONAL
     records = []

@@ -15,7 +15,6 @@ from scipy import stats as scipy_stats
 from ssvi.analysis import tables
 from ssvi.analysis.collect import OVERLAP_COLUMNS, Frames, load_frames
 from ssvi.analysis.stats import Estimate
-from ssvi.analysis.tables import rows
 from ssvi.analysis.tables.claims import CLAIMS
 from ssvi.analysis.tables.evidence import above, below, within
 from ssvi.errors import UserError
@@ -24,7 +23,7 @@ from ssvi.spec import RunSpec
 DIGITS = {"dataset": "digits", "model": "resnet8", "epochs": 3}
 NOISE = (-0.06, 0.0, 0.06)  # differences of a noisy setting scatter by 6 points
 
-METRICS = ("nll", "ece_marginal", "complexity", "training_flops", "test_images")
+METRICS = ("nll", "ece_marginal", "complexity", "training_flops", "test_images", "sparsity")
 
 Setting = tuple[dict[str, Any], dict[str, Any]]
 
@@ -39,6 +38,10 @@ def ssvi(accuracy: float, noisy: bool = False, **rest: Any) -> Setting:
 
 def rigl(accuracy: float, noisy: bool = False, **rest: Any) -> Setting:
     return _setting("rigl", accuracy, noisy, rest)
+
+
+def vd(accuracy: float, noisy: bool = False, **rest: Any) -> Setting:
+    return _setting("vd", accuracy, noisy, {"sparsity": 0.8, **rest})
 
 
 def _setting(method: str, accuracy: float, noisy: bool, rest: dict[str, Any]) -> Setting:
@@ -171,23 +174,44 @@ def test_verdicts(tmp_path: Path, key: str, number: int, verdict: str) -> None:
 
 
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.90, "holds"), (0.97, "fails")])
-def test_rivals_decide_whether_ssvi_is_best(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accuracy: float, verdict: str
-) -> None:
-    frames = study(
-        tmp_path, ssvi(0.95, training_flops=1e9, complexity=10), rigl(accuracy, training_flops=2e9, complexity=5)
-    )
+def test_rivals_decide_whether_ssvi_is_best(tmp_path: Path, accuracy: float, verdict: str) -> None:
+    """The paper's rivals; a deterministic network and a baseline of ours are none."""
+    ours = ssvi(0.95, training_flops=1e9, complexity=10)
+    others = rigl(0.99), _setting("static_vi", 0.99, False, {})
+    frames = study(tmp_path / "alone", ours, *others)
     assert findings(frames, "C2a")["reason"].tolist() == ["no other sparse Bayesian method was run"]
-    monkeypatch.setattr(rows, "POINT_METHODS", ("dense",))
+    frames = study(tmp_path / "rival", ours, *others, vd(accuracy, training_flops=2e9, complexity=5))
     assert findings(frames, "C2a")["verdict"].tolist() == [verdict]
     assert findings(frames, "C2b")["verdict"].tolist() == ["holds"]
     assert findings(frames, "C9c")["verdict"].tolist() == ["fails"]
 
 
-def test_a_single_noisy_rival_leaves_it_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "POINT_METHODS", ("dense",))
-    frames = study(tmp_path, ssvi(0.95), rigl(0.94, noisy=True))
+def test_a_single_noisy_rival_leaves_it_undecided(tmp_path: Path) -> None:
+    frames = study(tmp_path, ssvi(0.95), vd(0.94, noisy=True))
     assert findings(frames, "C2a")["verdict"].tolist() == ["undecided"]
+
+
+def test_baselines_are_compared_at_each_density_that_both_have(tmp_path: Path) -> None:
+    assert findings(study(tmp_path / "none", ssvi(0.95)), "B1")["verdict"].tolist() == ["undecided"]
+    settings = [ssvi(0.95), ssvi(0.90, density=0.05), _setting("static_vi", 0.93, False, {})]
+    settings += [
+        _setting("static_vi", 0.92, False, {"density": 0.05}),
+        _setting("static_vi", 0.9, False, {"density": 0.5}),
+    ]
+    found = findings(study(tmp_path / "some", *settings), "B1")
+    assert sorted(zip(found["verdict"], found["value"].round(6), strict=True)) == [("fails", -2), ("holds", 2)]
+
+
+def test_pruned_networks_count_whether_they_were_trained_on_or_not(tmp_path: Path) -> None:
+    """The best of them decides, not the most usual setting."""
+    parent = {"parent": "vi"}
+    settings = [ssvi(0.95), _setting("pruned", 0.5, False, parent | {"epochs": 0, "criterion": "abs_mu"})]
+    settings += [_setting("pruned", 0.6, False, parent | {"epochs": 0, "criterion": "snr"})]
+    settings += [_setting("pruned", 0.97, False, parent | {"criterion": "snr"})]
+    found = findings(study(tmp_path, *settings), "B1")
+    assert found["verdict"].tolist() == ["fails"]
+    assert found["value"].tolist() == pytest.approx([-2])
+    assert "of 3 compared" in found["measured"].iloc[0]
 
 
 def test_identical_orders_fail_by_proof_and_not_by_measurement(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ssvi.config import (
     study_runs,
 )
 from ssvi.errors import UserError
-from ssvi.spec import RunSpec
+from ssvi.spec import RunSpec, parents, run_path
 
 ROOT = Path(__file__).parent.parent
 GOOD = {
@@ -65,11 +65,64 @@ def test_the_shipped_config_is_good_and_every_study_plans() -> None:
     check_output_names(config, "tables", TABLES, RUN_COLUMNS, "config.yaml")
     check_output_names(config, "figures", FIGURES, RUN_COLUMNS, "config.yaml")
     runs = {study: set(study_runs(config, study)) for study in config["studies"]}
-    assert runs["cifar10"] < runs["paper"] < runs["cifar10"] | runs["cifar100"]
-    assert 300 < len(runs["digits"]) < 420
+    assert runs["paper"] < runs["cifar10"] | runs["cifar100"]
+    sparser = {
+        run for run in runs["cifar10"] - runs["paper"] if study_experiments(config, "cifar10")["sparser"].get(run)
+    }
+    assert runs["cifar10"] - runs["paper"] == sparser
+    assert 400 < len(runs["digits"]) < 450
     compressed = study_experiments(config, "cifar10")["compressed"]
     assert set(compressed) <= set(study_experiments(config, "cifar10")["ssvi"])
-    assert all(spec.validation == 0 and spec.epochs == 200 for spec in study_runs(config, "paper").values())
+    calibrated = set(study_experiments(config, "paper")["calibrated"])
+    for run, spec in study_runs(config, "paper").items():
+        assert (spec.validation == 0) != (run in calibrated)
+        assert spec.epochs == 200 or spec.method in ("sbp", "aeb", "pruned")
+
+
+def test_parents_are_trained_once_and_have_the_shared_options() -> None:
+    """Ensembles share their members with one another and with the runs beside them."""
+    config = load_config(ROOT / "config.yaml")
+    runs = study_runs(config, "digits")
+    (one,) = (run for run, spec in runs.items() if spec.method == "vd" and spec.kl_weight == 0.1 and spec.seed == 0)
+    (parent,) = parents(runs[one])
+    assert run_path(parent) == "digits/resnet8/dense/lr=0.1/epochs=12+batch_size=64/seed=0"
+    assert run_path(parent) in study_experiments(config, "digits")["dense"]
+    members = {run_path(p) for spec in runs.values() if spec.method == "ensemble" for p in parents(spec)}
+    assert len(members) == 2 * 15
+    assert members < set(runs)
+    assert list(runs).index(run_path(parent)) < list(runs).index(one)
+
+
+def test_shared_options_and_presets_reach_parents_but_not_what_they_inherit() -> None:
+    config = changed("studies/tiny/experiments/vi", {"method": "pruned", "parent": "vi", "epochs": 0})
+    config["studies"]["tiny"]["train"] |= {"preset": "official", "sigma_init": 0.001}
+    (spec,) = study_experiments(config, "tiny")["vi"].values()
+    assert spec.parent == "vi,epochs=1,precision=fp32,record_best_test=true,sigma_init=0.001"
+    assert parents(spec)[0].validation == spec.validation == 0.0
+    alone = changed(
+        "studies/tiny/experiments", {"e": {"method": "ensemble", "parent": "rigl", "density": 0.3, "members": 3}}
+    )
+    alone["studies"]["tiny"] |= {"tables": {}, "figures": {}}
+    check_config(alone, "config.yaml")
+    members = parents(next(iter(study_experiments(alone, "tiny")["e"].values())))
+    assert [(m.density, m.delta_t, m.seed) for m in members] == [(0.1, 5, 0), (0.1, 5, 1), (0.1, 5, 2)]
+
+
+@pytest.mark.parametrize(
+    ("parent", "words"),
+    [
+        ("rigl", ["experiments.vi", "parent's method 'rigl'", "dense, vi"]),
+        ("dense,seed=3", ["parent has seed"]),
+        ("dense,epoch=3", ["'epoch'", "did you mean 'epochs'"]),
+        (3, ["parent is 3"]),
+        ("vi,criterion=snr", ["'vi' does not use criterion"]),
+    ],
+)
+def test_bad_parents_are_named_with_their_experiment(parent, words) -> None:
+    config = changed("studies/tiny/experiments/vi", {"method": "vd", "parent": parent})
+    with pytest.raises(UserError) as caught:
+        check_config(config, "config.yaml")
+    assert all(word in str(caught.value) for word in ["experiments.vi", *words]), caught.value
 
 
 def test_every_output_of_the_shipped_studies_has_runs_and_the_quick_ones_are_few() -> None:

@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ssvi"
 
-FILES_ONLY = {"errors", "spec", "runs", "devices", "config", "plan", "preload", "process"}
+FILES_ONLY = {"errors", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"}
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
 
@@ -21,9 +21,10 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "errors": set(),
     "devices": set(),
-    "spec": set(),
+    "registry": set(),
+    "spec": {"registry"},
     "runs": {"spec"},
-    "config": {"spec"},
+    "config": {"spec", "registry"},
     "plan": {"spec", "runs"},
     "noise": set(),
     "criteria": set(),
@@ -37,7 +38,13 @@ MAY_IMPORT = {
     "provenance": {""},
     "process": set(),
     "flat": {"layers"},
-    "methods": {"spec", "noise", "layers", "flat", "counting", "criteria", "subspace", "overlap", "methods"},
+    "gates": {"noise"},
+    "samplers": {"noise"},
+    "structure": {"layers"},
+    "methods": {
+        "spec", "registry", "noise", "layers", "flat", "gates", "samplers", "structure", "counting", "criteria",
+        "subspace", "overlap", "methods",
+    },
     "step": {"spec", "process", "noise", "data", "methods"},
     "network": {"spec", "runs", "noise", "layers", "models", "methods"},
     "data": {"spec", "runs", "data"},
@@ -46,16 +53,16 @@ MAY_IMPORT = {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
         "step", "process",
     },
-    "evaluate": {"spec", "runs", "noise", "data", "methods", "metrics", "network", "counting"},
-    "analysis": {"spec", "runs", "config", "analysis"},
+    "evaluate": {"spec", "registry", "runs", "noise", "data", "methods", "metrics", "network", "counting"},
+    "analysis": {"spec", "registry", "runs", "config", "analysis"},
     "preload": set(),
     "bench": {
         "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
         "provenance", "bench",
     },
     "cli": {
-        "", "devices", "preload", "process", "spec", "runs", "config", "data", "step", "trainer", "evaluate",
-        "progress", "analysis", "bench",
+        "", "registry", "devices", "preload", "process", "spec", "runs", "config", "data", "step", "trainer",
+        "evaluate", "progress", "analysis", "bench",
     },
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from ssvi.layers import Operation, _LocalReparameterisation
-from ssvi.methods import METHODS
+from ssvi.methods.vi import VI
 from ssvi.models import MODELS
 from ssvi.network import build
 from ssvi.noise import NormalSource, generator
@@ -16,7 +16,7 @@ from ssvi.spec import make_spec
 
 def variational(sampling: str = "local", **options):
     spec = make_spec({"method": "vi", "sampling": sampling, **options})
-    method = METHODS["vi"](spec, NormalSource(0, "noise"))
+    method = VI(spec, NormalSource(0, "noise"))
     layer = method.factory().conv2d(3, 4, 3, stride=2, padding=1)
     layer.reset(generator(0, "weights"))
     with torch.no_grad():

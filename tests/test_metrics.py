@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
 from ssvi.data.sources import import_torchvision
-from ssvi.metrics import BINNED, METRICS, accuracy, brier, ece, ece_marginal, evaluate_all, nll
+from ssvi.metrics import (
+    BINNED,
+    METRICS,
+    TEMPERATURES,
+    accuracy,
+    at_temperature,
+    brier,
+    ece,
+    ece_marginal,
+    evaluate_all,
+    fit_temperature,
+    nll,
+)
 
 # torchmetrics imports torchvision, which needs this beside a CPU-only torch.
 import_torchvision()
@@ -177,3 +189,24 @@ def test_bad_inputs_are_refused(probabilities, labels, message):
 def test_no_bins_are_refused(metric):
     with pytest.raises(ValueError, match="bins"):
         metric(torch.full((3, 2), 0.5), torch.zeros(3, dtype=torch.int64), 0)
+
+
+def test_the_temperature_is_where_the_nll_is_smallest() -> None:
+    """Against a fine grid, on overconfident and underconfident predictions."""
+    source = torch.Generator().manual_seed(0)
+    logits = torch.randn(400, 5, generator=source, dtype=torch.float64)
+    labels = torch.distributions.Categorical(logits=logits).sample()
+    for sharpness in (0.3, 4.0):
+        p = (sharpness * logits).softmax(1)
+        found = fit_temperature(p, labels)
+        grid = torch.linspace(0.05, 20, 4001, dtype=torch.float64)
+        best = grid[min(range(len(grid)), key=lambda i: nll(at_temperature(p, float(grid[i])), labels))]
+        assert found == pytest.approx(float(best), abs=6e-3)
+        assert torch.equal(at_temperature(p, found).argmax(1), p.argmax(1))
+    assert torch.allclose(at_temperature(p, 1.0), p)
+
+
+def test_a_temperature_that_has_no_optimum_stops_at_an_end_of_the_range() -> None:
+    p = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
+    assert fit_temperature(p, torch.tensor([0, 1])) == TEMPERATURES[0]
+    assert fit_temperature(p, torch.tensor([1, 0])) == TEMPERATURES[1]

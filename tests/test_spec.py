@@ -9,27 +9,37 @@ from hypothesis import strategies as st
 from ssvi import criteria, methods, models, runs
 from ssvi.cli import parser
 from ssvi.errors import UserError
+from ssvi.registry import KINDS, using
 from ssvi.spec import (
     CRITERIA,
-    FACTORS,
     FIELDS,
+    INHERITED,
     METHODS,
     MODELS,
     PRESETS,
     RunSpec,
+    flag_text,
     make_spec,
     non_defaults,
     options_of,
+    parent_text,
+    parents,
     run_path,
     to_flags,
     unique,
+    with_parents,
 )
 
 
 def test_registries_and_names_agree() -> None:
     assert tuple(criteria.CRITERIA) == CRITERIA
     assert tuple(models.MODELS) == MODELS
-    assert tuple(methods.METHODS) == METHODS == tuple(FACTORS)
+    assert all(issubclass(methods.method_class(name), methods.Method) for name in METHODS)
+    for name, kind in KINDS.items():
+        assert set(kind.options) <= set(FIELDS), name
+        assert set(kind.factors) <= set(kind.options), name
+        assert set(kind.parents) <= set(METHODS), name
+    assert all(using(name) for name in FIELDS)
 
 
 def option_values(name: str) -> st.SearchStrategy:
@@ -53,8 +63,18 @@ def option_values(name: str) -> st.SearchStrategy:
 @st.composite
 def specs(draw: st.DrawFn) -> RunSpec:
     method = draw(st.sampled_from(METHODS))
-    names = draw(st.lists(st.sampled_from(sorted(options_of(method) - {"method"})), unique=True, max_size=6))
-    return RunSpec(method=method, **{n: draw(option_values(n)) for n in names})
+    names = draw(st.lists(st.sampled_from(sorted(options_of(method) - {"method", "parent"})), unique=True, max_size=6))
+    options = {n: draw(option_values(n)) for n in names}
+    kind = KINDS[method]
+    if method == "ensemble":
+        # members have a share of the density, and seeds of their own beside the others'
+        options |= {"density": draw(st.floats(0.01, 1.0)), "seed": draw(st.integers(0, 10**6))}
+    if kind.needs_parent or (kind.parents and draw(st.booleans())):
+        parent = draw(st.sampled_from(kind.parents))
+        words = {n: draw(option_values(n)) for n in draw(st.sets(st.sampled_from(["batch_size", "lr", "momentum"])))}
+        text = ",".join([parent, *(f"{k}={flag_text(v)}" for k, v in words.items())])
+        options["parent"] = parent_text({"method": method, "parent": text}, "test")
+    return RunSpec(method=method, **options)
 
 
 @settings(max_examples=300)
@@ -64,7 +84,7 @@ def test_run_path_is_injective_and_safe(a: RunSpec, b: RunSpec) -> None:
     for part in run_path(a).split("/"):
         assert 0 < len(part) <= 255
         assert part not in (".", "..")
-        assert set(part) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-=+%~")
+        assert set(part) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-=+%~,")
     assert not run_path(b).startswith(run_path(a) + "/")
 
 
@@ -72,6 +92,25 @@ def test_run_path_is_injective_and_safe(a: RunSpec, b: RunSpec) -> None:
 def test_flags_give_the_spec_back(spec: RunSpec) -> None:
     given_ = parser().parse_args(["train", *to_flags(spec)])
     assert RunSpec(**{n: getattr(given_, n) for n in FIELDS if hasattr(given_, n)}) == spec
+
+
+@given(specs())
+def test_parents_come_first_and_share_what_is_inherited(spec: RunSpec) -> None:
+    found = list(with_parents({run_path(spec): spec}).values())
+    assert found == [*parents(spec), spec]
+    for parent in found[:-1]:
+        shared = [name for name in INHERITED if not (name == "seed" and spec.method == "ensemble")]
+        assert all(getattr(parent, name) == getattr(spec, name) for name in shared)
+    if spec.method == "ensemble":
+        assert len({p.seed for p in found[:-1]}) == spec.members
+        assert sum(p.density for p in found[:-1]) == pytest.approx(spec.density)
+
+
+def test_a_parents_text_has_one_form() -> None:
+    """However it is typed, the same parent makes the same run."""
+    texts = ("vi,epochs=12,lr=0.1", "vi,lr=0.1,epochs=12", "vi,lr=1e-1,epochs=12,batch_size=128")
+    found = {run_path(make_spec({"method": "pruned", "parent": t})) for t in texts}
+    assert found == {"digits/resnet18/pruned/density=0.1/criterion=snr_abs/parent=vi,epochs=12,lr=0.1/seed=0"}
 
 
 def test_path_of_a_known_run() -> None:
@@ -112,7 +151,19 @@ def test_preset_selects_the_published_code_and_yields_to_what_is_given() -> None
         ({"dataset": "folder:"}, ["needs a path"]),
         ({"method": "rigel"}, ["method 'rigel'", "did you mean 'rigl'"]),
         ({"criterion": "snr_ab"}, ["criterion 'snr_ab'", "did you mean 'snr_abs'"]),
-        ({"method": "dense", "density": 0.1}, ["density is 0.1", "'dense' does not use density", "rigl, ssvi"]),
+        ({"method": "dense", "density": 0.1}, ["density is 0.1", "'dense' does not use density", "rigl, static"]),
+        ({"method": "pruned"}, ["'pruned' needs a parent", "parent: vi"]),
+        ({"method": "vd", "parent": "rigl"}, ["parent's method 'rigl'", "dense, vi"]),
+        ({"method": "vd", "parent": "dense,seed=3"}, ["parent has seed", "leave it out"]),
+        ({"method": "vd", "parent": "dense,epochs"}, ["parent is 'dense,epochs'", "as in vi,epochs=12"]),
+        ({"method": "vd", "parent": "dense,epoch=3"}, ["here: parent", "'epoch'", "did you mean 'epochs'"]),
+        ({"method": "vd", "parent": "dense,epochs=x"}, ["epochs is 'x'", "whole number"]),
+        ({"method": "vd", "parent": "dense,kl_scale=1"}, ["'dense' does not use kl_scale"]),
+        ({"method": "vd", "parent": 3}, ["parent is 3", "a word"]),
+        ({"method": "ssvi", "parent": "vi"}, ["'ssvi' does not use parent", "ensemble, vd"]),
+        ({"method": "ensemble", "parent": "rigl,density=0.1"}, ["parent has density", "leave it out"]),
+        ({"method": "sbp", "gate_noise": "batch"}, ["gate_noise is 'batch'", "needs a parent"]),
+        ({"method": "vi", "epochs": 0}, ["epochs is 0", "only method pruned"]),
         ({"method": "vi", "criterion": "snr"}, ["'vi' does not use criterion"]),
         ({"exp_lambda": 2.0}, ["no effect unless criterion is e_exp or snr_exp"]),
         ({"addition_samples": 4}, ["no effect unless addition is mcK"]),

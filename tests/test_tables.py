@@ -14,7 +14,7 @@ import pytest
 from fake_runs import with_seeds, write_run, write_runs
 from scipy import stats as scipy_stats
 
-from ssvi.analysis import settings, tables
+from ssvi.analysis import tables
 from ssvi.analysis.collect import Frames, load_frames
 from ssvi.analysis.stats import Estimate, difference, interval, seed_differences
 from ssvi.analysis.tables import rows
@@ -176,21 +176,35 @@ def test_the_best_is_found_in_each_data_set(tmp_path: Path) -> None:
     assert found == {("digits", "0.1"), ("cifar10", "0.05")}
 
 
-def test_a_new_sparse_bayesian_method_appears_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_sparse_bayesian_methods_stand_beside_ours_and_point_methods_do_not(tmp_path: Path) -> None:
     ours = write(tmp_path, SSVI, accuracy=[0.9, 0.91])
-    theirs = write(tmp_path, RunSpec(method="rigl", **DIGITS), accuracy=[0.8, 0.81], sparsity=[0.7, 0.72])
-    made = frames(tmp_path, ours, theirs)
-    assert tables.make_table("table2", made).frame["method"].tolist() == ["SSVI"]
-    for module in (settings, rows):
-        monkeypatch.setattr(module, "METHODS", (*settings.METHODS, "vd"))
-    monkeypatch.setattr(rows, "options_of", lambda method: {"density"} if method == "ssvi" else set())
-    changed = made.runs.assign(
-        method=made.runs["method"].replace("rigl", "vd"),
-        density=made.runs["density"].where(made.runs["method"] == "ssvi", 1.0),
-    )
-    table = tables.make_table("table2", dataclasses.replace(made, runs=changed))
-    assert table.frame[["method", "density", "n"]].values.tolist() == [["SSVI", "0.1", "2"], ["vd", "", "2"]]
-    assert table.frame["sparsity (%)"][1] == "71.00 ± 1.41"
+    theirs = write(tmp_path, RunSpec(method="vd", **DIGITS), accuracy=[0.8, 0.81], sparsity=[0.7, 0.72])
+    point = write(tmp_path, RunSpec(method="rigl", **DIGITS), accuracy=[0.8, 0.81], sparsity=[0.7, 0.72])
+    table = tables.make_table("table2", frames(tmp_path, ours, theirs, point))
+    assert table.frame[["method", "density", "n"]].values.tolist() == [["VD", "", "2"], ["SSVI", "0.1", "2"]]
+    assert table.frame["sparsity (%)"][0] == "71.00 ± 1.41"
+    assert any("VD 12 M, dense to the end; SSVI 12 M × density" in note for note in table.notes)
+
+
+def test_the_share_of_parents_is_shown_where_there_are_any(tmp_path: Path) -> None:
+    child = RunSpec(method="sbp", parent="dense,epochs=3", **DIGITS)
+    runs = write(tmp_path, child, accuracy=[0.9, 0.91], sparsity=[0.7, 0.7], training_flops=[5e12, 5e12],
+                 parent_flops=[2e12, 2e12])  # fmt: skip
+    table = tables.make_table("table2", frames(tmp_path, runs)).frame
+    assert table["of these, its parents'"].tolist() == ["2.00 × 10¹²"] or "2" in table["of these, its parents'"][0]
+    alone = tables.make_table("table2", frames(tmp_path, write(tmp_path, SSVI, accuracy=[0.9]))).frame
+    assert "of these, its parents'" not in alone
+
+
+def test_scaled_metrics_stand_beside_the_unscaled_ones(tmp_path: Path) -> None:
+    point = write(tmp_path, RunSpec(method="rigl", **DIGITS), accuracy=[0.8, 0.8], nll=[0.9, 0.9],
+                  nll_scaled=[0.5, 0.7], temperature=[1.5, 2.5])  # fmt: skip
+    bayes = write(tmp_path, SSVI, accuracy=[0.9, 0.91])
+    table = tables.make_table("baselines", frames(tmp_path, point, bayes)).frame.set_index("method")
+    assert table.loc["RigL", "NLL"] == "0.9000 ± 0.0000"
+    assert table.loc["RigL", "NLL, scaled"] == "0.6000 ± 0.1414"
+    assert table.loc["RigL", "temperature"] == "2.00 ± 0.71"
+    assert table.loc["SSVI", "NLL, scaled"] == "–"
 
 
 def test_table2_needs_a_sparse_bayesian_run(tmp_path: Path) -> None:

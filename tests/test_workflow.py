@@ -41,10 +41,18 @@ CONFIG = {
                 "ssvi": {"method": "ssvi", "density": [0.2, 0.1], "seed": [0, 1]},
                 "rigl": {"method": "rigl", "density": [0.2, 0.1]},
                 "again": {"method": "ssvi", "density": 0.1, "seed": [0, 1]},
+                "children": [
+                    {"method": "pruned", "parent": "vi", "density": 0.2, "epochs": 0},
+                    {"method": "ensemble", "parent": "static", "density": 0.2, "members": 2},
+                ],
                 "broken": {"method": "dense", "model": "mlp", "lr": 1.0e12, "weight_decay": 0.0},
             },
             "quick": ["table1"],
-            "tables": {"table1": ["vi", "again"], "summary": ["vi", "ssvi", "rigl", "broken"]},
+            "tables": {
+                "table1": ["vi", "again"],
+                "baselines": ["vi", "children"],
+                "summary": ["vi", "ssvi", "rigl", "broken"],
+            },
             "figures": {
                 "figure2_left": ["ssvi", "rigl", "vi"],
                 "curves": ["vi", "ssvi"],
@@ -95,13 +103,32 @@ def study(tmp_path_factory) -> Path:
 
 
 def test_every_run_is_trained_once_and_evaluated(study: Path) -> None:
-    assert len(times(study / "results/runs", "metrics.json")) == 2 + 4 + 2 + 1
+    assert len(times(study / "results/runs", "metrics.json")) == 2 + 4 + 2 + 1 + 2 + 2
     assert not list(study.rglob("live"))
     for path in (study / "results/runs").rglob("metrics.json"):
         metrics = json.loads(path.read_text())
         if metrics["status"] == "complete":
             assert 0 <= metrics["accuracy"] <= 1
-            assert metrics["evaluation"]["samples"] == (1 if "rigl" in str(path) else 2)
+            assert metrics["evaluation"]["samples"] == (1 if "/rigl/" in str(path) or "/static/" in str(path) else 2)
+
+
+def test_parents_are_trained_first_and_once_and_their_cost_is_shown(study: Path) -> None:
+    runs = study / "results/runs"
+    made = times(runs, "model.safetensors")
+    (pruned,) = (run for run in made if "/pruned/" in run)
+    (parent,) = (run for run in made if "/vi/" in run and run.endswith("seed=0"))
+    assert made[parent] < made[pruned]
+    (ensemble,) = (run for run in made if "/ensemble/" in run)
+    members = [run for run in made if "/static/" in run]
+    assert len(members) == 2
+    assert max(made[run] for run in members) < made[ensemble]
+    for child, before in ((pruned, [parent]), (ensemble, members)):
+        cost = [json.loads((runs / run / "training.json").read_text()) for run in (child, *before)]
+        assert cost[0]["parent_flops"] == sum(c["training_flops"] for c in cost[1:]) > 0
+    table = (study / "reports/tiny/tables/baselines.md").read_text()
+    assert "of these, its parents'" in table
+    assert "pruned BNN" in table
+    assert "sparse ensemble" in table
 
 
 def test_a_diverged_run_is_named_and_not_averaged(study: Path) -> None:
@@ -159,7 +186,7 @@ def test_one_target_makes_one_output_and_only_what_it_needs(study: Path, tmp_pat
     write_config(tmp_path, CONFIG)
     plan = snakemake(tmp_path, "-n", "--", "table1").stdout
     assert "Plan of study tiny" in plan
-    assert re.search(r"in all +9 +0 +9 +\?$", plan, re.M)
+    assert re.search(r"in all +13 +0 +13 +\?$", plan, re.M)
     assert re.search(r"table1 +4 +0 +4 +\?$", plan, re.M)
     snakemake(tmp_path, "--", "quick")
     assert len(times(tmp_path / "results/runs", "metrics.json")) == 4
@@ -197,7 +224,7 @@ def test_a_failed_run_leaves_a_report_of_the_rest_and_its_cause(study: Path, tmp
     shutil.rmtree(copy / "reports")
     done = snakemake(copy, check=False)
     assert done.returncode != 0
-    assert "8 of 9 runs are trained" in done.stderr
+    assert "12 of 13 runs are trained" in done.stderr
     assert (copy / "reports/tiny/figures/mine.png").exists()
     assert not (copy / "reports/tiny/tables/table1.md").exists()
     report = subprocess.run([BIN / "ssvi", "report"], cwd=copy, capture_output=True, text=True, env=environment())
@@ -279,7 +306,8 @@ def test_gpus_and_cores_limit_what_runs_at_once(tmp_path, monkeypatch, runs_per_
     noted = (tmp_path / "trainings").read_text().split()
     at_once = itertools.accumulate(1 if line == "begin" else -1 for line in noted)
     assert max(at_once) == places
-    assert len(noted) == 2 * 9
+    # every training fails here, so no child is started
+    assert len(noted) == 2 * 11
 
 
 def test_the_mirror_holds_every_run_and_ui_notes_stay(study: Path, tmp_path, monkeypatch) -> None:
@@ -291,7 +319,7 @@ def test_the_mirror_holds_every_run_and_ui_notes_stay(study: Path, tmp_path, mon
     client = mlflow.MlflowClient(tracking_uri(study / "results"))
     experiment = client.get_experiment_by_name("tiny")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
-    assert len([r for r in runs if "ssvi.run" in r.data.tags]) == 9
+    assert len([r for r in runs if "ssvi.run" in r.data.tags]) == 13
 
 
 def test_results_made_under_other_defaults_are_refused_in_one_line(study: Path, tmp_path) -> None:

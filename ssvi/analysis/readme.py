@@ -55,7 +55,7 @@ def gallery(docs: Path) -> str:
 
 def section(docs: Path) -> str:
     """The results section of the main README."""
-    return (docs / "tables" / "table1.md").read_text().strip()
+    return "\n\n".join((docs / "tables" / f"{name}.md").read_text().strip() for name in ("table1", "table2"))
 
 
 def insert(readme: str, marks: tuple[str, str], text: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from ssvi.registry import KINDS
 from ssvi.spec import CRITERIA, FIELDS, METHODS
 
-METHOD_NAMES = {"dense": "dense network", "vi": "dense BNN", "rigl": "RigL", "ssvi": "SSVI"}
+METHOD_NAMES = {name: kind.title for name, kind in KINDS.items()}
 SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins")
 FIRST = ("dataset", "model", "method", "density", "lr")
 

@@ -100,7 +100,7 @@ def load(spec: RunSpec, root: Path, device: torch.device) -> Data:
     """
     prepared = prepare(spec.dataset, root, spec.image_size)
     train, val = split_validation(prepared.train_labels, spec.validation)
-    if len(train) < spec.batch_size:
+    if spec.training_epochs and len(train) < spec.batch_size:
         held_out = f" after {len(val)} were held out (validation {spec.validation:g})" if len(val) else ""
         raise UserError(
             f"{spec.dataset}: batch_size is {spec.batch_size}, but must be at most {len(train)}, "

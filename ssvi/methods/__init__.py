@@ -1,15 +1,16 @@
-"""Training methods. A new one is a file here, a line below, and its factors in `ssvi.spec.FACTORS`."""
+"""Training methods: a file each, entered in `ssvi.registry.KINDS`."""
 
 from __future__ import annotations
 
-from ssvi.methods.base import Method
-from ssvi.methods.rigl import RigL
-from ssvi.methods.ssvi import SSVI
-from ssvi.methods.vi import VI
+import importlib
 
-METHODS: dict[str, type[Method]] = {
-    "dense": Method,
-    "vi": VI,
-    "rigl": RigL,
-    "ssvi": SSVI,
-}
+from ssvi.methods.base import Method
+from ssvi.registry import KINDS
+
+__all__ = ["Method", "method_class"]
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a registered method."""
+    module, _, attribute = KINDS[name].code.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -31,6 +31,22 @@ Batch = tuple[Tensor, Tensor]
 Record = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Network:
+    """The network that a spec names, to be made of any factory's layers.
+
+    Attributes:
+        image: shape of one image [C, H, W].
+    """
+
+    make: Callable[[LayerFactory, float], nn.Module]
+    image: tuple[int, int, int]
+
+    def __call__(self, factory: LayerFactory, widening: float = 1.0) -> nn.Module:
+        """`widening` is a factor on the number of channels."""
+        return self.make(factory, widening)
+
+
 @dataclass
 class Clock:
     """Where a training stands. `epoch` and `step` count from 1; `step` is the one being taken."""
@@ -56,7 +72,9 @@ class Workbench:
     n_train: int
     positions: Positions
     data_loss: Callable[[Batch], Tensor]
+    exact_loss: Callable[[Batch], Tensor]
     fresh_batch: Callable[[], Batch]
+    recalibrate: Callable[[], None]
 
 
 class Method:
@@ -72,6 +90,10 @@ class Method:
 
     # Building -----------------------------------------------------------------------------------
 
+    def build(self, network: Network) -> nn.Module:
+        """What is trained: the network that the spec names, of this method's layers."""
+        return network(self.factory())
+
     def factory(self) -> LayerFactory:
         """The layers that the network is built of."""
         return LayerFactory(MaskedLayer)
@@ -80,12 +102,23 @@ class Method:
         """Know the layers of a network; all that prediction needs."""
         self.layers = masked_layers(model)
 
-    def attach(self, bench: Workbench) -> None:
-        """Get ready to train: start values are drawn, masks not yet; make masks and optimisers."""
+    def attach(self, bench: Workbench, parents: list[dict[str, Tensor]] | None = None) -> None:
+        """Get ready to train: start values are drawn, masks not yet; make masks and optimisers.
+
+        `parents` are the tensors of the runs to start from, None where there are none or a checkpoint follows.
+        """
         self.bench = bench
         self.bind(bench.model)
+        if parents:
+            self.inherit(parents)
         self.prepare()
         self.optimizers = self.make_optimizers(bench.model)
+
+    def inherit(self, parents: list[dict[str, Tensor]]) -> None:
+        """Start from trained networks: their parameters and BatchNorm statistics, not their masks."""
+        own = self.bench.model.state_dict()
+        taken = {k: v for k, v in parents[0].items() if k in own and not k.endswith("mask")}
+        self.bench.model.load_state_dict(own | taken)
 
     def prepare(self) -> None:
         """Draw masks and flatten what is trained, before the optimisers are made."""
@@ -135,6 +168,12 @@ class Method:
         """The gradients are complete. Returns whether the optimisers take their step."""
         return True
 
+    def end_epoch(self, clock: Clock) -> None:
+        """After the last step of an epoch, when the network's own tensors are up to date."""
+
+    def finish(self) -> None:
+        """After the last epoch: prune what the method prunes at the end, before the network is published."""
+
     def after_step(self, clock: Clock, batch: Batch) -> Record | None:
         """After the optimisers' step. Returns a record of a topology update that is to be kept."""
         self.flops += self.flops_per_image() * len(batch[1])
@@ -150,7 +189,11 @@ class Method:
 
     def flops_per_image(self) -> int:
         """Counted training FLOPs of one image at the present masks."""
-        return self.passes * active_macs(self.bench.positions, self.n_active())
+        return self.passes * active_macs(self.bench.positions, self.n_computed())
+
+    def n_computed(self) -> dict[str, int]:
+        """Weights per layer that a training step would have to touch: the active ones, if masks are there to train."""
+        return self.n_active()
 
     def n_active(self) -> dict[str, int]:
         """Active weights per layer."""
@@ -164,6 +207,21 @@ class Method:
 
     values_per_weight = 1  # stored numbers per active weight
 
+    def states(self) -> Iterator[None]:
+        """Put the network into each of the states that its size is an average over; most have one."""
+        yield
+
+    def dead_numbers(self) -> int:
+        """Biases and BatchNorm parameters of channels that have fallen away."""
+        return 0
+
+    def paired_numbers(self) -> int:
+        """Parameters beside the weights that are the second number of a pair."""
+        return 0
+
+    def slim(self) -> None:
+        """Predict without what has fallen away, where whole channels have."""
+
     def set_mean(self) -> None:
         """Predict with the network's mean parameters."""
 
@@ -173,6 +231,16 @@ class Method:
     def samples(self, n: int, source: NormalSource) -> Iterator[int]:
         """Put the network into each of its predictive states in turn; deterministic ones have one."""
         yield 0
+
+    # Files --------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is published of a trained run."""
+        return self.bench.model.state_dict()
+
+    def take_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep what is the method's own of what was published; returns the rest, the network's."""
+        return tensors
 
     # Resuming -----------------------------------------------------------------------------------
 

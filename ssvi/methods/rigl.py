@@ -16,8 +16,11 @@ from ssvi.methods.topology import Topology
 class RigL(Method):
     """Drops the smallest |w|, grows the largest |gradient|; new weights start at 0."""
 
+    moving = True  # whether the subspace is ever updated
+
     def prepare(self) -> None:
-        self.topology = Topology(self.spec, self.layers, self.bench.clock.total_steps, score=_score, grow=_grow)
+        steps = self.bench.clock.total_steps
+        self.topology = Topology(self.spec, self.layers, steps, score=_score, grow=_grow, moving=self.moving)
         self.topology.start(self.bench.streams["masks"])
         self.flat = FlatWeights(self.layers.values())
         self._gradients: dict[str, Tensor] = {}
@@ -59,7 +62,7 @@ class RigL(Method):
         return 2 * outside * images
 
     def notes(self) -> list[str]:
-        if self.topology.schedule.n_updates:
+        if self.topology.schedule.n_updates or not self.moving:
             return []
         spec, steps = self.spec, self.bench.clock.total_steps
         return [

@@ -32,10 +32,15 @@ class SSVI(VI, RigL):
             grow=self.grow,
             describe=self.describe,
             drifting=lambda layer: layer.sigma,
+            moving=self.moving,
         )
-        self.topology.start(self.bench.streams["masks"])
+        self.start_masks()
         self._gradients: dict[str, Tensor] = {}
         VI.prepare(self)
+
+    def start_masks(self) -> None:
+        """Draw the first subspace."""
+        self.topology.start(self.bench.streams["masks"])
 
     @torch.no_grad()
     def score(self, layer: VariationalLayer) -> Tensor:

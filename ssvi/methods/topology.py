@@ -18,7 +18,7 @@ from ssvi.errors import Diverged
 from ssvi.layers import MaskedLayer
 from ssvi.methods.base import Clock, Record
 from ssvi.spec import RunSpec
-from ssvi.subspace import Change, LayerShape, UpdateSchedule, random_masks, update
+from ssvi.subspace import Change, LayerShape, UpdateSchedule, best_masks, random_masks, update
 
 N_RECORDS = 20
 
@@ -54,6 +54,7 @@ class Topology:
         grow: Grow,
         describe: Describe | None = None,
         drifting: Statistic | None = None,
+        moving: bool = True,
     ) -> None:
         """
         Args:
@@ -66,10 +67,11 @@ class Topology:
                 the update.
             drifting: a statistic whose mean over active weights is followed: how much of its change came
                 by gradient, how much by exchanging weights.
+            moving: whether the subspace is ever updated.
         """
         self.spec = spec
         self.layers = layers
-        self.schedule = UpdateSchedule(spec.delta_t, spec.alpha, int(spec.update_until * total_steps))
+        self.schedule = UpdateSchedule(spec.delta_t, spec.alpha, int(moving * spec.update_until * total_steps))
         self.recorded = _spread(self.schedule.n_updates, N_RECORDS)
         self._score, self._grow, self._describe, self._drifting = score, grow, describe, drifting
         self._drift: dict[str, dict[str, Tensor]] = {}
@@ -79,8 +81,18 @@ class Topology:
     @torch.no_grad()
     def start(self, source: torch.Generator) -> None:
         """Draw the random subspace and zero everything outside it."""
-        shapes = [LayerShape(tuple(x.mean.shape), x.dense_stem) for x in self.layers.values()]
-        masks = random_masks(shapes, self.spec.density, self.spec.allocation, source)
+        self._start(random_masks(self._shapes(), self.spec.density, self.spec.allocation, source))
+
+    @torch.no_grad()
+    def start_best(self, score: Score) -> None:
+        """Choose the subspace of the highest scores [n] of all weights, with the allocation's counts."""
+        scores = [score(layer).view_as(layer.mask).cpu() for layer in self.layers.values()]
+        self._start(best_masks(self._shapes(), self.spec.density, self.spec.allocation, scores))
+
+    def _shapes(self) -> list[LayerShape]:
+        return [LayerShape(tuple(x.mean.shape), x.dense_stem) for x in self.layers.values()]
+
+    def _start(self, masks: list[Tensor]) -> None:
         for layer, mask in zip(self.layers.values(), masks, strict=True):
             layer.mask.copy_(mask)
             layer.apply_mask()

@@ -6,13 +6,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from ssvi.flat import FlatPosterior
-from ssvi.layers import LayerFactory, Operation, VariationalLayer
+from ssvi.layers import (
+    TO_RHO,
+    TO_SIGMA,
+    LayerFactory,
+    Operation,
+    VariationalLayer,
+    gaussian_kl,
+    gaussian_kl_gradient,
+)
 from ssvi.methods.base import Batch, Clock, Method
 from ssvi.noise import NormalSource
+from ssvi.spec import parents as parents_of
 
 
 class VI(Method):
@@ -21,23 +30,32 @@ class VI(Method):
     values_per_weight = 2
     layers: dict[str, VariationalLayer]
 
-    def factory(self) -> LayerFactory:
+    def layer_settings(self) -> dict[str, Any]:
+        """What the layers are told beside their shape."""
         spec = self.spec
+        return {
+            "parameterisation": spec.parameterisation,
+            "sampling": spec.sampling,
+            "start": (spec.mu_init_sd, spec.sigma_init, spec.sigma_init_sd),
+        }
+
+    def factory(self) -> LayerFactory:
+        settings = {**self.layer_settings(), "epsilon": self.spec.lrt_epsilon, "noise": self.noise}
 
         def make(shape: tuple[int, ...], bias: bool, operation: Operation, dense_stem: bool) -> VariationalLayer:
-            return VariationalLayer(
-                shape,
-                bias,
-                operation,
-                dense_stem,
-                parameterisation=spec.parameterisation,
-                sampling=spec.sampling,
-                epsilon=spec.lrt_epsilon,
-                start=(spec.mu_init_sd, spec.sigma_init, spec.sigma_init_sd),
-                noise=self.noise,
-            )
+            return VariationalLayer(shape, bias, operation, dense_stem, **settings)
 
         return LayerFactory(make)
+
+    def inherit(self, parents: list[dict[str, Tensor]]) -> None:
+        """From a Gaussian posterior also sigma, whatever function of rho it was there."""
+        super().inherit(parents)
+        before = parents_of(self.spec)[0].parameterisation
+        with torch.no_grad():
+            for name, layer in self.layers.items():
+                if f"{name}.rho" in parents[0]:
+                    sigma = TO_SIGMA[before](parents[0][f"{name}.rho"].double())
+                    layer.rho.copy_(TO_RHO[layer.parameterisation](sigma))
 
     def prepare(self) -> None:
         self.flat = FlatPosterior(self.layers.values())
@@ -66,8 +84,16 @@ class VI(Method):
 
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
         """The KL enters by its closed-form gradient; its value is only computed where it is recorded."""
-        self.flat.add_kl(self._kl_weight, self.spec.prior_sigma)
+        self.flat.add_kl(self._kl_weight, self.kl_gradient)
         return True
+
+    def kl_gradient(self, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """d KL/d mu and d KL/d sigma of each weight."""
+        return gaussian_kl_gradient(mu, sigma, self.spec.prior_sigma)
+
+    def kl(self, mu: Tensor, sigma: Tensor) -> Tensor:
+        """KL(q || p) in nats, summed over weights."""
+        return gaussian_kl(mu, sigma, self.spec.prior_sigma)
 
     def settle(self) -> None:
         self.flat.settle()
@@ -80,7 +106,7 @@ class VI(Method):
     @torch.no_grad()
     def epoch_figures(self, clock: Clock) -> dict[str, float]:
         return {
-            "kl": float(self.flat.kl(self.spec.prior_sigma)),
+            "kl": float(self.kl(self.flat.mean.double(), self.flat.sigma.double())),
             "beta": self.beta(clock),
             "sigma_mean": float(self.flat.sigma.mean(dtype=torch.float64)),
         }

@@ -23,7 +23,7 @@ from ssvi.config import (
 from ssvi.devices import gpu_count
 from ssvi.errors import UserError
 from ssvi.plan import make_plan, to_text
-from ssvi.spec import to_flags, unique
+from ssvi.spec import parents, run_path, to_flags, unique, with_parents
 
 # The jobs of this workflow parse it again, but only to run one of its rules.
 MAIN = workflow.is_main_process
@@ -52,7 +52,9 @@ NAME = CONFIG["study"]
 STUDY = resolve(CONFIG, NAME)
 RESULTS, REPORTS = CONFIG["results"], f"{CONFIG['reports']}/{NAME}"
 EXPERIMENTS = study_experiments(CONFIG, NAME)
-RUNS = unique(spec for runs in EXPERIMENTS.values() for spec in runs.values())
+RUNS = with_parents(
+    unique(spec for runs in EXPERIMENTS.values() for spec in runs.values())
+)
 DATA_SETS = data_sets(RUNS)
 DATA_OF = {
     run: name
@@ -79,7 +81,8 @@ EXTENSIONS = {
 }
 PRIORITY = {}
 for position, runs_of_output in enumerate(reversed(OUTPUTS.values()), 1):
-    PRIORITY.update(dict.fromkeys(runs_of_output, position))
+    of_output = {run: RUNS[run] for run in runs_of_output}
+    PRIORITY.update(dict.fromkeys(with_parents(of_output), position))
 
 # The runs themselves too: one whose files were lost is made again even where the tables are still there.
 RUN_FILES = [
@@ -135,6 +138,17 @@ def run_data(wildcards):
     if wildcards.run not in RUNS:
         raise WorkflowError(f"{wildcards.run} is no run of study {NAME}.")
     return f"{RESULTS}/data/{DATA_OF[wildcards.run]}.json"
+
+
+def run_parents(wildcards):
+    """The files of the runs that this one starts from; they are trained first, and once."""
+    if wildcards.run not in RUNS:
+        return []
+    return [
+        f"{RESULTS}/runs/{run_path(parent)}/{name}"
+        for parent in parents(RUNS[wildcards.run])
+        for name in (run_files.MODEL, run_files.TRAINING)
+    ]
 
 
 def run_folder(wildcards):

@@ -19,6 +19,7 @@ rule data:
 rule train:
     input:
         ancient(run_data),
+        run_parents,
     output:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
     log:

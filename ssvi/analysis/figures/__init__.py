@@ -16,6 +16,7 @@ from ssvi.analysis.figures.layers import layers, survival
 from ssvi.analysis.figures.overlap import iou, iou_course
 from ssvi.analysis.figures.samples import weight_samples
 from ssvi.analysis.figures.sigma import sigma_drift, sigma_learning
+from ssvi.analysis.figures.sparsity import sparsity
 from ssvi.analysis.figures.style import Drawing, write_figure
 from ssvi.analysis.figures.tradeoff import figure1
 from ssvi.errors import unknown
@@ -51,6 +52,7 @@ FIGURES: dict[str, FigureMaker] = {
     "test_samples": FigureMaker(weight_samples, ("samples",)),
     "layers": FigureMaker(layers, ("updates",)),
     "survival": FigureMaker(survival, ("updates",)),
+    "sparsity": FigureMaker(sparsity),
 }
 
 

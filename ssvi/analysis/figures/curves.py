@@ -83,7 +83,7 @@ def _chosen(panel: pd.DataFrame) -> list[Series]:
         nearest = min(runs["density"].unique(), key=lambda density: abs(math.log(density / CURVE_DENSITY)))
         groups = settings(runs[runs["density"] == nearest])
         parts += sorted(groups, key=_departures)[:MAX_VARIANTS]
-    return series(pd.concat(parts), over_density=False)
+    return series(pd.concat(parts), along=())
 
 
 def _departures(group: pd.DataFrame) -> int:

@@ -16,7 +16,6 @@ from ssvi.analysis.figures.style import (
     COLOURS,
     COLUMN,
     LINES,
-    SPARSE,
     WIDE,
     Drawing,
     Series,
@@ -33,6 +32,7 @@ from ssvi.analysis.figures.style import (
     style,
 )
 from ssvi.analysis.stats import mean_sd
+from ssvi.registry import SPARSE
 
 
 def figure2_left(frames: Frames) -> Drawing:
@@ -63,7 +63,7 @@ def figure2_left(frames: Frames) -> Drawing:
 
 def _draw_accuracy(axes: Axes, panel: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
-    lines = series(panel, over_density=True)
+    lines = series(panel, along=("density",))
     sparse = [line for line in lines if line.method in SPARSE]
     width = density_axis(axes, sorted({d for line in sparse for d in line.runs["density"]}))
     for position, line in enumerate(sparse):

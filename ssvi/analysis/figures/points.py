@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.figures.style import WIDE, Drawing, accuracy_axis, footnote, left_out, legend, style
+from ssvi.analysis.figures.style import WIDE, Drawing, Series, accuracy_axis, footnote, left_out, legend, style
 from ssvi.analysis.settings import SETTING, is_missing, settings
 from ssvi.analysis.stats import interval, mean_sd, noise_floor
 from ssvi.spec import ADDITIONS, CRITERIA, METHODS
@@ -208,6 +208,20 @@ def draw_line(
     bars += [[high - m for m, (_, high) in zip(means, ends, strict=True)]]
     bars = [[0.0 if math.isnan(bar) else bar for bar in side] for side in bars]
     axes.errorbar(x, means, yerr=bars, **{"elinewidth": 0.8, "zorder": 3, **look})
+    return rows
+
+
+def draw_intervals(
+    axes: Axes, x: Sequence[float], groups: Sequence[Group], quantity: Quantity, line: Series
+) -> list[dict[str, Any]]:
+    """Means over x with their t intervals as bars, none where there is one run; returns the rows of the data."""
+    rows = [group.row(quantity) for group in groups]
+    means = [row["mean"] for row in rows]
+    ends = [_bounded(quantity, row["low"], row["high"]) for row in rows]
+    bars = [[m - low for m, (low, _) in zip(means, ends, strict=True)]]
+    bars += [[high - m for m, (_, high) in zip(means, ends, strict=True)]]
+    bars = [[0.0 if math.isnan(bar) else max(bar, 0.0) for bar in side] for side in bars]
+    axes.errorbar(x, means, yerr=bars, label=line.label, elinewidth=0.8, zorder=3, **line.look)
     return rows
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures.recorded import BANDS, METRICS, draw_band, over_runs, panels_of, recorded, seeds, where
 from ssvi.analysis.figures.style import GREY, WIDE, Drawing, footnote, left_out, legend, series, style
-from ssvi.spec import VARIATIONAL
+from ssvi.registry import VARIATIONAL
 
 QUANTITIES = {name: (heading, factor) for name, (heading, factor, _) in METRICS.items()}
 QUANTITIES["seconds"] = ("time for the test set (s)", 1.0)
@@ -35,7 +35,7 @@ def weight_samples(frames: Frames) -> Drawing:
         figure = Figure(figsize=(WIDE, 0.7 + 1.75 * len(groups)), layout="constrained")
         grid = figure.subplots(len(groups), len(QUANTITIES), squeeze=False)
         for i, (title, panel) in enumerate(groups):
-            for line in series(panel, over_density=False):
+            for line in series(panel, along=()):
                 mine = samples[samples["run"].isin(line.runs["run"])]
                 lines.append(line.runs)
                 for axes, (column, (_, factor)) in zip(grid[i], QUANTITIES.items(), strict=True):

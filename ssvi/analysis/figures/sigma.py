@@ -38,7 +38,8 @@ from ssvi.analysis.figures.style import (
 from ssvi.analysis.settings import option_text
 from ssvi.analysis.stats import interval
 from ssvi.errors import UserError
-from ssvi.spec import FIELDS, VARIATIONAL
+from ssvi.registry import VARIATIONAL
+from ssvi.spec import FIELDS
 
 RECIPE = ["sigma_optimizer", "sigma_lr"]
 OFFICIAL = tuple(FIELDS[name].default for name in RECIPE)
@@ -167,7 +168,7 @@ def _of_dense(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
 
 def _draw_drift(axes: Axes, cell: pd.DataFrame, changes: pd.DataFrame) -> list[pd.DataFrame]:
     data = []
-    for line in series(cell, over_density=False):
+    for line in series(cell, along=()):
         mine = changes[changes["run"].isin(line.runs["run"])]
         for cause, rows in mine.groupby("cause", sort=False):
             words, colour = DRIFTS.get(str(cause), ("", COLOURS[line.method]))
@@ -240,7 +241,7 @@ def _draw_recipes(
     """Seeds, mean and interval of each line of the panel at each recipe; returns what is drawn."""
     _, factor, (lowest, highest) = METRICS[metric]
     # What the panel's axes show is made alike, so that lines are what is left to tell apart.
-    lines: list[Series] = series(panel.assign(sigma_init=sigma, sigma_optimizer="", sigma_lr=0.0), over_density=False)
+    lines: list[Series] = series(panel.assign(sigma_init=sigma, sigma_optimizer="", sigma_lr=0.0), along=())
     data = []
     for number, line in enumerate(lines):
         shift = 0.3 * (number - (len(lines) - 1) / 2) / max(1, len(lines) - 1)

@@ -18,15 +18,46 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ssvi.analysis.collect import COMPLETE
-from ssvi.analysis.settings import SETTING, is_missing, option_text, settings
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text, settings
 from ssvi.errors import UserError
+from ssvi.registry import SPARSE
 from ssvi.runs import write_bytes, write_text
 from ssvi.spec import CRITERIA, FIELDS, METHODS
 
 # Okabe and Ito's colours, told apart under the common colour blindnesses; the markers do it in grey.
-COLOURS = {"dense": "#000000", "vi": "#0072B2", "rigl": "#009E73", "ssvi": "#D55E00"}
-MARKERS = {"dense": "D", "vi": "^", "rigl": "s", "ssvi": "o"}
-NAMES = {"dense": "dense network", "vi": "dense BNN (VI)", "rigl": "RigL", "ssvi": "SSVI"}
+COLOURS = {
+    "dense": "#000000",
+    "vi": "#0072B2",
+    "rigl": "#009E73",
+    "ssvi": "#D55E00",
+    "vd": "#CC79A7",
+    "sbp": "#E69F00",
+    "aeb": "#56B4E9",
+    "mbnn": "#7A4B1F",
+    "static": "#7FCFB5",
+    "static_vi": "#F0A878",
+    "pruned": "#6BAED6",
+    "ensemble": "#555555",
+}
+MARKERS = {
+    "dense": "D",
+    "vi": "^",
+    "rigl": "s",
+    "ssvi": "o",
+    "vd": "v",
+    "sbp": "P",
+    "aeb": "X",
+    "mbnn": "*",
+    "static": "s",
+    "static_vi": "o",
+    "pruned": "^",
+    "ensemble": "D",
+}
+for _method in METHODS:
+    # one that nobody has chosen a look for is grey
+    COLOURS.setdefault(_method, "#999999")
+    MARKERS.setdefault(_method, "p")
+NAMES = METHOD_NAMES | {"vi": "dense BNN (VI)"}
 # For lines that are not methods.
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SYMBOLS = ("o", "^", "s", "D", "v", "P", "X")
@@ -35,7 +66,6 @@ CRITERION_COLOURS = dict(zip(CRITERIA, ("#000000", "#E69F00", "#009E73", "#D55E0
 CRITERION_MARKERS = dict(zip(CRITERIA, ("v", "D", "s", "o", "P", "X"), strict=True))
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 FILLINGS = ("full", "full", "left", "bottom")
-SPARSE = ("ssvi", "rigl")
 # Widths in inches of a figure in one column of a paper, and across both.
 COLUMN, WIDE = 3.35, 6.75
 GREY = "#555555"
@@ -144,25 +174,48 @@ def _split(title: str, runs: pd.DataFrame, shown: Collection[str]) -> list[tuple
     return found or [(title, runs)]
 
 
-def series(panel: pd.DataFrame, *, over_density: bool) -> list[Series]:
+def series(panel: pd.DataFrame, *, along: Collection[str]) -> list[Series]:
     """The panel's settings as lines, a method's variants named by the options in which they differ.
 
     Args:
         panel: runs of one data set and model.
-        over_density: whether the densities of a method are points of one line.
+        along: options whose values are points of one line.
     """
     found = []
     for method in (m for m in METHODS[::-1] if m in set(panel["method"])):
         runs = panel[panel["method"] == method]
-        groups = settings(runs.assign(density=1.0) if over_density else runs)
-        differing = [n for n in FIELDS if n not in ("seed", "density") and runs[n].dropna().nunique() > 1]
+        groups = settings(runs.assign(**dict.fromkeys(along, 1.0)))
+        differing = _telling(groups, [n for n in FIELDS if n not in ("seed", "density", *along)])
         for variant, group in enumerate(groups):
-            words = [f"{name.replace('_', ' ')} {option_text(group.iloc[0][name])}" for name in differing]
-            if not over_density and method in SPARSE:
+            words = [_word(name, group.iloc[0][name]) for name in differing]
+            if "density" not in along and method in SPARSE:
                 words.insert(0, f"density {percent(group.iloc[0]['density'])}%")
             label = ", ".join([NAMES[method], *words])
             found.append(Series(method, label, runs.loc[group.index], variant))
     return found
+
+
+def _telling(groups: Sequence[pd.DataFrame], options: Sequence[str]) -> list[str]:
+    """The options that tell the settings apart; one whose value those before it decide says nothing new."""
+    kept: list[str] = []
+    rows = [group.iloc[0] for group in groups]
+
+    def told_apart(names: Sequence[str]) -> int:
+        return len({tuple(option_text(row[name]) for name in names) for row in rows})
+
+    for name in options:
+        if told_apart([*kept, name]) > told_apart(kept):
+            kept.append(name)
+    return kept
+
+
+def _word(name: str, value: Any) -> str:
+    """An option in a legend."""
+    if name == "parent":
+        return "from a trained network" if value else "from scratch"
+    if name == "epochs" and value == 0:
+        return "not trained on"
+    return f"{name.replace('_', ' ')} {option_text(value)}"
 
 
 def percent(density: float) -> str:

@@ -15,7 +15,6 @@ from ssvi.analysis.figures.points import ACCURACY, FLOPS, Group, draw_line, fit_
 from ssvi.analysis.figures.style import (
     COLOURS,
     COLUMN,
-    SPARSE,
     WIDE,
     Drawing,
     complete_runs,
@@ -30,6 +29,7 @@ from ssvi.analysis.figures.style import (
     style,
 )
 from ssvi.errors import UserError
+from ssvi.registry import SPARSE
 
 
 def figure1(frames: Frames) -> Drawing:
@@ -45,7 +45,9 @@ def figure1(frames: Frames) -> Drawing:
     groups = panels(complete)
     rows: list[dict[str, Any]] = []
     with matplotlib.rc_context(style()):
-        figure = Figure(figsize=(COLUMN if len(groups) == 1 else WIDE / 2 * len(groups), 2.6), layout="constrained")
+        many = max(len(series(panel, along=("density",))) for _, panel in groups) > 5
+        width = (0.75 * WIDE if many else COLUMN) if len(groups) == 1 else WIDE / 2 * len(groups)
+        figure = Figure(figsize=(width, 3.4 if many else 2.6), layout="constrained")
         for axes, (title, panel) in zip(row_of_axes(figure, len(groups)), groups, strict=True):
             axes.set_title(title)
             found = _draw_tradeoff(axes, panel)
@@ -65,13 +67,13 @@ def _draw_tradeoff(axes: Axes, panel: pd.DataFrame) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     axes.set_xscale("log")
     named: set[str] = set()
-    for line in series(panel, over_density=True):
+    for line in series(panel, along=("density",)):
         options = {"series": line.label, "method": line.method}
         groups = [Group(runs, {**options, "density": density}) for density, runs in line.runs.groupby("density")]
         flops = [float(FLOPS.of(group.runs).mean()) for group in groups]
         found = draw_line(axes, flops, groups, ACCURACY, label=line.label, **line.look)
         rows += [{**row, "training_flops_mean": x} for row, x in zip(found, flops, strict=True)]
-        if line.method in SPARSE and line.method not in named:
+        if line.method in SPARSE and line.method not in named and len(found) > 1:
             named.add(line.method)
             _name_points(axes, flops, found, COLOURS[line.method], below=len(named) == 1)
     _flops_axis(axes, [row["training_flops_mean"] for row in rows])

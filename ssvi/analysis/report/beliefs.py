@@ -19,7 +19,8 @@ from ssvi.analysis.tables.evidence import gather, which
 from ssvi.analysis.tables.results import COST_OPTIONS
 from ssvi.config import output_experiments
 from ssvi.errors import UserError
-from ssvi.spec import FIELDS, SUBSPACE, VARIATIONAL, RunSpec
+from ssvi.registry import SUBSPACE, VARIATIONAL
+from ssvi.spec import FIELDS, RunSpec
 
 # Criteria that order weights alike, the second ones at lambda 1.
 ALIKE = (("snr", "snr_abs"), ("e_abs", "e_exp"))

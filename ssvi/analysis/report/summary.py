@@ -17,7 +17,8 @@ from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.published import is_papers, published
 from ssvi.analysis.tables.rows import by_seed, compare
 from ssvi.config import output_experiments
-from ssvi.spec import FIELDS, METHODS, VARIATIONAL, RunSpec, non_defaults, options_of
+from ssvi.registry import VARIATIONAL
+from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of
 
 STATUSES = (COMPLETE, DIVERGED, "failed", "in training", "missing")
 # Of a long list of troubles the first ones say enough; the list of runs has them all.

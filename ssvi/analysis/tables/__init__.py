@@ -14,7 +14,7 @@ from ssvi.analysis.tables.beside import table1_paper, table2_paper
 from ssvi.analysis.tables.choices import choices
 from ssvi.analysis.tables.claims import claims
 from ssvi.analysis.tables.format import Table, format_mean_sd, to_html, to_latex, to_markdown, write_table
-from ssvi.analysis.tables.results import summary, table1, table2
+from ssvi.analysis.tables.results import baselines, summary, table1, table2
 from ssvi.errors import unknown
 
 __all__ = [
@@ -45,6 +45,7 @@ TABLES: dict[str, TableMaker] = {
     "table2_paper": TableMaker(table2_paper),
     "claims": TableMaker(claims, ("overlap",)),
     "choices": TableMaker(choices),
+    "baselines": TableMaker(baselines),
     "summary": TableMaker(summary),
 }
 

@@ -13,6 +13,7 @@ from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text
 from ssvi.analysis.stats import Estimate, difference, interval
 from ssvi.analysis.tables.choices import BLOCK, default_setting
+from ssvi.analysis.tables.published import rivals
 from ssvi.analysis.tables.rows import by_seed, is_sparse_bnn, reading_order, resolution
 from ssvi.spec import FIELDS, idle
 
@@ -34,8 +35,8 @@ class Quantity:
 ACCURACY = Quantity("accuracy", "accuracy", 100.0, "points", ".2f")
 NLL = Quantity("NLL", "nll", better=-1)
 ECE = Quantity("marginal ECE", "ece_marginal", better=-1)
-COMPLEXITY = Quantity("complexity", "complexity", style=".3f", better=-1)
-FLOPS = Quantity("training FLOPs", "training_flops", style=".3f", better=-1)
+COMPLEXITY = Quantity("complexity", "complexity", style=".3g", better=-1)
+FLOPS = Quantity("training FLOPs", "training_flops", style=".3g", better=-1)
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,9 @@ class Evidence:
         return [values for values in named if len(self.setting(wanted.but(**values)))]
 
     def rivals(self) -> list[Which]:
-        """The other sparse Bayesian methods that were run, each in its default setting."""
+        """The methods of the paper's Table 2 that were run and are sparse, each in its default setting."""
         methods = dict.fromkeys(group.iloc[0]["method"] for group in self.groups if is_sparse_bnn(group))
-        return [which(method) for method in methods if method != "ssvi"]
+        return [which(method) for method in methods if method in rivals()]
 
 
 def gather(runs: pd.DataFrame, overlap: pd.DataFrame) -> list[Evidence]:

@@ -10,12 +10,13 @@ import pandas as pd
 
 from ssvi.analysis.settings import SETTING, is_missing, option_text
 from ssvi.analysis.tables.format import HEADINGS
+from ssvi.registry import COMMON, POINT, TRAINING
 from ssvi.spec import FIELDS, NEEDS, PRESETS, idle
 
 # What stands in columns of its own.
 IDENTITY = ("dataset", "model", "method", "density")
-# Methods that have no posterior to sample: their number of samples is no choice.
-POINT_METHODS = ("dense", "rigl")
+# What every training has.
+SHARED = (*COMMON, *TRAINING)
 EVALUATION = ("evaluation_samples", "evaluation_bins")
 
 
@@ -36,7 +37,7 @@ def usual_options(settings: Sequence[pd.DataFrame]) -> dict[str, Any]:
     """The most common value of each option over the settings that use it; the option's default breaks ties."""
     usual: dict[str, Any] = {}
     rows = [dict(group.iloc[0]) for group in settings]
-    sampled = [row for row in rows if row["method"] not in POINT_METHODS]
+    sampled = [row for row in rows if row["method"] not in POINT]
     for name in SETTING:
         values = [row[name] for row in (sampled if name in EVALUATION else rows)]
         counts = Counter(v for v in values if not is_missing(v))
@@ -58,7 +59,7 @@ def departures(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str
         value = row[name]
         if name in ignored or name not in usual or is_missing(value) or name in without_effect:
             continue
-        if name in EVALUATION and row["method"] in POINT_METHODS:
+        if name in EVALUATION and row["method"] in POINT:
             continue
         depends = name in NEEDS and NEEDS[name][0] in found and not isinstance(value, str)
         if value != usual[name] or (depends and name != "lrt_epsilon"):
@@ -82,7 +83,7 @@ def describe(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str] 
             if name not in without_effect and not is_missing(row[name]) and usual.get(name, value) != value
         }
         there = {name for name, value in made.items() if found.get(name) == value}
-        if len(there) > 1 and all(name in there for name in made if FIELDS[name].metadata["methods"] is not None):
+        if len(there) > 1 and all(name in there for name in made if name not in SHARED):
             words.append(f"preset {preset}")
             found = {name: value for name, value in found.items() if name not in there}
     return ", ".join([*words, *(f"{HEADINGS.get(name, name)} {option_text(v)}" for name, v in found.items())])

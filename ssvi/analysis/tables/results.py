@@ -14,6 +14,7 @@ from ssvi.analysis.tables.options import usual_note, usual_options
 from ssvi.analysis.tables.published import is_papers, published
 from ssvi.analysis.tables.rows import Column, build, complete, is_sparse_bnn, reading_order
 from ssvi.errors import UserError
+from ssvi.registry import KINDS
 
 # What the cost of a dense BNN depends on: its runs that agree in these are the yardstick of a sparse one.
 COST_OPTIONS = (
@@ -46,6 +47,10 @@ FLOPS_RATIO = Column(
     "training_flops_ratio", "training FLOPs (× dense BNN)", ".3f", "training_flops_ratio", counted=True
 )
 SECONDS_RATIO = Column("training_seconds_ratio", "training time (× dense BNN)", ".2f", "training_seconds_ratio")
+PARENT_FLOPS = Column("parent_flops", "of these, its parents'", "big", "parent_flops", counted=True)
+NLL_SCALED = Column("nll_scaled", "NLL, scaled", ".4f", "nll_scaled", better=-1)
+ECE_SCALED = Column("ece_scaled", "ECE, scaled", ".4f", "ece_scaled", better=-1)
+TEMPERATURE = Column("temperature", "temperature", ".2f", "temperature")
 PAPER_UNITS = Column(
     "training_flops_paper", "training FLOPs, paper's units (density × 1.14e17)", "exact", "paper_units"
 )
@@ -94,12 +99,44 @@ def table2(frames: Frames) -> Table:
     if not sparse:
         raise UserError("table2: needs a run of a sparse Bayesian method, but the collected experiments have none.")
     groups = [with_paper_units(group) for group in sparse]
-    columns = [*TABLE2_COLUMNS, *paper_units_column(groups)]
-    notes = [BOLD_NOTE, f"{COMPLEXITY_NOTE} {COUNTED}."]
+    columns = [*TABLE2_COLUMNS, *parent_column(groups), *paper_units_column(groups)]
+    notes = [BOLD_NOTE, COMPLEXITY_NOTE, flops_note(groups)]
     methods = {group.iloc[0]["method"] for group in groups}
     if len(methods) == 1:
         notes.append("No other sparse Bayesian method is among these runs.")
     return build(groups, columns, "Sparse Bayesian networks.", notes, mark_best=True)
+
+
+def baselines(frames: Frames) -> Table:
+    """Every setting, sparse or dense, Bayesian or not, after temperature scaling too where that can be.
+
+    Raises:
+        UserError: if there are no runs.
+    """
+    groups = reading_order(_some(frames.runs, "baselines", "a run"))
+    columns = [ACCURACY, NLL, NLL_SCALED, ECE, ECE_SCALED, TEMPERATURE, SPARSITY, COMPLEXITY, TRAINING_FLOPS]
+    notes = [
+        "Scaled: logits divided by a temperature that the held-out training images choose (Guo et al. 2017); for "
+        "networks without a posterior, where images were held out.",
+        COMPLEXITY_NOTE,
+        flops_note(groups),
+    ]
+    return build(groups, [*columns, *parent_column(groups)], "Honest baselines beside sparse Bayesian networks.", notes)
+
+
+def flops_note(groups: Sequence[pd.DataFrame]) -> str:
+    """The formula of each method's training FLOPs."""
+    methods = dict.fromkeys(group.iloc[0]["method"] for group in groups)
+    known = [f"{KINDS[m].title} {KINDS[m].flops}" for m in methods if m in KINDS]
+    return (
+        "Training FLOPs of an image, M the multiply-adds of the plain dense network: "
+        f"{'; '.join(known)}. A masked weight costs nothing where a density is named; parents are included."
+    )
+
+
+def parent_column(groups: Sequence[pd.DataFrame]) -> list[Column]:
+    """The column of the parents' share if any setting has parents."""
+    return [PARENT_FLOPS] if any((group["parent_flops"].fillna(0) > 0).any() for group in groups) else []
 
 
 def summary(frames: Frames) -> Table:
@@ -117,7 +154,8 @@ def summary(frames: Frames) -> Table:
     ]
     if best:
         notes.append("Best test accuracy is the largest over the epochs: chosen on the test set, so biased upwards.")
-    return build(groups, [ACCURACY, *best, *SUMMARY_COLUMNS[1:]], "Accuracy, calibration, size and cost.", notes)
+    columns = [ACCURACY, *best, *SUMMARY_COLUMNS[1:], *parent_column(groups)]
+    return build(groups, columns, "Accuracy, calibration, size and cost.", notes)
 
 
 def relative_cost(groups: Sequence[pd.DataFrame], runs: pd.DataFrame) -> tuple[list[pd.DataFrame], bool]:

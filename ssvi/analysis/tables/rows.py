@@ -12,7 +12,8 @@ from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, setting_columns, settings
 from ssvi.analysis.stats import Estimate, difference, mean_sd
 from ssvi.analysis.tables.format import Table, format_mean_sd
-from ssvi.analysis.tables.options import POINT_METHODS, describe, usual_options, with_evaluation
+from ssvi.analysis.tables.options import describe, usual_options, with_evaluation
+from ssvi.registry import POINT
 from ssvi.spec import METHODS, options_of
 
 # More runs than these of one status and cause are counted, not listed.
@@ -89,7 +90,7 @@ def is_sparse(group: pd.DataFrame) -> bool:
 
 def is_sparse_bnn(group: pd.DataFrame) -> bool:
     """Whether a setting is a sparse Bayesian network, whatever its method is called."""
-    return group.iloc[0]["method"] not in POINT_METHODS and is_sparse(group)
+    return group.iloc[0]["method"] not in POINT and is_sparse(group)
 
 
 def build(
@@ -181,7 +182,7 @@ def common_notes(runs: pd.DataFrame) -> list[str]:
     """How numbers were made: spread, samples, devices, what is cut at 0, and the runs left out."""
     done = complete(runs)
     notes = ["Mean ± sample standard deviation over n seeds; of a single seed the number alone."]
-    sampled = done[~done["method"].isin(POINT_METHODS)]
+    sampled = done[~done["method"].isin(POINT)]
     evaluations = sampled[["evaluation_samples", "evaluation_bins"]].dropna().drop_duplicates()
     if len(evaluations) == 1:
         samples, bins = evaluations.iloc[0]

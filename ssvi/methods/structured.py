@@ -1,0 +1,54 @@
+"""Methods that remove whole channels: masks follow from which channels are open, and predictions skip the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ssvi.layers import LayerFactory, Site
+from ssvi.methods.base import Method, Network
+from ssvi.structure import Living, Probe
+
+
+class Structured(Method):
+    """What they share. `mask` of a layer says which of its weights can matter while the present gates are open."""
+
+    sites: tuple[Site, ...]
+    widening = 1.0
+
+    def build(self, network: Network) -> nn.Module:
+        def plain(factory: LayerFactory) -> nn.Module:
+            return network(factory, self.widening)
+
+        self._probe = Probe(plain, lambda site: site in self.sites, network.image)
+        return network(self.factory(), self.widening)
+
+    def open_channels(self) -> Iterator[Tensor]:
+        """Which channels of each gate are open, bool, in the order of construction."""
+        raise NotImplementedError
+
+    def _living(self) -> Living:
+        return self._probe.living(channels.cpu() for channels in self.open_channels())
+
+    @torch.no_grad()
+    def update_masks(self) -> None:
+        """Set the masks by the present gates."""
+        for name, mask in self._living().masks.items():
+            self.layers[name].mask.copy_(mask)
+        self._counts = {name: int(layer.mask.sum()) for name, layer in self.layers.items()}
+
+    def n_active(self) -> dict[str, int]:
+        return self._counts
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.update_masks()
+
+    def dead_numbers(self) -> int:
+        return self._living().dead_numbers
+
+    def slim(self) -> None:
+        for layer in self.layers.values():
+            layer.slim()
