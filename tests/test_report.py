@@ -36,7 +36,7 @@ from ssvi.analysis.report.summary import duration
 from ssvi.analysis.tables import TABLES, TableMaker
 from ssvi.cli import main
 from ssvi.config import resolve, study_experiments
-from ssvi.spec import RunSpec
+from ssvi.spec import RunSpec, parents
 
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;'"""
 CONFIG: dict[str, Any] = {
@@ -161,6 +161,20 @@ def test_summary_comes_first_and_has_the_headline_numbers(partial: Page) -> None
     headings = [attributes["id"] for tag, attributes in partial.tags if tag == "section" and "id" in attributes]
     order = ["summary", "tables", "table-table1", "figures", "figure-curves", "runs", "versions", "believe"]
     assert [heading for heading in headings if heading in order] == order
+
+
+def test_parents_are_among_the_runs_and_their_time_counts_once(tmp_path: Path) -> None:
+    """Two members of 100 s each and the ensemble of them, whose 202 s hold theirs: 202 s of training."""
+    grid = {"method": "ensemble", "parent": "static", "members": 2, "seed": 0}
+    study = {"train": {"model": "resnet8"}, "experiments": {"e": grid}, "tables": {"summary": ["e"]}, "figures": {}}
+    config = {**CONFIG, "studies": {"tiny": study}}
+    (child,) = everything(config)[1]["e"].values()
+    for parent in parents(child):
+        write_run(tmp_path / "results", parent, training_seconds=100.0)
+    write_run(tmp_path / "results", child, training_seconds=202.0, parent_seconds=200.0)
+    text = report(tmp_path, config).text
+    assert "3 in all: 3 complete" in text
+    assert re.search(r"3 min 22 s of training", text), text[:2000]
 
 
 def test_studies_off_the_papers_data_say_so_first(tmp_path: Path) -> None:

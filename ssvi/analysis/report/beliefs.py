@@ -20,7 +20,7 @@ from ssvi.analysis.tables.results import COST_OPTIONS
 from ssvi.config import output_experiments
 from ssvi.errors import UserError
 from ssvi.registry import SUBSPACE, VARIATIONAL
-from ssvi.spec import FIELDS, RunSpec
+from ssvi.spec import FIELDS, RunSpec, with_parents
 
 # Criteria that order weights alike, the second ones at lambda 1.
 ALIKE = (("snr", "snr_abs"), ("e_abs", "e_exp"))
@@ -101,7 +101,7 @@ def believe(
         speeds=_speeds(complete),
         drift=_drift(results, _specs_of("sigma_drift", content, experiments)),
         same_order=_same_order(results, _specs_of("iou", content, experiments)),
-        twins=_twins(complete, {run: spec for members in experiments.values() for run, spec in members.items()}),
+        twins=_twins(complete, with_parents({r: s for members in experiments.values() for r, s in members.items()})),
     )
 
 

@@ -25,7 +25,7 @@ from ssvi.analysis.stats import LEVEL
 from ssvi.analysis.tables.published import published
 from ssvi.config import OUTPUT_KINDS, output_experiments
 from ssvi.runs import write_text
-from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of, unique
+from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of, unique, with_parents
 
 HERE = Path(__file__).parent
 # Integers beyond it are not exact in JavaScript.
@@ -59,7 +59,7 @@ def write_report(
     Raises:
         OSError: if it cannot be written.
     """
-    specs = unique(spec for runs in experiments.values() for spec in runs.values())
+    specs = with_parents(unique(spec for runs in experiments.values() for spec in runs.values()))
     runs = load_readable(results, specs).runs
     outputs = {
         kind: _outputs(kind, content[kind], study, results, folder, runs, experiments, problems or {})

@@ -88,13 +88,18 @@ def summarise(
         models=_words(dict.fromkeys(ran["model"])),
         caution=_caution(complete),
         hardware=_hardware(ran),
-        training=duration(pd.to_numeric(runs["training_seconds"]).sum()),
+        training=duration(_own_seconds(runs).sum()),
         evaluation=duration(pd.to_numeric(runs["evaluation_seconds"]).sum()),
         first=_moment(started[0]) if started else "",
         last=_moment(started[-1]) if started else "",
         headlines=tuple(_headlines(complete, content, experiments, specs)),
         troubles=tuple(_troubles(runs)),
     )
+
+
+def _own_seconds(runs: pd.DataFrame) -> pd.Series:
+    """Training times without those of the parents, which are runs themselves and would count twice."""
+    return pd.to_numeric(runs["training_seconds"]) - pd.to_numeric(runs["parent_seconds"]).fillna(0.0)
 
 
 def _words(names: Any) -> str:
