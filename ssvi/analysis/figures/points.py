@@ -235,11 +235,18 @@ def log_ticks(axes: Axes, values: Sequence[float], *, room: float = 0.06) -> Non
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def fit_accuracy(axes: Axes, rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame, room: float = 0.08) -> None:
-    """Give the axes an accuracy axis that holds these rows."""
+def fit_accuracy(
+    axes: Axes,
+    rows: Sequence[Mapping[str, Any]],
+    runs: pd.DataFrame,
+    room: float = 0.08,
+    *,
+    intervals: bool = False,
+) -> None:
+    """Give the axes an accuracy axis that holds these rows with one standard deviation, or with their intervals."""
     rows = [row for row in rows if row["quantity"] == ACCURACY.name]
-    sds = [0.0 if math.isnan(row["sd"]) else row["sd"] for row in rows]
-    shown = [row["mean"] + sign * sd for row, sd in zip(rows, sds, strict=True) for sign in (-1, 1)]
+    ends = [(r["low"], r["high"]) if intervals else (r["mean"] - r["sd"], r["mean"] + r["sd"]) for r in rows]
+    shown = [row["mean"] if math.isnan(end) else end for row, both in zip(rows, ends, strict=True) for end in both]
     images = pd.to_numeric(runs["test_images"], errors="coerce").max()
     accuracy_axis(axes, shown, 0.0 if math.isnan(images) else float(images), room)
 

@@ -73,7 +73,7 @@ def _draw(axes: Axes, panel: pd.DataFrame, quantity: Quantity) -> list[dict[str,
         rows += [{**row, "sparsity_percent": x[i]} for row, i in zip(found, places, strict=True)]
     _sparsity_axis(axes, [row["sparsity_percent"] for row in rows])
     if quantity is ACCURACY:
-        fit_accuracy(axes, rows, panel)
+        fit_accuracy(axes, rows, panel, intervals=True)
     else:
         axes.set_ylabel(quantity.title)
         axes.set_ylim(bottom=0)

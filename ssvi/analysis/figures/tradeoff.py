@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.figures.points import ACCURACY, FLOPS, Group, draw_line, fit_accuracy, n_text
+from ssvi.analysis.figures.points import ACCURACY, FLOPS, Group, draw_intervals, fit_accuracy, n_text
 from ssvi.analysis.figures.style import (
     COLOURS,
     COLUMN,
@@ -51,13 +51,13 @@ def figure1(frames: Frames) -> Drawing:
         for axes, (title, panel) in zip(row_of_axes(figure, len(groups)), groups, strict=True):
             axes.set_title(title)
             found = _draw_tradeoff(axes, panel)
-            fit_accuracy(axes, found, panel, room=0.14)
+            fit_accuracy(axes, found, panel, room=0.14, intervals=True)
             rows += found
         legend(figure)
         footnote(figure, frames.runs)
     caption = (
         "Test accuracy against training FLOPs, counted as if masked weights cost nothing. Points are means over seeds "
-        f"with one sample standard deviation ({n_text(rows)}); "
+        f"with their 95 % t intervals ({n_text(rows)}); "
         f"numbers at them are densities in %.{scale_text(figure)}"
     )
     return Drawing(figure, pd.DataFrame(rows), caption, left_out(frames.runs))
@@ -71,7 +71,7 @@ def _draw_tradeoff(axes: Axes, panel: pd.DataFrame) -> list[dict[str, Any]]:
         options = {"series": line.label, "method": line.method}
         groups = [Group(runs, {**options, "density": density}) for density, runs in line.runs.groupby("density")]
         flops = [float(FLOPS.of(group.runs).mean()) for group in groups]
-        found = draw_line(axes, flops, groups, ACCURACY, label=line.label, **line.look)
+        found = draw_intervals(axes, flops, groups, ACCURACY, line)
         rows += [{**row, "training_flops_mean": x} for row, x in zip(found, flops, strict=True)]
         if line.method in SPARSE and line.method not in named and len(found) > 1:
             named.add(line.method)

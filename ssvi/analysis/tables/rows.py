@@ -10,7 +10,7 @@ import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, setting_columns, settings
-from ssvi.analysis.stats import Estimate, difference, mean_sd
+from ssvi.analysis.stats import Estimate, difference, interval, mean_sd
 from ssvi.analysis.tables.format import Table, format_mean_sd
 from ssvi.analysis.tables.options import describe, usual_options, with_evaluation
 from ssvi.registry import POINT
@@ -121,7 +121,9 @@ def build(
             mean, sd = mean_sd(done[column.source], column.factor)
             same = column.counted and sd <= 1e-9 * abs(mean)
             text[column.heading] = format_mean_sd(mean, float("nan") if same else sd, column.style)
+            ends = interval(pd.to_numeric(done[column.source], errors="coerce").dropna() * column.factor)
             number |= {f"{column.key}_mean": mean, f"{column.key}_sd": sd}
+            number |= {f"{column.key}_low": ends.low, f"{column.key}_high": ends.high}
         shown.append(text | {"n": str(len(done))})
         numbers.append(number | {"n": len(done)})
     strong = best_cells(groups, columns) if mark_best else frozenset()
@@ -181,7 +183,10 @@ def _best(groups: Sequence[pd.DataFrame], column: Column) -> int | None:
 def common_notes(runs: pd.DataFrame) -> list[str]:
     """How numbers were made: spread, samples, devices, what is cut at 0, and the runs left out."""
     done = complete(runs)
-    notes = ["Mean ± sample standard deviation over n seeds; of a single seed the number alone."]
+    notes = [
+        "Mean ± sample standard deviation over n seeds; of a single seed the number alone. The 95 % t intervals of the "
+        "means stand in the CSV file."
+    ]
     sampled = done[~done["method"].isin(POINT)]
     evaluations = sampled[["evaluation_samples", "evaluation_bins"]].dropna().drop_duplicates()
     if len(evaluations) == 1:
