@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 CORES ?= all
 STUDY ?= digits
 
-.PHONY: reproduce quick test lint format bench scaling slurm readme clean help
+.PHONY: reproduce quick test lint format bench scaling faults slurm readme clean help
 
 help: ## this list
 	@grep -hE "^[a-z]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 12
@@ -51,7 +51,10 @@ scaling: $(BIN)/.installed-dev ## steps and workflow as they grow; that the fast
 	$(BIN)/ssvi bench accuracy --json benchmarks/records/accuracy.json
 	$(BIN)/python benchmarks/scale.py --json benchmarks/records/scale.json
 
-slurm: $(BIN)/.installed ## prove the SLURM profile on a real two-node Slurm on this machine
+faults: $(BIN)/.installed-dev ## kill, fill, damage, double, malform: every trial of every fault, and a table of them
+	$(BIN)/pytest -n 2 -m fault --all-trials
+
+slurm: $(BIN)/.installed ## prove the SLURM profile, and that faults lose nothing, on a real two-node Slurm started here
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[slurm]"
 	tests/cluster/run
 

@@ -1,6 +1,12 @@
 from snakemake.utils import min_version
 
+from ssvi.config import end_if_unreadable
+
 min_version("9.27")
+
+# Before Snakemake reads it; the jobs of this workflow parse it again, but only to run one of its rules.
+if workflow.is_main_process:
+    end_if_unreadable("config.yaml")
 
 
 configfile: "config.yaml"

@@ -1,42 +1,116 @@
-"""The state of a running training in one file: written whole or not at all, read without unpickling code."""
+"""The state of a running training in a file with its checksum, and the one before it; no code is unpickled from them.
+
+A file is a line `ssvi checkpoint VERSION SHA-256` and what `torch.save` makes of the state. The checksum is taken over
+the version and the state, so that no flipped bit goes unnoticed. Kept are the last two: when the newer one is damaged,
+the older one still goes on.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
+import os
 import pickle
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ssvi.errors import UserError
-from ssvi.runs import CHECKPOINT, write_bytes
+from ssvi.runs import CHECKPOINT, PREVIOUS_CHECKPOINT, write_bytes
 
 # Raised whenever a checkpoint's content changes its meaning.
-VERSION = 2
+VERSION = 3
+MAGIC = "ssvi checkpoint"
+
+
+class Damaged(Exception):
+    """A file that is not what was once written; the text says how that was noticed."""
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the run's checkpoint by `state` (tensors, numbers, text, lists and dicts)."""
+    """Make `state` (tensors, numbers, text, lists and dicts) the run's checkpoint; the last one is kept beside it."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_bytes(folder / CHECKPOINT, buffer.getvalue())
+    content = buffer.getbuffer()
+    head = f"{MAGIC} {VERSION} {_checksum(VERSION, content)}\n".encode()
+    write_bytes(folder / CHECKPOINT, [head, content], keep=folder / PREVIOUS_CHECKPOINT)
 
 
-def load(folder: Path, device: torch.device, keys: frozenset[str]) -> dict[str, Any] | None:
-    """The run's checkpoint, or None if it has none.
+def load(
+    folder: Path, device: torch.device, keys: frozenset[str], say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any] | None:
+    """The run's last checkpoint that is whole, or None if it has none at all.
+
+    Args:
+        folder: the run folder.
+        device: where the tensors are to lie.
+        keys: what a checkpoint of this version holds.
+        say: told in a line that the newer checkpoint was damaged, if it was; it is then replaced by the older one.
 
     Raises:
-        UserError: if the file is there and cannot be read, or does not hold just `keys`.
+        UserError: if there are files and none is whole, or if they are of another version.
     """
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return None
-    remedy = f"delete {path.parent} to start this run anew."
+    newest, previous = folder / CHECKPOINT, folder / PREVIOUS_CHECKPOINT
+    problems = []
+    for path in (newest, previous):
+        if not path.exists():
+            continue
+        try:
+            state = _read(path, device, keys)
+        except Damaged as problem:
+            problems.append(f"{path}: {problem}")
+            continue
+        if path == previous:
+            # also after a crash between the two renamings of `save`, when there is no newer one
+            os.replace(previous, newest)
+        for problem in problems:
+            say(f"{problem}; going on from the checkpoint before it")
+        return state
+    if problems:
+        raise UserError(f"{'; '.join(problems)}. No other is left: delete {newest.parent} to start this run anew.")
+    return None
+
+
+def _read(path: Path, device: torch.device, keys: frozenset[str]) -> dict[str, Any]:
+    """The state in one file.
+
+    Raises:
+        Damaged: if the file is not as it was written.
+        UserError: if it is, but was written by another version.
+    """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, ValueError, OSError) as error:
-        raise UserError(f"{path}: truncated or damaged checkpoint ({type(error).__name__}); {remedy}") from None
-    if not isinstance(state, dict) or set(state) != keys or state["version"] != VERSION:
-        raise UserError(f"{path}: not a checkpoint of this version; {remedy}")
+        with path.open("rb") as file:
+            head, content = file.readline(200), file.read()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise Damaged("damaged checkpoint (the disk cannot read it)") from None
+    try:
+        magic, version, checksum = head.decode("ascii").removesuffix("\n").rsplit(" ", 2)
+    except ValueError:
+        raise Damaged("truncated or damaged checkpoint (it does not begin as one)") from None
+    if magic != MAGIC or checksum != _checksum(version, content):
+        raise Damaged("truncated or damaged checkpoint (its checksum is wrong)")
+    remedy = f"delete {path.parent} to start this run anew."
+    if version != str(VERSION):
+        raise UserError(f"{path}: a checkpoint of version {version}, but this is version {VERSION}; {remedy}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch finds odd it refuses, or it is no matter
+            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, ValueError) as error:
+        # whole, but of a torch that writes otherwise, or not written by `save`
+        raise UserError(f"{path}: torch cannot read this checkpoint ({type(error).__name__}); {remedy}") from None
+    if not isinstance(state, dict) or set(state) != keys:
+        raise UserError(f"{path}: not a checkpoint of a training; {remedy}")
     return state
+
+
+def _checksum(version: object, content: bytes | memoryview) -> str:
+    digest = hashlib.sha256(f"{version}\n".encode())
+    digest.update(content)
+    return digest.hexdigest()

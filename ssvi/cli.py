@@ -6,13 +6,14 @@ import argparse
 import difflib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssvi import __version__, preload, process
 from ssvi.devices import claim_gpu
-from ssvi.errors import UserError, unknown
+from ssvi.errors import UserError, one_line, told, unknown
 from ssvi.process import SWITCHES
 from ssvi.registry import COMMON, using
 from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, bounds, make_spec, parents, run_path
@@ -27,8 +28,18 @@ RUNS = Path("results/runs")
 DATA_HELP = "where data sets are kept (default: $SSVI_DATA, or data)"
 
 
-def _data_root() -> Path:
-    return Path(os.environ.get("SSVI_DATA", "data"))
+# More samples or bins than these say nothing more; more threads than that the system does not start.
+MOST = {"samples": 1_000_000, "bins": 1_000_000, "threads": 4096}
+
+
+def _data_root() -> str:
+    return os.environ.get("SSVI_DATA") or "data"
+
+
+def _path(text: str) -> Path:
+    if not text or re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no path: it is empty or has control characters")
+    return Path(text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,7 +54,7 @@ class _Parser(argparse.ArgumentParser):
             options = [f"--{name.replace('_', '-')}" for name in FIELDS]
             near = difflib.get_close_matches(given.split()[0].split("=")[0], options, n=1)
             message += f", did you mean {near[0]}?" if near else ""
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}\n")
 
 
 def _boolean(text: str) -> bool:
@@ -73,14 +84,14 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where and how (no part of the identity)")
-    group.add_argument("--out", type=Path, help="run folder (default: the run's path in --runs)")
+    group.add_argument("--out", type=_path, help="run folder (default: the run's path in --runs)")
     group.add_argument(
         "--runs",
-        type=Path,
+        type=_path,
         help="where the runs lie, a parent among them (default: where --out ends in the run's path, what is before it, "
         "else results/runs)",
     )
-    group.add_argument("--data-root", type=Path, default=_data_root(), help=DATA_HELP)
+    group.add_argument("--data-root", type=_path, default=_data_root(), help=DATA_HELP)
     group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     group.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     group.add_argument("--plain", action="store_true", help="all of the following off")
@@ -90,10 +101,10 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluation_options(parser: argparse.ArgumentParser, samples: int) -> None:
-    parser.add_argument("folder", type=Path, help="run folder")
+    parser.add_argument("folder", type=_path, help="run folder")
     parser.add_argument("--samples", type=int, default=samples, help=f"weight samples (default: {samples})")
     parser.add_argument("--bins", type=int, default=15, help="bins of the calibration errors (default: 15)")
-    parser.add_argument("--data-root", type=Path, default=_data_root(), help=DATA_HELP)
+    parser.add_argument("--data-root", type=_path, default=_data_root(), help=DATA_HELP)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=int, help="CPU threads")
 
@@ -108,7 +119,10 @@ def parser() -> argparse.ArgumentParser:
     _add_run_options(train)
     _add_machine_options(train)
     train.add_argument(
-        "--checkpoint-seconds", type=float, default=60.0, help="time between two checkpoints (default: 60)"
+        "--checkpoint-seconds",
+        type=float,
+        default=os.environ.get("SSVI_CHECKPOINT_SECONDS", "60"),
+        help="time between two checkpoints (default: $SSVI_CHECKPOINT_SECONDS, or 60)",
     )
     train.set_defaults(run=_train)
 
@@ -122,30 +136,30 @@ def parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="prepare a data set: download, decode, cache")
     data.add_argument("dataset", help="digits, cifar10, cifar100 or folder:PATH")
-    data.add_argument("--root", "--data-root", dest="data_root", type=Path, default=_data_root(), help=DATA_HELP)
+    data.add_argument("--root", "--data-root", dest="data_root", type=_path, default=_data_root(), help=DATA_HELP)
     data.add_argument("--image-size", type=int, default=RunSpec.image_size, help="side in pixels, for folder:PATH")
     data.add_argument("--download", action="store_true", help="fetch what is not there")
     data.set_defaults(run=_data)
 
     report = commands.add_parser("report", help="make a study's tables, figures and HTML report from the runs so far")
-    report.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: config.yaml")
+    report.add_argument("--config", type=_path, default=Path("config.yaml"), help="default: config.yaml")
     report.add_argument("--study", help="default: the study that the config names")
     report.set_defaults(run=_report)
 
     keep = commands.add_parser(
         "preload", help="keep torch in memory for the commands of a workflow, which starts and ends this by itself"
     )
-    keep.add_argument("socket", help="path of the Unix socket to listen at, until standard input ends")
+    keep.add_argument("socket", type=_path, help="path of the Unix socket to listen at, until standard input ends")
     keep.set_defaults(run=_preload)
 
     bench = commands.add_parser("bench", help="measure what a training costs on this machine, beside other packages")
     bench.add_argument("suites", nargs="*", help="which (default: all but the long ones, scaling and accuracy)")
     bench.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
-    bench.add_argument("--json", type=Path, help="write the record to this file, after each suite")
+    bench.add_argument("--json", type=_path, help="write the record to this file, after each suite")
     bench.set_defaults(run=_bench)
 
     ui = commands.add_parser("ui", help="mirror all runs to MLflow as they train, and serve its pages")
-    ui.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: config.yaml")
+    ui.add_argument("--config", type=_path, default=Path("config.yaml"), help="default: config.yaml")
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on; any other opens it to your network")
     ui.add_argument("--port", type=int, default=5000, help="default: 5000")
     ui.set_defaults(run=_ui)
@@ -164,17 +178,34 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"ssvi: {error}")
     except OSError as error:
         # A folder that cannot be written, a full disk: the user's to mend, and the message names the file.
-        sys.exit(f"ssvi: {error}")
+        sys.exit(f"ssvi: {told(error)}")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        sys.exit("ssvi: there is not enough memory for this; a smaller batch_size, width or image_size needs less.")
+    except process.Interrupted as stop:
+        print(f"ssvi: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch says it of a GPU by a class of its own, of a CPU only in words."""
+    name, words = type(error).__name__, str(error)
+    return name in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in words
+
+
+def _check_number(name: str, value: int) -> None:
+    if not 1 <= value <= MOST[name]:
+        raise UserError(f"--{name} is {value}, but must be >= 1 and <= {MOST[name]}.")
 
 
 def _device(name: str, threads: int | None) -> torch.device:
     import torch
 
     if threads is not None:
-        if threads < 1:
-            raise UserError(f"--threads is {threads}, but must be >= 1.")
+        _check_number("threads", threads)
         torch.set_num_threads(threads)
     if name == "auto":
         # A GPU of its own beside the trainings that already run here.
@@ -208,16 +239,32 @@ def _train(given: argparse.Namespace) -> None:
     root = given.runs or _runs_around(given.out, run_path(spec))
     folder = given.out or root / run_path(spec)
 
+    if not _is_trained(folder, spec):
+        from ssvi.lock import claimed
+
+        with claimed(folder, lambda line: print(f"note: {line}", file=sys.stderr, flush=True)):
+            # whoever this has waited for may have trained it
+            if not _is_trained(folder, spec):
+                _train_here(given, spec, root, folder)
+
+
+def _is_trained(folder: Path, spec: RunSpec) -> bool:
+    """Whether there is nothing left to do, which is then said."""
     from ssvi import runs
 
-    if runs.is_trained(folder):
-        runs.check_spec(folder, spec)
-        runs.remove_live(folder)
-        print(f"{folder}: already trained; delete the folder to train it again.", file=sys.stderr)
-        return
+    if not runs.is_trained(folder):
+        return False
+    runs.check_spec(folder, spec)
+    print(f"{folder}: already trained; delete the folder to train it again.", file=sys.stderr)
+    return True
+
+
+def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Path) -> None:
+    """Train the run in its folder, which this process has claimed."""
     device = _device(given.device, given.threads)
     from ssvi.data import load
     from ssvi.progress import reporter
+    from ssvi.runs import WRITTEN, remove_leftovers
     from ssvi.step import choose_machine
     from ssvi.trainer import Settings, Trainer
 
@@ -225,11 +272,15 @@ def _train(given: argparse.Namespace) -> None:
     switches = {name: value == "on" for name, value in chosen.items() if value != "auto" or given.plain}
     if switches.get("hold_memory", device.type == "cpu"):
         switches["hold_memory"] = process.hold_memory()
+    remove_leftovers(folder, WRITTEN)
     data = load(spec, given.data_root, device)
     machine = choose_machine(device, switches, spec.training_epochs * data.n_train // spec.batch_size)
     lineage = [root / run_path(parent) for parent in parents(spec)]
     trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), reporter(), lineage)
-    summary = trainer.run()
+    try:
+        summary = trainer.run()
+    except process.Interrupted as stop:
+        raise process.Interrupted(stop.number, f"{folder}: {stop}") from None
     if summary["status"] == "diverged":
         print(f"{folder}: diverged in epoch {summary['diverged_epoch']}: {summary['cause']}", file=sys.stderr)
     else:
@@ -266,7 +317,7 @@ def _preload(given: argparse.Namespace) -> None:
         import ssvi.progress
         import ssvi.trainer  # noqa: F401
 
-    preload.serve(given.socket, prepare, main)
+    preload.serve(str(given.socket), prepare, main)
 
 
 def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
@@ -274,8 +325,7 @@ def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
     from ssvi import runs
 
     for name in ("samples", "bins"):
-        if getattr(given, name) < 1:
-            raise UserError(f"--{name} is {getattr(given, name)}, but must be >= 1.")
+        _check_number(name, getattr(given, name))
     spec = runs.read_spec(given.folder)
     device = _device(given.device, given.threads)
     from ssvi.data import load

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
+import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ssvi.errors import UserError, unknown
+from ssvi.errors import UserError, told, unknown
 from ssvi.registry import using
 from ssvi.spec import (
     INHERITED,
@@ -34,6 +37,9 @@ from ssvi.spec import (
     with_parents,
 )
 
+if TYPE_CHECKING:
+    import yaml
+
 SCHEMA = Path(__file__).with_name("config.schema.json")
 
 OUTPUT_KINDS = ("tables", "figures")
@@ -41,6 +47,10 @@ OUTPUT_KINDS = ("tables", "figures")
 TARGETS = ("all", "quick", "report", "mirror", "data", "train", "evaluate", "samples", "collect", "table", "figure")
 # What a generic figure may name; each is a column of the runs.
 GENERIC_AXES = ("x", "y", "hue", "facets")
+# No study that anybody could train needs more.
+MOST_POINTS = 100_000
+# Of the whole file, references followed.
+LARGEST, DEEPEST, MOST_KEYS = 200_000, 50, 10_000
 
 
 @cache
@@ -55,16 +65,79 @@ def load_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: naming the key, its value, what is allowed, and the file.
     """
+    config = read_config(path)
+    check_config(config, str(path))
+    return config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config file and check its keys at the top, but nothing of what they hold.
+
+    Raises:
+        UserError: if the file is missing, is no YAML, has a key twice, or one at the top that no config has.
+    """
     import yaml
 
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    check_config(config, str(path))
+    except OSError as error:
+        raise UserError(told(error)) from None
+    except yaml.MarkedYAMLError as error:
+        line = (error.problem_mark or error.context_mark).line + 1
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        raise UserError(f"{path}: line {line}: not readable as YAML: {said}.") from None
+    except yaml.reader.ReaderError as error:
+        odd = f"{chr(error.character)!r} at character {error.position}"
+        raise UserError(f"{path}: not readable as YAML: {odd} is not allowed in a text.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # a date that does not exist and text that is not UTF-8 are ValueErrors
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(config, dict):
+        found = "is empty" if config is None else f"is {reprlib.repr(config)}"
+        raise UserError(f"{path}: {found}, but must be a mapping. {schema()['description']}")
+    if unknown_keys := [key for key in config if key not in schema()["properties"]]:
+        raise unknown("key", unknown_keys[0], schema()["properties"], str(path))
     return config
+
+
+def end_if_unreadable(name: str) -> None:
+    """Before Snakemake reads its config file: end with one line if that cannot be read.
+
+    Snakemake would show a traceback, and run the Python code that a config may contain (with a key `__use_yte__`).
+    """
+    try:
+        if Path(name).exists():
+            read_config(Path(name))
+    except UserError as error:
+        sys.exit(f"ssvi: {error}")
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """yaml.SafeLoader without what goes wrong in silence: a key given twice, merges of merges without end."""
+
+        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+            node = super().compose_mapping_node(anchor)
+            seen = set()
+            for key, _ in node.value:
+                if (key.tag, str(key.value)) in seen:
+                    problem = f"the key {key.value!r} is there twice"
+                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                seen.add((key.tag, str(key.value)))
+            return node
+
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > MOST_KEYS:
+                problem = f"merges more than {MOST_KEYS} keys into one mapping"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+    return Loader
 
 
 def check_config(config: Any, where: str) -> None:
@@ -73,7 +146,10 @@ def check_config(config: Any, where: str) -> None:
     Raises:
         UserError: at the first thing that is wrong.
     """
+    _check_size(config, where)
     _check_structure(config, where)
+    if not (seconds := config.get("checkpoint_seconds", 0)) < math.inf:
+        raise UserError(f"{where}: checkpoint_seconds: {seconds} is not allowed: a number >= 0")
     studies = config["studies"]
     if config["study"] not in studies:
         raise unknown("study", config["study"], studies, f"{where}: study")
@@ -82,10 +158,33 @@ def check_config(config: Any, where: str) -> None:
         _check_outputs(resolve(config, name, where), f"{where}: studies.{name}")
 
 
-def _check_structure(config: Any, where: str) -> None:
-    from jsonschema import Draft202012Validator
+def _check_size(config: Any, where: str) -> None:
+    """Refuse what only YAML's references can write: a circle, or a few lines that are millions; and keys but words."""
+    todo, seen = [(config, ())], 1
+    while todo:
+        value, path = todo.pop()
+        parts = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+        seen += len(parts)
+        if seen > LARGEST or len(path) > DEEPEST:
+            raise UserError(f"{where}: has more than {LARGEST} values or {DEEPEST} levels, references followed.")
+        if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
+            place = f"{where}: {'.'.join(map(str, path))}" if path else where
+            raise UserError(f"{place}: the key {odd[0]!r} is no word; write it in quotes.")
+        todo += [(part, (*path, key)) for key, part in parts.items()]
 
-    errors = sorted(Draft202012Validator(schema()).iter_errors(config), key=lambda e: list(map(str, e.absolute_path)))
+
+@cache
+def _validator() -> Any:
+    """Of the schema, where an integer is one that was written as such: not 5.0."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    return extend(Draft202012Validator, type_checker=types)(schema())
+
+
+def _check_structure(config: Any, where: str) -> None:
+    errors = sorted(_validator().iter_errors(config), key=lambda e: list(map(str, e.absolute_path)))
     if not errors:
         return
     error = errors[0]
@@ -97,7 +196,7 @@ def _check_structure(config: Any, where: str) -> None:
     if error.validator == "required":
         missing = next(k for k in error.validator_value if k not in error.instance)
         raise UserError(f"{place}: the key {missing!r} is missing. {error.schema.get('description', '')}".rstrip())
-    if error.validator == "pattern":
+    if error.validator == "pattern" and "description" not in error.schema:
         raise UserError(f"{place}: {error.instance!r} is no name: letters, digits, '_' and '-', a letter first.")
     shown = json.dumps(error.instance, default=str)
     shown = shown if len(shown) < 80 else f"{shown[:76]} ..."
@@ -174,10 +273,10 @@ def check_output_names(
 def _expand(content: Mapping[str, Any], experiment: str, place: str) -> dict[str, RunSpec]:
     grids = content["experiments"][experiment]
     specs = []
-    for shared in _points(content["train"]):
+    for shared in _points(content["train"], f"{place}.train"):
         for i, grid in enumerate(grids if isinstance(grids, list) else [grids]):
             at = f"{place}.experiments.{experiment}" + (f"[{i}]" if isinstance(grids, list) else "")
-            specs += [make_spec(_merge(shared, point, at), at) for point in _points(grid)]
+            specs += [make_spec(_merge(shared, point, at), at) for point in _points(grid, at)]
     return unique(specs)
 
 
@@ -202,7 +301,9 @@ def output_runs(config: Mapping[str, Any], study: str, kind: str, name: str) -> 
     return unique(s for e in experiments for s in _expand(content, e, place).values())
 
 
-def _points(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _points(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    if (number := math.prod(len(_as_list(value)) for value in grid.values())) > MOST_POINTS:
+        raise UserError(f"{where}: makes {number} runs, but must make at most {MOST_POINTS}.")
     axes = [[(k, v) for v in (value if isinstance(value, list) else [value])] for k, value in grid.items()]
     return [dict(point) for point in itertools.product(*axes)]
 
@@ -240,7 +341,7 @@ def _merge_parent(shared: Mapping[str, Any], child: Mapping[str, Any], where: st
 
 
 def _check_shared(content: Mapping[str, Any], where: str) -> None:
-    for shared in _points(content["train"]):
+    for shared in _points(content["train"], where):
         check_preset(shared.get("preset"), where)
         options = {k: v for k, v in shared.items() if k != "preset"}
         validate(options, where)
@@ -248,6 +349,8 @@ def _check_shared(content: Mapping[str, Any], where: str) -> None:
         named = {m for g in grids for m in _as_list(g.get("method", shared.get("method", RunSpec.method)))}
         given = {p for g in grids for p in _as_list(g.get("parent", shared.get("parent", "")))}
         named |= {p.split(",")[0] for p in given if isinstance(p, str) and p}
+        if not named <= set(METHODS):
+            return  # refused where the experiment is read
         for name, value in options.items():
             users = using(name)
             if not named & set(users):

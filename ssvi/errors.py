@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
+def one_line(text: str) -> str:
+    """A text in which whatever would start a new line, or tell a terminal to do something, is written as `\\n` etc."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class UserError(Exception):
-    """Something the user gave is wrong: the message names it, the value, and what is allowed."""
+    """Something the user gave is wrong: the message names it, the value, and what is allowed, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class Diverged(Exception):
@@ -16,6 +25,14 @@ class Diverged(Exception):
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+def told(error: OSError) -> str:
+    """What the system says, with the file first, and what to do where a disk is full."""
+    line = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        line += "; what was there before is whole: make space, and the same command goes on"
+    return one_line(line)
 
 
 def unknown(kind: str, value: object, allowed: Iterable[str], where: str) -> UserError:

@@ -55,7 +55,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a trained run on the test set; writes predictions.npz and metrics.json and returns the latter.
 
-    A diverged run has null metrics, and its file says why.
+    A diverged run has null metrics, and its file says why. What its training needed to go on is deleted then.
 
     Args:
         spec: the run's.
@@ -100,6 +100,8 @@ def evaluate(
         "evaluation_seconds": time.perf_counter() - start,
     }
     runs.write_json(folder / runs.METRICS, metrics)
+    runs.remove_live(folder)
+    runs.remove_leftovers(folder, (runs.PREDICTIONS, runs.METRICS))
     return metrics
 
 
@@ -176,8 +178,8 @@ def _open(
         UserError: if the folder's files are missing, damaged, of another spec or of other images.
     """
     runs.check_spec(folder, spec)
-    training = runs.read_record(folder / runs.TRAINING, "status", "positions")
-    trained_on = runs.read_record(folder / runs.SPEC, "provenance")["provenance"]["data"]
+    training = runs.read_training(folder)
+    trained_on = runs.read_data(folder)
     if trained_on != data.fingerprint:
         raise UserError(
             f"{folder}: was trained on other images of {spec.dataset!r} (fingerprint {trained_on[:12]}, "
@@ -186,5 +188,8 @@ def _open(
     noise = NormalSource(spec.seed, "evaluation", device)
     model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
     load_model(folder, model, method)
+    places = training["positions"]
+    if not all(runs.is_number(places.get(layer)) for layer in method.layers):
+        raise UserError(f"{folder / runs.TRAINING}: positions are not those of the network in spec.json; {runs.ANEW}")
     model.to(device)
     return training, model, method, noise

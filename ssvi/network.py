@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
 from ssvi.errors import UserError
@@ -15,8 +16,9 @@ from ssvi.methods import Method, method_class
 from ssvi.methods.base import Network
 from ssvi.models import MODELS
 from ssvi.noise import NormalSource, generator
-from ssvi.runs import MODEL, write_bytes
+from ssvi.runs import ANEW, MODEL, write_bytes
 from ssvi.spec import RunSpec
+from ssvi.tensors import fingerprint
 
 
 def build(spec: RunSpec, channels: int, image_size: int, classes: int, noise: NormalSource) -> tuple[nn.Module, Method]:
@@ -43,9 +45,9 @@ def reference_weights(spec: RunSpec, channels: int, image_size: int, classes: in
 
 
 def save_model(folder: Path, state: dict[str, torch.Tensor]) -> None:
-    """Write parameters, masks and BatchNorm statistics to the run folder."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    write_bytes(folder / MODEL, save(tensors))
+    """Write parameters, masks and BatchNorm statistics to the run folder, with their checksum."""
+    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+    write_bytes(folder / MODEL, save(tensors, {"fingerprint": fingerprint(tensors)}))
 
 
 def read_model(folder: Path) -> dict[str, torch.Tensor]:
@@ -56,22 +58,48 @@ def read_model(folder: Path) -> dict[str, torch.Tensor]:
     """
     path = folder / MODEL
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            known = (file.metadata() or {}).get("fingerprint")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train the run first.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}).") from None
     except SafetensorError as error:
-        raise UserError(f"{path}: truncated or damaged ({error}); delete the run folder to train it anew.") from None
+        raise UserError(f"{path}: truncated or damaged ({error}); {ANEW}") from None
+    # versions before this one wrote none
+    if known is not None and known != fingerprint(tensors):
+        raise UserError(f"{path}: damaged (its checksum is wrong); {ANEW}")
+    return tensors
 
 
-def load_model(folder: Path, model: nn.Module, method: Method) -> None:
-    """Read a trained run back into a network and method of the same spec.
+def read_parent(folder: Path, spec: RunSpec, channels: int, image_size: int, classes: int) -> dict[str, torch.Tensor]:
+    """The tensors of a trained run from which another one starts.
+
+    Raises:
+        UserError: as `load_model`, or if a number is not finite.
+    """
+    model, method = build(spec, channels, image_size, classes, NormalSource(spec.seed, "parent", torch.device("cpu")))
+    tensors = load_model(folder, model, method)
+    if wrong := [name for name, value in tensors.items() if not bool(value.isfinite().all())]:
+        raise UserError(f"{folder / MODEL}: {wrong[0]} has numbers that are not finite; {ANEW}")
+    return tensors
+
+
+def load_model(folder: Path, model: nn.Module, method: Method) -> dict[str, torch.Tensor]:
+    """Read a trained run back into a network and method of the same spec. Returns all that the file holds.
 
     Raises:
         UserError: if the file is missing, damaged, or of another network.
     """
-    state = read_model(folder)
+    tensors = read_model(folder)
+    types = {name: value.dtype for name, value in model.state_dict().items()}
     try:
-        model.load_state_dict(method.take_tensors(state))
-    except (RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        state = method.take_tensors(tensors)
+        model.load_state_dict(state)
+        if wrong := [name for name, value in state.items() if value.dtype != types[name]]:
+            raise RuntimeError(f"{wrong[0]} is of type {state[wrong[0]].dtype} instead of {types[wrong[0]]}")
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise UserError(f"{folder / MODEL}: does not fit the network of spec.json: {reason}") from None
+    return tensors

@@ -66,13 +66,15 @@ def _costs(results: Path, runs: Mapping[str, RunSpec]) -> dict[tuple[object, ...
     """Median seconds an epoch of the finished runs, by what they have in common."""
     found: dict[tuple[object, ...], list[float]] = {}
     for run, spec in runs.items():
+        folder = results / "runs" / run
         try:
-            record = files.read_record(results / "runs" / run / files.TRAINING, "training_seconds", "epochs_done")
+            record = files.read_record(folder / files.TRAINING, training_seconds=float, epochs_done=float)
         except UserError:
             # A damaged folder is reported where its results are used; a plan only leaves it out.
             continue
-        own = record["training_seconds"] - record.get("parent_seconds", 0.0)
-        if record["epochs_done"]:
+        parents = record.get("parent_seconds", 0.0)
+        if record["epochs_done"] and files.is_number(parents):
+            own = record["training_seconds"] - parents
             for names in ALIKE:
                 found.setdefault(_key(spec, names), []).append(own / record["epochs_done"])
     return {key: statistics.median(values) for key, values in found.items()}

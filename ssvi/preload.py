@@ -64,23 +64,30 @@ def hand_over(arguments: list[str]) -> int | None:
                 return None
         except OSError:
             return None
-        with _forwarding(connection):
+        with _forwarding(connection) as forwarded:
             code = _receive(connection, _LENGTH.size)
     if len(code) == _LENGTH.size:
         return _LENGTH.unpack(code)[0]
+    if forwarded:
+        return 128 + forwarded[-1]
     print("ssvi: the command was killed, perhaps for want of memory.", file=sys.stderr)
     return 128 + signal.SIGKILL
 
 
 @contextlib.contextmanager
-def _forwarding(connection: socket.socket) -> Iterator[None]:
+def _forwarding(connection: socket.socket) -> Iterator[list[int]]:
+    """Hand signals on, but for those that this process was told to ignore; yields the list of those that came."""
+    came: list[int] = []
+
     def forward(number: int, _: object) -> None:
+        came.append(number)
         with contextlib.suppress(OSError):
             connection.send(bytes([number]))
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    heeded = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in heeded}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What a training process needs of the system, said without torch: switches, idle threads, memory, Ctrl-C."""
+"""What a training process needs of the system, said without torch: switches, idle threads, memory, signals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import platform
 import signal
 import threading
+import time
+from typing import Any
 
 # What can be switched on and off by itself, with a line for the command line's help.
 SWITCHES = {
@@ -18,6 +20,9 @@ SWITCHES = {
 }
 
 CALM = {"GOMP_SPINCOUNT": "1000"}
+
+# Slurm says twice that the time is over, and a command that was handed over hears both its caller and its group.
+ECHO_SECONDS = 1.0
 
 # glibc: <malloc.h>
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -45,39 +50,64 @@ def hold_memory() -> bool:
     return all(mallopt(name, value) for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 1 << 26)))
 
 
-class Interrupts:
-    """While it is entered, Ctrl-C is remembered until `check` raises it, where nothing can swallow it.
+class Interrupted(KeyboardInterrupt):
+    """A signal asked this process to stop, and it did so in order; the text says where.
 
-    A KeyboardInterrupt that Python raises on its own may land in a destructor, which ignores it. A second Ctrl-C is
-    raised at once.
+    Attributes:
+        number: of the signal.
     """
 
+    def __init__(self, number: int, where: str = "stopped") -> None:
+        super().__init__(where)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """As shells have it after Ctrl-C, else what says "try again", because somebody wanted the machine."""
+        return 130 if self.number == signal.SIGINT else os.EX_TEMPFAIL
+
+
+class Interrupts:
+    """While it is entered, a wish to stop is remembered until `check` raises it, where everything is in order.
+
+    An exception raised right in a signal's handler may land in a destructor, which ignores it, or in the middle of a
+    step. A second wish kills the process at once; what comes within `ECHO_SECONDS` of the first is the same wish.
+    Signals that this process ignores stay ignored.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
     def __init__(self) -> None:
-        self._seen = False
+        self._seen: int | None = None
+        self._since = 0.0
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        self._seen = False
+        self._seen, self._before = None, {}
         # signals are the main thread's; elsewhere there is nothing to remember
-        in_main = threading.current_thread() is threading.main_thread()
-        self._before = signal.signal(signal.SIGINT, self._remember) if in_main else None
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._remember)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-        if kind is None:
-            self.check()
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _remember(self, *_: object) -> None:
-        if self._seen:
-            raise KeyboardInterrupt
-        self._seen = True
+    def _remember(self, number: int, _: object) -> None:
+        now = time.monotonic()
+        if self._seen is None:
+            self._seen, self._since = number, now
+        elif now - self._since > ECHO_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def check(self) -> None:
         """Raise what was remembered.
 
         Raises:
-            KeyboardInterrupt: if Ctrl-C came since this was entered.
+            Interrupted: if a signal came since this was entered.
         """
-        if self._seen:
-            raise KeyboardInterrupt
+        if self._seen is not None:
+            raise Interrupted(self._seen)

@@ -53,6 +53,17 @@ def provenance(device: torch.device, data_fingerprint: str, switches: dict[str, 
     }
 
 
+def session(step: int) -> dict[str, Any]:
+    """What training.json says of each process that worked on it: from which step on, when, where, as which job."""
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {
+        "from_step": step,
+        "started": started,
+        "host": platform.node(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
 def peak_memory(device: torch.device) -> int:
     """Peak memory in bytes: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":

@@ -1,7 +1,8 @@
 """The files of a run folder: their names, and how they are read and written (always whole or not at all).
 
     spec.json           the full spec, written first, with the commit, versions and data it was made with
-    live/               what a running training writes: checkpoint.pt, history.jsonl, topology.jsonl
+    live/               what a training needs to go on, from its start to its evaluation: checkpoint.pt and the one
+                        before it, history.jsonl, topology.jsonl, lock, owner.json
     history.csv         a row an epoch                       |
     topology.jsonl      a record per kept subspace update    |  published by `ssvi train` when it ends
     model.safetensors   final parameters and masks           |
@@ -20,13 +21,15 @@ import dataclasses
 import io
 import json
 import os
+import reprlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssvi.errors import UserError
+from ssvi.errors import UserError, told
 from ssvi.spec import FIELDS, RunSpec, options_of, validate
 
 SPEC = "spec.json"
@@ -39,8 +42,11 @@ METRICS = "metrics.json"
 SAMPLES = "samples.csv"
 LIVE = "live"
 CHECKPOINT = "live/checkpoint.pt"
+PREVIOUS_CHECKPOINT = "live/checkpoint.previous.pt"
 LIVE_HISTORY = "live/history.jsonl"
 LIVE_TOPOLOGY = "live/topology.jsonl"
+LOCK = "live/lock"
+OWNER = "live/owner.json"
 
 # Columns of history.csv, a row an epoch; empty where a method or a run does not have one.
 HISTORY_COLUMNS = (
@@ -62,22 +68,55 @@ SAMPLES_COLUMNS = ("samples", "accuracy", "nll", "ece", "ece_marginal", "brier",
 
 # What `ssvi train` publishes; the folder is complete when all of them are there.
 TRAINED = (SPEC, HISTORY, TOPOLOGY, MODEL, TRAINING)
+# All that it writes.
+WRITTEN = (*TRAINED, CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER)
+
+# What to do where a file of a run folder is not what was written.
+ANEW = "delete the run folder to train it anew."
+WORDS = {str: "a word", dict: "an object", float: "a number"}
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically and durably: a reader sees the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], keep: Path | None = None) -> None:
+    """Write a file atomically and durably: a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: of the file.
+        data: its content, in one piece or several.
+        keep: where the old one is moved to, once the new one is written.
+
+    Raises:
+        OSError: naming `path`, if it cannot be written; what was there is then as it was.
+    """
+    name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_temporary(path))
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            # a full disk tells neither the file nor, of a temporary one, a name that anybody knows
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def _temporary(path: Path) -> str:
+    return f".{path.name}."
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Delete what a process that was killed while it wrote one of these files has left beside it."""
+    for path in (folder / name for name in names):
+        for leftover in path.parent.glob(f"{_temporary(path)}*"):
+            leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,37 +129,84 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file, with a one-line error that names it."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); delete the run folder to train it anew.") from None
-
-
-def read_record(path: Path, *keys: str) -> dict[str, Any]:
-    """A JSON object that has to hold `keys`.
+def read_text(path: Path) -> str:
+    """A text file, with a one-line error that names it.
 
     Raises:
-        UserError: if the file is missing, is not JSON, or lacks one of them.
+        UserError: if the file is missing, cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise UserError(told(error)) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not readable as text ({error}); {ANEW}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, with a one-line error that names it."""
+    return _parsed(read_text(path), path)
+
+
+def _parsed(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); {ANEW}") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def read_record(path: Path, *keys: str, **kinds: type) -> dict[str, Any]:
+    """A JSON object that has to hold all these keys, `kinds` with a value of that type (float: of any finite number).
+
+    Raises:
+        UserError: if the file is missing, is not JSON, or is not such an object.
     """
     record = read_json(path)
-    missing = [key for key in keys if not isinstance(record, dict) or key not in record]
-    if missing:
-        raise UserError(f"{path}: has no {missing[0]!r}; delete the run folder to train it anew.")
+    for key in (*kinds, *keys):
+        if not isinstance(record, dict) or key not in record:
+            raise UserError(f"{path}: has no {key!r}; {ANEW}")
+    for key, kind in kinds.items():
+        if not (is_number(record[key]) if kind is float else isinstance(record[key], kind)):
+            raise UserError(f"{path}: {key} is {reprlib.repr(record[key])}, but must be {WORDS[kind]}; {ANEW}")
     return record
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All records of a JSON-lines file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """All records of a JSON-lines file.
+
+    Raises:
+        UserError: if the file is missing, or a line is not JSON.
+    """
+    return [_parsed(line, path) for line in read_text(path).split("\n") if line]
 
 
 def to_jsonl(records: Iterable[Mapping[str, Any]]) -> str:
     """Records as JSON lines."""
     return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+
+
+def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
+    """Add a record to a JSON-lines file.
+
+    Raises:
+        OSError: naming the file, of which the last line may then be a part.
+    """
+    try:
+        with path.open("a") as file:
+            file.write(to_jsonl([record]))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
@@ -141,9 +227,14 @@ def is_trained(folder: Path) -> bool:
 
 
 def remove_live(folder: Path) -> None:
-    """Delete what only a running training needs."""
-    if (folder / LIVE).exists():
-        shutil.rmtree(folder / LIVE)
+    """Delete what a training needs to go on; what somebody is using just now may stay."""
+    shutil.rmtree(folder / LIVE, ignore_errors=True)
+
+
+def remove_outdated(folder: Path) -> None:
+    """Delete what says that this folder's training has ended, and what was measured of it then."""
+    for name in (TRAINING, METRICS, PREDICTIONS, SAMPLES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_spec(folder: Path) -> RunSpec:
@@ -152,14 +243,40 @@ def read_spec(folder: Path) -> RunSpec:
     Raises:
         UserError: if the file is missing, broken, or holds an option this version does not know.
     """
-    return _spec_of(folder / SPEC, read_record(folder / SPEC, "spec"))
+    return _spec_of(folder / SPEC, read_record(folder / SPEC, spec=dict))
 
 
 def _spec_of(path: Path, record: Mapping[str, Any]) -> RunSpec:
-    if not isinstance(record["spec"], dict):
-        raise UserError(f"{path}: has no 'spec'; delete the run folder to train it anew.")
     validate(record["spec"], where=str(path))
-    return RunSpec(**record["spec"])
+    try:
+        return RunSpec(**record["spec"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_data(folder: Path) -> str:
+    """The fingerprint of the images that a run was trained on.
+
+    Raises:
+        UserError: if spec.json is missing, broken, or does not say.
+    """
+    data = read_record(folder / SPEC, provenance=dict)["provenance"].get("data")
+    if not isinstance(data, str):
+        raise UserError(f"{folder / SPEC}: provenance.data is {data!r}, but must be a word; {ANEW}")
+    return data
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """What training.json says.
+
+    Raises:
+        UserError: if the file is missing, broken, or no record of a training that has ended.
+    """
+    path = folder / TRAINING
+    record = read_record(path, "cause", "diverged_epoch", status=str, epochs_done=float, positions=dict)
+    if record["status"] not in ("complete", "diverged"):
+        raise UserError(f"{path}: status is {record['status']!r}, but must be complete or diverged; {ANEW}")
+    return record
 
 
 def check_spec(folder: Path, spec: RunSpec) -> dict[str, Any]:
@@ -174,7 +291,9 @@ def check_spec(folder: Path, spec: RunSpec) -> dict[str, Any]:
         UserError: naming each option, the value found and the value expected.
     """
     path = folder / SPEC
-    record = read_record(path, "spec")
+    record = read_record(path, spec=dict)
+    if not isinstance(record.get("provenance", {}), dict):
+        raise UserError(f"{path}: provenance is {reprlib.repr(record['provenance'])}, but must be an object; {ANEW}")
     # Most folders hold just what is expected, and that needs no second validation.
     if record["spec"] != dataclasses.asdict(spec):
         compare_specs(_spec_of(path, record), spec, path)

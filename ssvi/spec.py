@@ -21,12 +21,17 @@ from ssvi.registry import KINDS, using
 
 DATASETS = ("digits", "cifar10", "cifar100")
 FOLDER_PREFIX = "folder:"
+# What a path may not contain: it ends up in commands, patterns and messages.
+REFUSED_IN_PATHS = re.compile(r"""[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff;&|<>$`"'\\*?{}]""")
 MODELS = ("mlp", "resnet8", "resnet18")
 CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
 ADDITIONS = ("mc1", "mean", "mcK")
 
 # What a parent always has in common with its child.
 INHERITED = ("dataset", "model", "width", "image_size", "validation", "seed")
+
+# Numbers that everything they come to can hold: counters, file names, tables.
+LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 
 
 def option(
@@ -60,7 +65,7 @@ class RunSpec:
     method: str = option("ssvi", "training method")
     seed: int = option(0, "seed of every random stream", low=0, high=2**63 - 1)
 
-    width: float = option(1.0, "factor on the network's number of channels", low=0.0, open_low=True)
+    width: float = option(1.0, "factor on the network's number of channels", low=0.0, high=100.0, open_low=True)
     image_size: int = option(32, "side in pixels to which the images of folder:PATH are resized", low=4, high=512)
     validation: float = option(0.1, "fraction of the training set held out, the same for every seed", low=0.0, high=0.5)
     parent: str = option(
@@ -191,8 +196,11 @@ class RunSpec:
         1.25,
         "the network is wider than its name says by this factor, and starts with as many nodes as it says",
         low=1.0,
+        high=100.0,
     )
-    members: int = option(5, "networks of the ensemble; each has density/members and a seed of its own", low=2)
+    members: int = option(
+        5, "networks of the ensemble; each has density/members and a seed of its own", low=2, high=1000
+    )
 
     def __post_init__(self) -> None:
         validate(dataclasses.asdict(self), where="run spec")
@@ -275,10 +283,14 @@ def validate(options: Mapping[str, Any], where: str) -> None:
 def _check_range(name: str, value: int | float, where: str) -> None:
     meta = FIELDS[name].metadata
     low, high, open_low = meta["low"], meta["high"], meta["open_low"]
+    largest = LARGEST[type(FIELDS[name].default)]
     too_low = low is not None and (value <= low if open_low else value < low)
-    not_finite = value != value or abs(value) > sys.float_info.max
-    if not_finite or too_low or (high is not None and value > high):
-        raise UserError(f"{where}: {name} is {_number(value)}, but must be {bounds(name) or 'finite'}.")
+    too_high = (high is not None and value > high) or value > largest
+    if too_low or too_high or not value >= -largest:
+        allowed = [bounds(name)] if bounds(name) else []
+        if too_high and high is None:
+            allowed.append(f"<= {largest:g}")
+        raise UserError(f"{where}: {name} is {_number(value)}, but must be {' and '.join(allowed) or 'finite'}.")
 
 
 def bounds(name: str) -> str:
@@ -290,13 +302,18 @@ def bounds(name: str) -> str:
 
 
 def _number(value: int | float) -> str:
-    return "too large" if isinstance(value, int) and abs(value) > sys.float_info.max else f"{value:g}"
+    return "too large" if isinstance(value, int) and abs(value) > LARGEST[float] else f"{value:g}"
 
 
 def _check_dataset(dataset: str, where: str) -> None:
     if dataset.startswith(FOLDER_PREFIX):
         if not dataset.removeprefix(FOLDER_PREFIX):
             raise UserError(f"{where}: dataset is {dataset!r}, but folder: needs a path, as in folder:images/pets.")
+        if bad := REFUSED_IN_PATHS.search(dataset):
+            raise UserError(
+                f"{where}: dataset is {dataset!r}, but a path must not contain {bad[0]!r}, nor any other of "
+                "; & | < > $ ` \" ' \\ * ? { } and control characters."
+            )
     elif dataset not in DATASETS:
         raise unknown("dataset", dataset, [*DATASETS, "folder:PATH"], where)
 

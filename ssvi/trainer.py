@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from ssvi.counting import active_macs, positions
 from ssvi.data import Data
 from ssvi.errors import Diverged, UserError
 from ssvi.methods.base import Clock, Record, Workbench
-from ssvi.network import build, read_model, reference_weights, save_model
+from ssvi.network import build, read_parent, reference_weights, save_model
 from ssvi.noise import Streams
-from ssvi.process import Interrupts
+from ssvi.process import Interrupted, Interrupts
 from ssvi.progress import Reporter
-from ssvi.provenance import peak_memory, provenance
+from ssvi.provenance import peak_memory, provenance, session
 from ssvi.spec import RunSpec
 from ssvi.spec import parents as parents_of
 from ssvi.step import Machine, Stepper
@@ -32,8 +33,8 @@ EVALUATION_BATCH = 1000
 LASTING = ("channels_last", "parallel_noise")
 CHECKPOINT_KEYS = frozenset(
     {
-        "version",
         "spec",
+        "sessions",
         "good",
         "model",
         "method",
@@ -57,8 +58,9 @@ class Settings:
 
     machine: Machine
     checkpoint_seconds: float = 60.0
-    # A checkpoint waits until its cost is at most this share of the time since the last.
+    # Where a checkpoint takes long, the next waits until that was at most this share of the time, but not for ever.
     checkpoint_share: float = 0.01
+    checkpoint_stretch: float = 5.0
 
 
 def _batches(n: int, size: int) -> int:
@@ -101,11 +103,20 @@ class Trainer:
         self._spec_record: Record = {}
         self._save_seconds = 0.0
         self._interrupts = Interrupts()
+        self._sessions: list[Record] = []
 
     # The loop -----------------------------------------------------------------------------------
 
     def run(self) -> Record:
-        """Train to the end and publish. Returns what training.json holds."""
+        """Train to the end and publish. Returns what training.json holds.
+
+        Nobody else may be training in the folder (`ssvi.lock.claimed`). A signal that asks to stop when the last step
+        is done lets the results be published, which takes no longer than a checkpoint.
+
+        Raises:
+            Interrupted: after a signal that asks to stop; the checkpoint is written by then.
+            UserError: if there are checkpoints that cannot be gone on from.
+        """
         self._open()
         if self.clock.step:
             self.reporter.note(f"going on from the checkpoint of epoch {self.clock.epoch}, step {self.clock.step}")
@@ -114,18 +125,32 @@ class Trainer:
         self.reporter.start(self.clock, self.data.n_train)
         self._tick, self._cpu_tick = time.perf_counter(), time.process_time()
         diverged: dict[str, Any] = {"status": "complete", "cause": None, "diverged_epoch": None}
+        with self._interrupts:
+            try:
+                if cause := next((r["cause"] for r in self._heritage if r["status"] != "complete"), None):
+                    raise Diverged(f"its parent diverged: {cause}")
+                self._train()
+                self._finish()
+            except Diverged as error:
+                diverged = {"status": "diverged", "cause": error.cause, "diverged_epoch": self.clock.epoch}
+            finally:
+                self.reporter.stop()
+            return self._publish(diverged)
+
+    def _train(self) -> None:
+        """All epochs, or those until a signal, and the checkpoint of where that leads."""
         try:
-            if cause := next((r["cause"] for r in self._heritage if r["status"] != "complete"), None):
-                raise Diverged(f"its parent diverged: {cause}")
-            with self._interrupts:
-                while self.clock.epoch <= self.clock.epochs:
-                    self._epoch()
-            self._finish()
-        except Diverged as error:
-            diverged = {"status": "diverged", "cause": error.cause, "diverged_epoch": self.clock.epoch}
-        finally:
-            self.reporter.stop()
-        return self._publish(diverged)
+            while self.clock.epoch <= self.clock.epochs:
+                self._epoch()
+        except Interrupted as stop:
+            self._save()
+            raise Interrupted(
+                stop.number,
+                f"stopped by {signal.Signals(stop.number).name} in epoch {min(self.clock.epoch, self.clock.epochs)}, "
+                f"step {self.clock.step}; the same command goes on from there",
+            ) from None
+        # Of a finished training too: a workflow that was killed just now deletes what it finds published.
+        self._save()
 
     def _finish(self) -> None:
         self.method.settle()
@@ -145,10 +170,14 @@ class Trainer:
             last = i + 1 == self.clock.steps_per_epoch
             self._step(order[i * self.spec.batch_size : None if last else (i + 1) * self.spec.batch_size])
             self.reporter.step(self.clock)
-            self._interrupts.check()
-            if not last and self._save_is_due():
-                self._save()
+            if not last:
+                self._interrupts.check()
+                if self._save_is_due():
+                    self._save()
         self._close_epoch()
+        self._interrupts.check()
+        if self._save_is_due():
+            self._save()
 
     def _step(self, index: Tensor) -> None:
         self.clock.step += 1
@@ -188,8 +217,6 @@ class Trainer:
         self._remember_good()
         self.reporter.epoch(row)
         self.clock.epoch += 1
-        if self._save_is_due():
-            self._save()
 
     def _check_finite(self) -> None:
         parts = [value.isfinite().all() for value in self.model.state_dict().values()]
@@ -264,8 +291,12 @@ class Trainer:
         )
         if (self.folder / runs.SPEC).exists():
             runs.check_spec(self.folder, self.spec)
-        state = checkpoint.load(self.folder, self.device, CHECKPOINT_KEYS)
-        fresh = [read_model(folder) for folder in self.parents] if state is None else None
+        state = checkpoint.load(self.folder, self.device, CHECKPOINT_KEYS, self.reporter.note)
+        if state is None and (self.folder / runs.LIVE_HISTORY).exists():
+            self.reporter.note("starting anew: this training was stopped before its first checkpoint")
+        family = zip(self.parents, parents_of(self.spec), strict=True)
+        shape = (self.data.channels, self.data.image_size, self.data.n_classes)
+        fresh = [read_parent(folder, spec, *shape) for folder, spec in family] if state is None else None
         self.method.attach(bench, fresh)
         self._base_lr = [[group["lr"] for group in o.param_groups] for o in self.method.optimizers]
         if state is not None:
@@ -275,6 +306,9 @@ class Trainer:
                 self.spec, provenance(self.device, self.data.fingerprint, self.machine.settings())
             )
             self._remember_good()
+        self._sessions.append(session(self.clock.step))
+        # What was made of another training in this folder, perhaps of other options, is not of this one.
+        runs.remove_outdated(self.folder)
         # A workflow that cleans up after a failed job deletes spec.json, so the checkpoint has a copy.
         runs.write_json(self.folder / runs.SPEC, self._spec_record)
         runs.write_text(self.folder / runs.LIVE_HISTORY, runs.to_jsonl(self.history))
@@ -282,8 +316,9 @@ class Trainer:
         self._saved = time.monotonic()
 
     def _save_is_due(self) -> bool:
-        wait = max(self.settings.checkpoint_seconds, self._save_seconds / self.settings.checkpoint_share)
-        return time.monotonic() - self._saved >= (wait if self.settings.checkpoint_seconds else 0)
+        seconds = self.settings.checkpoint_seconds
+        costly = self._save_seconds / self.settings.checkpoint_share
+        return time.monotonic() - self._saved >= max(seconds, min(costly, seconds * self.settings.checkpoint_stretch))
 
     def _save(self) -> None:
         self._stop_watch()  # waits for the device, which is no cost of the checkpoint
@@ -292,8 +327,8 @@ class Trainer:
         checkpoint.save(
             self.folder,
             {
-                "version": checkpoint.VERSION,
                 "spec": self._spec_record,
+                "sessions": self._sessions,
                 "good": self._good,
                 "model": self.model.state_dict(),
                 "method": self.method.state_dict(),
@@ -313,7 +348,7 @@ class Trainer:
         self._save_seconds = self._saved - start
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self._spec_record, self._good = state["spec"], state["good"]
+        self._spec_record, self._good, self._sessions = state["spec"], state["good"], state["sessions"]
         runs.compare_specs(RunSpec(**self._spec_record["spec"]), self.spec, self.folder / runs.CHECKPOINT)
         before = self._spec_record["provenance"]
         if before["data"] != self.data.fingerprint:
@@ -352,9 +387,9 @@ class Trainer:
         """What training.json of a parent says, with the images it was trained on."""
         if not runs.is_trained(folder):
             raise UserError(f"{folder}: the parent of this run is not trained; train it first.")
-        data = runs.check_spec(folder, spec)["provenance"]["data"]
-        keys = ("status", "cause", "training_flops", "training_seconds")
-        return runs.read_record(folder / runs.TRAINING, *keys) | {"data": data}
+        runs.check_spec(folder, spec)
+        costs = runs.read_record(folder / runs.TRAINING, training_flops=float, training_seconds=float)
+        return costs | runs.read_training(folder) | {"data": runs.read_data(folder)}
 
     def _check_heritage(self) -> None:
         for folder, record in zip(self.parents, self._heritage, strict=True):
@@ -365,11 +400,10 @@ class Trainer:
                 )
 
     def _append(self, name: str, record: Record) -> None:
-        with (self.folder / name).open("a") as file:
-            file.write(runs.to_jsonl([record]))
+        runs.append_jsonl(self.folder / name, record)
 
     def _publish(self, status: dict[str, Any]) -> Record:
-        """Write the final files, training.json last, and delete what only a running training needs."""
+        """Write the final files, training.json last. What is needed to go on stays until the run is evaluated."""
         self._stop_watch()
         self.method.settle()
         good = status["status"] == "complete"
@@ -392,8 +426,10 @@ class Trainer:
             "training_cpu_seconds": self.cpu_seconds,
             "images_per_second": images / max(self.seconds, 1e-9),
             "peak_memory_bytes": peak_memory(self.device),
+            "sessions": self._sessions,
             "positions": self.method.bench.positions,
         }
+        # Anew, because another process may have deleted it since: a workflow that took this training for a dead one.
+        runs.write_json(self.folder / runs.SPEC, self._spec_record)
         runs.write_json(self.folder / runs.TRAINING, summary)
-        runs.remove_live(self.folder)
         return summary

@@ -1,6 +1,11 @@
-"""A training that is killed at a step."""
+"""A training that is killed at a step, and what is the same however often that happens."""
 
+from pathlib import Path
+
+from ssvi import runs
 from ssvi.progress import Lines
+
+MEASURED = ("training_seconds", "training_cpu_seconds", "images_per_second", "peak_memory_bytes", "sessions")
 
 
 class Stopped(Exception):
@@ -16,3 +21,17 @@ class StopAt(Lines):
     def step(self, clock) -> None:
         if clock.step == self.at:
             raise Stopped
+
+
+def results(folder: Path) -> dict[str, object]:
+    """Everything a training publishes but the measured times."""
+    history = [line.rsplit(",", 1)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
+    summary = runs.read_json(folder / runs.TRAINING)
+    for measured in MEASURED:
+        del summary[measured]
+    return {
+        "model": (folder / runs.MODEL).read_bytes(),
+        "history": history,
+        "topology": (folder / runs.TOPOLOGY).read_text(),
+        "summary": summary,
+    }

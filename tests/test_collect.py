@@ -46,7 +46,7 @@ def test_frames_are_read_only_where_asked_for(tmp_path: Path) -> None:
     assert frames.samples.groupby("run").size().tolist() == [1, 5, 5]
     assert frames.updates.empty
     assert list(frames.updates.columns) == list(collect.UPDATE_COLUMNS)
-    with pytest.raises(UserError, match=r"topology\.jsonl: not a record of updates"):
+    with pytest.raises(UserError, match=r"topology\.jsonl: not readable as JSON"):
         collect.load_frames(tmp_path, specs, ["overlap"])
 
 

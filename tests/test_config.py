@@ -223,6 +223,7 @@ BAD = [
     ("evaluation/bins", "15", ["evaluation.bins", "whole number"]),
     ("evaluation/sample", 3, ["'sample'", "did you mean 'samples'"]),
     ("download", "yes", ["download", "true or false"]),
+    ("checkpoint_seconds", -1, ["checkpoint_seconds: -1", "a number >= 0"]),
     ("runs_per_gpu", 0, ["runs_per_gpu: 0", "whole number >= 1"]),
     ("runs_per_gpu", 1.5, ["runs_per_gpu: 1.5", "whole number >= 1"]),
     ("runs_per_gpus", 2, ["'runs_per_gpus'", "did you mean 'runs_per_gpu'"]),
@@ -287,7 +288,9 @@ def test_a_file_that_is_no_config_is_one_line(tmp_path, text: str) -> None:
 
 
 scalars = st.none() | st.booleans() | st.integers(-3, 300) | st.floats(allow_nan=True) | st.text(max_size=8)
-values = st.recursive(scalars, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=8), x, max_size=3))
+values = st.recursive(
+    scalars, lambda x: st.lists(x, max_size=3) | st.dictionaries(scalars | st.text(max_size=8), x, max_size=3)
+)
 
 
 @given(st.sampled_from([path for path, _, _ in BAD]), values)

@@ -35,6 +35,8 @@ MAY_IMPORT = {
     "models": {"layers"},
     "counting": {"layers"},
     "checkpoint": {"runs"},
+    "lock": {"runs"},
+    "tensors": set(),
     "provenance": {""},
     "process": set(),
     "flat": {"layers"},
@@ -46,8 +48,8 @@ MAY_IMPORT = {
         "subspace", "overlap", "methods",
     },
     "step": {"spec", "process", "noise", "data", "methods"},
-    "network": {"spec", "runs", "noise", "layers", "models", "methods"},
-    "data": {"spec", "runs", "data"},
+    "network": {"tensors", "spec", "runs", "noise", "layers", "models", "methods"},
+    "data": {"tensors", "spec", "runs", "data"},
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
@@ -61,7 +63,7 @@ MAY_IMPORT = {
         "provenance", "bench",
     },
     "cli": {
-        "", "registry", "devices", "preload", "process", "spec", "runs", "config", "data", "step", "trainer",
+        "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
         "evaluate", "progress", "analysis", "bench",
     },
 }  # fmt: skip

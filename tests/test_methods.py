@@ -81,7 +81,7 @@ def trained(digits, results) -> dict[str, Path]:
 def published(folder: Path) -> dict[str, object]:
     """Everything a training publishes but the measured times."""
     summary = runs.read_json(folder / runs.TRAINING)
-    for measured in ("training_seconds", "training_cpu_seconds", "images_per_second", "peak_memory_bytes"):
+    for measured in ("training_seconds", "training_cpu_seconds", "images_per_second", "peak_memory_bytes", "sessions"):
         del summary[measured]
     history = [line.rsplit(",", 1)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
     return {"model": (folder / runs.MODEL).read_bytes(), "history": history, "summary": summary}

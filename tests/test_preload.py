@@ -88,7 +88,8 @@ def test_signals_reach_the_command(server: str, tmp_path: Path, sign: signal.Sig
     caller.send_signal(sign)
     caller.stderr.read()  # ends when the last process that could write to it has ended
     assert caller.wait(timeout=30) == code
-    assert checkpoint.exists()
+    # killed between two renamings, it has only the one before
+    assert checkpoint.exists() or (tmp_path / "run/live/checkpoint.previous.pt").exists()
 
 
 def test_without_a_server_or_with_a_foreign_one_a_command_runs_by_itself(

@@ -38,6 +38,8 @@ from ssvi.cli import main
 from ssvi.config import resolve, study_experiments
 from ssvi.spec import RunSpec, parents
 
+# The oddest that a data set's path may hold; files and logs may hold anything.
+ODD = "Bild-Ordner (ä) [1]! #%20"
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;'"""
 CONFIG: dict[str, Any] = {
     "study": "tiny",
@@ -330,7 +332,7 @@ def test_table_without_a_body_and_large_files(tmp_path: Path) -> None:
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:
     config = json.loads(json.dumps(CONFIG))
-    config["studies"]["tiny"]["train"]["dataset"] = f"folder:{HOSTILE}"
+    config["studies"]["tiny"]["train"]["dataset"] = f"folder:{ODD}"
     a_study(tmp_path, config=config)
     write_outputs(tmp_path, words=HOSTILE.replace("\n", " "))
     specs = everything(config)[1]["vi"]
@@ -344,9 +346,9 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
     assert len(page.scripts) == 3
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert sum(tag == "img" for tag, _ in page.tags) == 1
-    assert page.text.count(HOSTILE) >= 6
+    assert page.text.count(HOSTILE) >= 5
     data = page.data("data")
-    assert {data["changed"][0]["dataset"]} == {f"folder:{HOSTILE}"}
+    assert {data["changed"][0]["dataset"]} == {f"folder:{ODD}"}
     assert sum(HOSTILE in cause for cause in data["cause"]) == 2
     assert HOSTILE[:-1] in next(iter(data["unread"].values()))
 
@@ -555,7 +557,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shown")
     config = json.loads(json.dumps(CONFIG))
-    config["studies"]["tiny"]["train"]["dataset"] = f"folder:{HOSTILE}{'x' * 200}"
+    config["studies"]["tiny"]["train"]["dataset"] = f"folder:{ODD}{'x' * 200}"
     a_study(root, config=config)
     write_outputs(root, words=HOSTILE + "y" * 300)
     write_run(root / "results", next(iter(everything(config)[1]["vi"].values())), diverged=HOSTILE)

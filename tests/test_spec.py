@@ -14,9 +14,11 @@ from ssvi.spec import (
     CRITERIA,
     FIELDS,
     INHERITED,
+    LARGEST,
     METHODS,
     MODELS,
     PRESETS,
+    REFUSED_IN_PATHS,
     RunSpec,
     flag_text,
     make_spec,
@@ -42,11 +44,17 @@ def test_registries_and_names_agree() -> None:
     assert all(using(name) for name in FIELDS)
 
 
+# Whatever else may be in a path, letters of all languages among it, and long ones.
+paths = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=400).filter(
+    lambda text: not REFUSED_IN_PATHS.search(text)
+)
+
+
 def option_values(name: str) -> st.SearchStrategy:
     field = FIELDS[name]
     meta, default = field.metadata, field.default
     if name == "dataset":
-        return st.sampled_from(["digits", "cifar10", "cifar100"]) | st.text(min_size=1).map(lambda t: f"folder:{t}")
+        return st.sampled_from(["digits", "cifar10", "cifar100"]) | paths.map(lambda t: f"folder:{t}")
     if name == "method":
         return st.sampled_from(METHODS)
     if meta["choices"]:
@@ -54,7 +62,7 @@ def option_values(name: str) -> st.SearchStrategy:
     if isinstance(default, bool):
         return st.booleans()
     low = meta["low"] if meta["low"] is not None else 0
-    high = meta["high"] if meta["high"] is not None else max(100, low + 1)
+    high = meta["high"] if meta["high"] is not None else LARGEST[type(default)]
     if isinstance(default, int):
         return st.integers(int(low), int(high))
     return st.floats(low, high, exclude_min=meta["open_low"], allow_nan=False)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_runs import with_seeds, write_run, write_runs
 from filelock import FileLock
+from mlflow import MlflowClient
 
 from ssvi.analysis import tracking
 from ssvi.analysis.tracking import store as stores
-from ssvi.analysis.tracking.mirror import MlflowClient, _run_name
+from ssvi.analysis.tracking.mirror import _run_name
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec, run_path
 
@@ -240,3 +244,131 @@ def test_long_run_paths_fit_a_run_name() -> None:
     run = "digits/mlp/" + "a" * 300 + "/seed=0"
     assert len(_run_name(run)) == 250
     assert _run_name(run).endswith("/seed=0")
+
+
+# Addresses that lead nowhere, each in another way, and a word of why.
+NOWHERE = [
+    ("http://user:geheim@127.0.0.1:{closed}", "Connection refused"),
+    ("http://user:geheim@127.0.0.1:{closed}/mlflow/", "Connection refused"),
+    ("http://127.0.0.1:{closed}/?password=geheim", "Connection refused"),
+    ("https://geheim@nowhere.invalid", ""),
+    ("http://user:ge/heim@127.0.0.1", "not a valid host or port"),
+    ("http://user:geheim@[::1", "Invalid IPv6 URL"),
+    ("http://user:geheim@host:port", "not a valid host or port"),
+    ("http://user:geheim@a host", ""),
+    ("http://gehei\u00dfm:geheim@h\u2100st", ""),
+    ("nothing://user:geheim@host/db", "unsupported URI 'nothing://host/db'"),
+    ("postgresql+nothing://user:geheim@host/db", "Can't load plugin"),
+    ("mysql://user:geheim@host:port/db?password=geheim", ""),
+    ("sqlite:////dev/null/mlflow.db?password=geheim", ""),
+    ("user:geheim@host:5000", "is a folder"),
+]
+
+
+@pytest.mark.parametrize(("uri", "why"), NOWHERE)
+def test_an_address_that_leads_nowhere_is_one_line_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], uri: str, why: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "geheim")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(closed=closed.getsockname()[1]))
+        with pytest.raises(UserError) as caught:
+            tracking.mirror(tmp_path, "study", {})
+    line = str(caught.value)
+    assert why in line
+    assert "\n" not in line
+    assert len(line) < 600
+    printed = "".join([*traceback.format_exception(caught.value), *capfd.readouterr()])
+    assert "geheim" not in f"{line}{printed}"
+    assert "heim@" not in printed
+
+
+def test_a_server_that_is_dead_or_silent_holds_nobody_up_for_long(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in stores.PATIENCE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "34")
+    stores.Client(tracking.tracking_uri(store))
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "34"
+    waits = {name.rpartition("REQUEST_")[2]: os.environ[name] for name in stores.PATIENCE}
+    retries, factor = int(waits["MAX_RETRIES"]), int(waits["BACKOFF_FACTOR"])
+    # as urllib3 does it: none before the second request, then twice as long each time, and up to a second more
+    between = sum(factor * 2**n + 1 for n in range(1, retries))
+    assert 12 <= between <= 20
+    assert (retries + 1) * int(stores.PATIENCE["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + between < 70
+
+
+def test_damaged_files_are_not_taken_for_a_server_that_is_away(store: Path) -> None:
+    spec = dataclasses.replace(SSVI, lr=0.08)
+    specs = write_runs(store, [spec])
+    (store / "runs" / run_path(spec) / "metrics.json").write_text("{")
+    with pytest.raises(UserError, match="not readable as JSON") as caught:
+        tracking.mirror(store, "damaged", specs)
+    assert not isinstance(caught.value, tracking.Unavailable)
+
+
+def test_of_two_halves_the_fuller_is_completed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = dataclasses.replace(SSVI, lr=0.11)
+    specs = write_runs(store, [spec])
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            tracking.mirror(store, "halves", specs)
+    (half,) = _runs(store, "halves")
+    # MLflow names the one that began last first
+    empty = _client(store).create_run(half.info.experiment_id, tags={"ssvi.run": run_path(spec)})
+    assert _runs(store, "halves")[0].info.run_id == empty.info.run_id
+    assert tracking.mirror(store, "halves", specs) == Result(added=1)
+    assert [run.info.run_id for run in _runs(store, "halves")] == [half.info.run_id]
+
+
+def test_of_two_whole_runs_one_takes_the_place_of_the_other(store: Path) -> None:
+    """As two mirrors leave them whose results folders lie on disks that know no locks."""
+    spec = dataclasses.replace(SSVI, lr=0.09)
+    specs = write_runs(store, [spec])
+    tracking.mirror(store, "two", specs)
+    (first,) = _runs(store, "two")
+    tags = {name: value for name, value in first.data.tags.items() if name.startswith("ssvi.")}
+    _client(store).create_run(first.info.experiment_id, tags=tags)
+    _client(store).create_run(first.info.experiment_id, tags={"ssvi.run": run_path(spec)})
+    assert tracking.mirror(store, "two", specs) == Result(unchanged=1)
+    runs = {run.info.run_id: run.data.tags for run in _runs(store, "two")}
+    (second,) = runs.keys() - {first.info.run_id}
+    assert runs[second]["ssvi.superseded_by"] == first.info.run_id
+    assert "ssvi.superseded_by" not in runs[first.info.run_id]
+
+
+def test_of_several_runs_of_reports_the_fullest_stays(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "summary.md").write_text("one")
+    tracking.mirror(store, "several", {}, [tmp_path / "summary.md"])
+    (kept,) = _runs(store, "several")
+    for _ in range(2):
+        _client(store).create_run(kept.info.experiment_id, tags={"ssvi.kind": "reports"})
+    assert tracking.mirror(store, "several", {}, [tmp_path / "summary.md"]) == Result()
+    assert [run.info.run_id for run in _runs(store, "several")] == [kept.info.run_id]
+
+
+def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_short(tracking_uri: str) -> None:
+        Path(tracking_uri.removeprefix("sqlite:///")).write_text("a part")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "MlflowClient", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            stores.create_store(tmp_path)
+    assert [path.name for path in (tmp_path / "mlflow").iterdir()] == ["mirror.lock"]
+    (tmp_path / "mlflow/.mlflow.db.left-by-a-kill").write_text("a part")
+    assert tracking.mirror(tmp_path, "study", {}) == Result()
+    assert sorted(path.name for path in (tmp_path / "mlflow").iterdir()) == [
+        "mirror.lock",
+        "mirror.writer",
+        "mlflow.db",
+    ]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mlflow").write_text("in the way")
+    with pytest.raises(tracking.Unavailable, match=r"^MLflow at sqlite:.*/mlflow: File exists$"):
+        tracking.mirror(tmp_path, "study", {})

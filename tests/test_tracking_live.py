@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import http.client
 import json
 import os
 import pathlib
@@ -228,7 +229,7 @@ def test_an_unchanged_pass_reads_nothing_and_asks_nothing(study: Study, monkeypa
     watcher = study.watcher(*specs, live_spec, dataclasses.replace(SPEC, seed=8))
     assert watcher.step() is False
     with monkeypatch.context() as patch:
-        for place, name in ((builtins, "open"), (pathlib.Path, "open"), (live, "locked"), (live, "MlflowClient")):
+        for place, name in ((builtins, "open"), (pathlib.Path, "open"), (live, "locked"), (live, "connect")):
             patch.setattr(place, name, _never)
         for name in ("search_runs", "get_run", "log_batch", "get_experiment_by_name"):
             patch.setattr(MlflowClient, name, _never)
@@ -267,6 +268,7 @@ def test_many_finished_runs_are_mirrored_in_turns_and_those_in_training_first(
     assert len(study.runs()) == 4
 
 
+@pytest.mark.fault("two mirrors at once")
 def test_two_mirrors_take_turns_and_write_each_run_once(study: Study) -> None:
     specs = with_seeds(SPEC, 2)
     watcher = study.watcher(*specs)
@@ -289,7 +291,7 @@ def test_two_mirrors_take_turns_and_write_each_run_once(study: Study) -> None:
         (files.METRICS, "{", "not readable as JSON"),
         (files.METRICS, "{}", "has no 'status'"),
         (files.HISTORY, "epoch,step\n1,\n", "not a history"),
-        (files.SPEC, '{"spec": {}, "provenance": 1}', "'int' object has no attribute 'get'"),
+        (files.SPEC, '{"spec": {}, "provenance": 1}', "provenance is 1, but must be an object"),
         (files.SPEC, '{"spec": {"delta_t": 7}}', "delta_t was 7 and is now 100"),
     ],
 )
@@ -338,6 +340,37 @@ def test_a_store_that_fails_for_a_while_is_tried_again(
     assert said[0].endswith("database is locked")
     assert study.steps("loss") == [1, 2]
     assert study.runs()[0].data.params["criterion"] == "snr_abs"
+
+
+def test_a_double_is_deleted_even_if_looking_for_it_fails_at_first(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(study.results, SPEC)
+    watcher = study.watcher(SPEC)
+    create, search = MlflowClient.create_run, MlflowClient.search_runs
+
+    def twice(*args: Any, **kwargs: Any) -> Any:
+        create(*args, **kwargs)
+        return create(*args, **kwargs)
+
+    def fail(self: MlflowClient, experiments: list[str], condition: str = "", *args: Any, **kwargs: Any) -> Any:
+        if condition:
+            raise MlflowException("database is locked")
+        return search(self, experiments, condition, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", twice)
+        patch.setattr(MlflowClient, "search_runs", fail)
+        with pytest.raises(tracking.Unavailable, match="database is locked"):
+            watcher.step()
+    assert len(study.runs()) == 2
+    watcher.step()
+    watcher.step()
+    (run,) = study.runs()
+    assert "ssvi.digest" in run.data.tags
+    monkeypatch.setattr(live, "connect", _never)
+    monkeypatch.setattr(MlflowClient, "search_runs", _never)
+    assert watcher.step() is False
 
 
 def test_a_run_deleted_in_mlflow_while_it_trains_comes_back(study: Study) -> None:
@@ -497,3 +530,49 @@ def test_ssvi_ui_follows_a_training_and_ends_whole(study: Study) -> None:
     assert "Traceback" not in err
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [("127.0.0.1", False), ("localhost", False), ("::1", False), ("127.0.0.5", False), ("0.0.0.0", True), ("::", True)],
+)
+def test_opening_mlflow_to_the_network_is_said_to_be_dangerous(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str, warned: bool
+) -> None:
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ui, "_check_port", lambda *_: None)
+    monkeypatch.setattr(ui, "_server", end)
+    assert tracking.serve(study.config, study.read, host, 5001) == 0
+    said = capsys.readouterr().err
+    assert said.count("\n") == warned
+    if warned:
+        assert said.startswith(f"ssvi ui: warning: --host {host} opens MLflow to the network: ")
+        assert "can read, change and delete" in said
+        assert "ssh -L 5001:127.0.0.1:5001" in said
+
+
+def ask(port: int, host: str, origin: str | None = None) -> int:
+    """The status of the answer to a page's question of which runs there are, asked under this name of the machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        headers = {"Host": host, "Content-Type": "application/json", **({"Origin": origin} if origin else {})}
+        path = "/ajax-api/2.0/mlflow/runs/search"
+        connection.request("POST", path, json.dumps({"experiment_ids": ["0"]}), headers)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+def test_mlflow_opened_to_the_network_answers_under_this_machines_names_and_no_others(study: Study) -> None:
+    port, name = free_port(), socket.gethostname()
+    with ui._server(study.results, "0.0.0.0", port) as server:
+        until(lambda: server.poll() is not None or ask(port, f"localhost:{port}") == 200)
+        for here in (f"{name}:{port}", f"0.0.0.0:{port}", f"127.0.0.1:{port}", f"localhost:{port + 1}"):
+            assert ask(port, here) == 200
+            assert ask(port, here, f"http://{here}") == 200
+        assert ask(port, f"evil.example:{port}") == 403
+        assert ask(port, f"{name}:{port}", "http://evil.example") == 403

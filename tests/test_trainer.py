@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from stopping import StopAt, Stopped
+from stopping import StopAt, Stopped, results
 from torch.nn import functional
 
 from ssvi import checkpoint, runs
-from ssvi.cli import main
+from ssvi.cli import main, parser
 from ssvi.criteria import scores
 from ssvi.data import Data, load
 from ssvi.errors import Diverged, UserError
 from ssvi.evaluate import evaluate
 from ssvi.layers import TO_SIGMA
+from ssvi.process import Interrupted, Interrupts
 from ssvi.progress import Lines
 from ssvi.spec import make_spec
 from ssvi.step import Machine
@@ -50,20 +51,6 @@ def trained(spec, data: Data, folder: Path, reporter=None, every: float = 1e9) -
     return trainer
 
 
-def results(folder: Path) -> dict[str, object]:
-    """Everything a training publishes but the measured times."""
-    history = [line.rsplit(",", 1)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
-    summary = runs.read_json(folder / runs.TRAINING)
-    for measured in ("training_seconds", "training_cpu_seconds", "images_per_second", "peak_memory_bytes"):
-        del summary[measured]
-    return {
-        "model": (folder / runs.MODEL).read_bytes(),
-        "history": history,
-        "topology": (folder / runs.TOPOLOGY).read_text(),
-        "summary": summary,
-    }
-
-
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -84,8 +71,9 @@ def test_a_resumed_run_is_the_undisturbed_one_to_the_bit(tmp_path, digits, metho
             trained(spec, digits, tmp_path / "cut", StopAt(stop), every=0.0)
     trained(spec, digits, tmp_path / "cut", every=0.0)
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
-    assert not (tmp_path / "cut" / runs.LIVE).exists()
     assert runs.is_trained(tmp_path / "cut")
+    sessions = runs.read_json(tmp_path / "cut" / runs.TRAINING)["sessions"]
+    assert [one["from_step"] for one in sessions] == [0, 2, 5, 8]
 
 
 def test_a_run_goes_on_after_a_workflow_deleted_its_outputs(tmp_path, digits) -> None:
@@ -419,19 +407,6 @@ def test_nan_gradient_at_an_update_is_divergence_not_a_crash() -> None:
     assert int(largest(torch.ones(3), 2).sum()) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
-def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, digits, damage) -> None:
-    spec = spec_of("ssvi")
-    with pytest.raises(Stopped):
-        trained(spec, digits, tmp_path, StopAt(3), every=0.0)
-    path = tmp_path / runs.CHECKPOINT
-    content = path.read_bytes()
-    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "foreign": b"not a checkpoint"}[damage])
-    with pytest.raises(UserError, match=r"checkpoint\.pt: truncated or damaged checkpoint") as caught:
-        trained(spec, digits, tmp_path)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_checkpoint_of_other_options_or_data_is_refused(tmp_path, digits) -> None:
     with pytest.raises(Stopped):
         trained(spec_of("ssvi"), digits, tmp_path, StopAt(3), every=0.0)
@@ -506,40 +481,110 @@ def test_a_mistake_on_the_command_line_is_one_line(tmp_path, monkeypatch, capsys
     assert not list(tmp_path.glob("results/runs/**/*.json"))
 
 
-def test_an_interrupt_is_raised_between_two_steps(tmp_path, digits) -> None:
-    """Not lost, wherever in a step it comes; afterwards Ctrl-C is what it was."""
-    before = signal.getsignal(signal.SIGINT)
+class Signalled(Lines):
+    """A reporter with which a signal comes at a step, or at the end of an epoch."""
 
-    class Interrupting(Lines):
+    def __init__(self, number: int, step: int = 0, epoch: int = 0) -> None:
+        self.number, self.at_step, self.at_epoch = number, step, epoch
+
+    def step(self, clock) -> None:
+        if clock.step == self.at_step:
+            os.kill(os.getpid(), self.number)
+
+    def epoch(self, row) -> None:
+        if row["epoch"] == self.at_epoch:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", Interrupts.SIGNALS)
+@pytest.mark.parametrize("moment", [{"step": 4}, {"step": 6}, {"epoch": 1}, {"epoch": 2}])
+def test_a_signal_ends_a_training_between_two_steps_with_a_checkpoint(tmp_path, digits, number, moment) -> None:
+    """Not lost, wherever it comes; afterwards signals do what they did; the training goes on as if nothing was."""
+    before = [signal.getsignal(n) for n in Interrupts.SIGNALS]
+    spec = spec_of("ssvi")
+    trainer = Trainer(spec, digits, tmp_path / "cut", Settings(MACHINE), Signalled(number, **moment))
+    with pytest.raises(Interrupted, match=f"stopped by {signal.Signals(number).name} in epoch") as caught:
+        trainer.run()
+    assert caught.value.exit_code == (130 if number == signal.SIGINT else 75)
+    step = moment.get("step") or 6 * moment["epoch"]
+    assert trainer.clock.step == step
+    assert [signal.getsignal(n) for n in Interrupts.SIGNALS] == before
+    assert not (tmp_path / "cut" / runs.TRAINING).exists()
+    trained(spec, digits, tmp_path / "cut")
+    trained(spec, digits, tmp_path / "whole")
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    sessions = runs.read_json(tmp_path / "cut" / runs.TRAINING)["sessions"]
+    assert [one["from_step"] for one in sessions] == [0, step]
+
+
+def test_an_echo_of_a_signal_is_no_second_wish(tmp_path, digits) -> None:
+    """Slurm sends SIGTERM twice at a time limit."""
+
+    class Echo(Signalled):
         def step(self, clock) -> None:
-            if clock.step == 4:
-                os.kill(os.getpid(), signal.SIGINT)
+            super().step(clock)
+            super().step(clock)
 
-    trainer = Trainer(spec_of("ssvi"), digits, tmp_path, Settings(MACHINE), Interrupting())
-    with pytest.raises(KeyboardInterrupt):
+    trainer = Trainer(spec_of("ssvi"), digits, tmp_path, Settings(MACHINE), Echo(signal.SIGTERM, step=4))
+    with pytest.raises(Interrupted, match="stopped by SIGTERM in epoch"):
         trainer.run()
-    assert trainer.clock.step == 4
-    assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_an_interrupt_while_the_last_epoch_closes_is_not_lost(tmp_path, digits) -> None:
-    class Interrupting(Lines):
-        def epoch(self, row) -> None:
-            if row["epoch"] == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+def test_the_environment_sets_the_time_between_checkpoints(monkeypatch) -> None:
+    monkeypatch.delenv("SSVI_CHECKPOINT_SECONDS", raising=False)
+    assert parser().parse_args(["train"]).checkpoint_seconds == 60
+    monkeypatch.setenv("SSVI_CHECKPOINT_SECONDS", "2.5")
+    assert parser().parse_args(["train"]).checkpoint_seconds == 2.5
+    assert parser().parse_args(["train", "--checkpoint-seconds=7"]).checkpoint_seconds == 7
 
-    trainer = Trainer(spec_of("ssvi", epochs=2), digits, tmp_path, Settings(MACHINE), Interrupting())
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run()
-    assert not (tmp_path / "training.json").exists()
+
+@pytest.mark.parametrize("number", Interrupts.SIGNALS)
+def test_a_signal_after_the_last_step_lets_the_results_be_published(tmp_path, digits, monkeypatch, number) -> None:
+    save = checkpoint.save
+
+    def interrupted(folder, state) -> None:
+        os.kill(os.getpid(), number)
+        save(folder, state)
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+    trained(spec_of("ssvi"), digits, tmp_path / "cut")
+    monkeypatch.undo()
+    trained(spec_of("ssvi"), digits, tmp_path / "whole")
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    assert (tmp_path / "cut" / runs.CHECKPOINT).exists()
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_is_published_can_be_published_again(tmp_path, digits) -> None:
+    """A killed workflow takes what was published meanwhile for unfinished and deletes it: nothing is trained again."""
+    trained(spec_of("ssvi"), digits, tmp_path)
+    before = results(tmp_path)
+    for name in runs.TRAINED:
+        (tmp_path / name).unlink()
+    again = trained(spec_of("ssvi"), digits, tmp_path, StopAt(12))
+    assert results(tmp_path) == before
+    assert again.clock.step == 12
+    evaluate(spec_of("ssvi"), digits, tmp_path, CPU)
+    assert not (tmp_path / runs.LIVE).exists()
 
 
 def test_a_checkpoint_of_another_kind_of_device_is_refused(tmp_path, digits) -> None:
     with pytest.raises(Stopped):
         trained(spec_of("ssvi"), digits, tmp_path, StopAt(4), every=0)
-    state = torch.load(tmp_path / "live" / "checkpoint.pt", weights_only=True)
+    state = checkpoint.load(tmp_path, CPU, CHECKPOINT_KEYS)
     state["spec"]["provenance"]["device"] = "NVIDIA H200"
-    torch.save(state, tmp_path / "live" / "checkpoint.pt")
+    checkpoint.save(tmp_path, state)
     with pytest.raises(UserError, match="began on NVIDIA H200, whose random numbers no other kind of device has"):
         Trainer(spec_of("ssvi"), digits, tmp_path, Settings(MACHINE), Lines()).run()
 

@@ -131,6 +131,7 @@ def test_parents_are_trained_first_and_once_and_their_cost_is_shown(study: Path)
     assert "sparse ensemble" in table
 
 
+@pytest.mark.fault("NaN or diverging loss")
 def test_a_diverged_run_is_named_and_not_averaged(study: Path) -> None:
     text = (study / "reports/tiny/tables/summary.md").read_text()
     assert "diverged" in text
@@ -194,6 +195,7 @@ def test_one_target_makes_one_output_and_only_what_it_needs(study: Path, tmp_pat
     assert re.search(r"table1 +4 +4 +0 +0$", snakemake(tmp_path, "-n").stdout, re.M)
 
 
+@pytest.mark.fault("a workflow is killed")
 def test_a_killed_workflow_goes_on_where_it_was(study: Path, tmp_path) -> None:
     """Killed without a word in the middle of the trainings: what was finished stays, the rest is made as it was."""
     shutil.copytree(study / "pictures", tmp_path / "pictures")
@@ -241,6 +243,7 @@ def test_a_second_run_has_nothing_to_do(study: Path) -> None:
     assert times(study, "metrics.json") == {k: v for k, v in times(study, "metrics.json").items() if k in before}
 
 
+@pytest.mark.fault("config changed under finished results")
 def test_a_changed_grid_trains_only_what_is_new_and_a_changed_evaluation_trains_nothing(study: Path, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
@@ -272,9 +275,10 @@ def test_moved_data_retrain_nothing(study: Path, tmp_path) -> None:
     assert (copy / "elsewhere/cache").is_dir()
 
 
-def test_other_runs_per_gpu_retrain_nothing(study: Path, monkeypatch) -> None:
+def test_other_runs_per_gpu_and_checkpoints_retrain_nothing(study: Path, monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert "Nothing to be done" in snakemake(study, "-n", "--config", "runs_per_gpu=3").stdout
+    other = ("runs_per_gpu=3", "checkpoint_seconds=5")
+    assert "Nothing to be done" in snakemake(study, "-n", "--config", *other).stdout
 
 
 # In place of `ssvi`: a training waits until `places` have begun, notes begin and end, and fails.
@@ -322,6 +326,7 @@ def test_the_mirror_holds_every_run_and_ui_notes_stay(study: Path, tmp_path, mon
     assert len([r for r in runs if "ssvi.run" in r.data.tags]) == 13
 
 
+@pytest.mark.fault("config changed under finished results")
 def test_results_made_under_other_defaults_are_refused_in_one_line(study: Path, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
@@ -380,13 +385,13 @@ def test_a_bad_image_folder_is_one_line_and_trains_nothing(tmp_path, spoil, line
 
 
 def test_the_papers_network_goes_through_with_a_hundred_classes(tmp_path) -> None:
-    """Three trainings of the study `paper` as it is, but on a few images of 100 classes and for one epoch."""
+    """Two trainings of the study `paper` as it is, but on a few images of 100 classes and for one epoch."""
     make_image_folder(tmp_path / "pictures", classes=100, train=2, test=1, size=(32, 32))
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     paper = resolve(config, "paper")
     few = {
         "dense": {"method": "vi"},
-        "sparse": {"method": ["ssvi", "rigl"], "density": 0.1},
+        "sparse": {"method": "ssvi", "density": 0.1},
     }
     config["studies"]["tiny"] = {
         "like": "paper",
@@ -399,13 +404,13 @@ def test_the_papers_network_goes_through_with_a_hundred_classes(tmp_path) -> Non
     write_config(tmp_path, {**config, "study": "tiny"})
     snakemake(tmp_path, "--", "summary")
     found = [json.loads(path.read_text()) for path in (tmp_path / "results/runs").rglob("metrics.json")]
-    assert sorted(m["active_weights"] for m in found) == [1_122_608, 1_122_608, 11_220_132 - 9_600 - 100]
+    assert sorted(m["active_weights"] for m in found) == [1_122_608, 11_220_132 - 9_600 - 100]
     assert all(m["status"] == "complete" and m["test_images"] == 100 for m in found)
 
 
 def test_the_example_of_the_readme_runs(tmp_path) -> None:
-    """The study of one's own that README shows, on small pictures and for one epoch."""
-    block = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    """The study of one's own that README shows, on small pictures, for one epoch and with two seeds."""
+    block = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0].replace("[0, 1, 2]", "[0, 1]")
     make_image_folder(tmp_path / "images/pets", classes=3, train=8, test=4, size=(9, 9))
     small = {"image_size": 8, "model": "resnet8", "width": 0.25, "epochs": 1, "batch_size": 6, "delta_t": 1}
     studies = {**yaml.safe_load(block), "small": {"like": "pets", "train": small}}

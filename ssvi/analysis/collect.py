@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import itertools
+import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+import reprlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ssvi import runs as files
 from ssvi.errors import UserError
@@ -53,6 +58,10 @@ METRIC_COLUMNS = (
     "steps",
 )
 PROVENANCE_COLUMNS = ("commit", "dirty", "device", "host_cpus", "threads", "ssvi", "torch", "python", "data", "started")
+WORDS = {"status", "cause", "commit", "device", "ssvi", "torch", "python", "data", "started"}
+TRUTHS = {"dirty"}
+# What every run has that did not diverge.
+RESULTS = ("accuracy", "nll", "ece", "ece_marginal", "brier")
 RUN_COLUMNS = ("run", *FIELDS, *METRIC_COLUMNS, *PROVENANCE_COLUMNS)
 
 # `lr` is the epoch's own learning rate, so the one of the spec needs another name here.
@@ -70,6 +79,8 @@ OVERLAP_COLUMNS = ("run", "step", "epoch", "progress", "first", "second", "iou",
 SAMPLES_COLUMNS = ("run", *files.SAMPLES_COLUMNS)
 
 COMPLETE, DIVERGED = "complete", "diverged"
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ def _unfinished_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
 
 
 # The last line of a log whose command was still at work, or had done its work, when it was looked at.
-PROGRESS = re.compile(r"^epoch \d|: trained in |: already trained|: going on from |^accuracy ")
+PROGRESS = re.compile(r"^epoch \d|^note: |: trained in |: already trained|: stopped by SIG|^accuracy ")
 
 
 def used_options(spec: RunSpec) -> dict[str, Any]:
@@ -179,21 +190,34 @@ def used_options(spec: RunSpec) -> dict[str, Any]:
 def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     folder = run_folder(results, run)
     stored = files.check_spec(folder, spec)
-    metrics = files.read_json(folder / files.METRICS)
-    provenance = stored.get("provenance", {})
+    path = folder / files.METRICS
+    metrics = files.read_record(path, status=str)
     evaluation = metrics.get("evaluation") or {}
+    if not isinstance(evaluation, dict):
+        raise UserError(f"{path}: evaluation is {reprlib.repr(evaluation)}, but must be an object; evaluate it anew.")
     measured = {
         "evaluation_samples": evaluation.get("samples"),
         "evaluation_bins": evaluation.get("bins"),
         "density_actual": metrics.get("density"),
     }
     measured |= {name: metrics.get(name) for name in METRIC_COLUMNS if name not in measured}
-    return {
-        "run": run,
-        **used_options(spec),
-        **measured,
-        **{name: provenance.get(name) for name in PROVENANCE_COLUMNS},
-    }
+    provenance = {name: stored.get("provenance", {}).get(name) for name in PROVENANCE_COLUMNS}
+    _check_values(path, measured)
+    _check_values(folder / files.SPEC, provenance)
+    if measured["status"] not in (COMPLETE, DIVERGED):
+        raise UserError(f"{path}: status is {measured['status']!r}, but must be {COMPLETE} or {DIVERGED}.")
+    if measured["status"] == COMPLETE and (missing := [name for name in RESULTS if measured[name] is None]):
+        raise UserError(f"{path}: has no {missing[0]!r}; evaluate the run anew.")
+    return {"run": run, **used_options(spec), **measured, **provenance}
+
+
+def _check_values(path: Path, values: Mapping[str, Any]) -> None:
+    """Each a number unless named in `WORDS` or `TRUTHS`, or None."""
+    for name, value in values.items():
+        kind = str if name in WORDS else bool if name in TRUTHS else float
+        if value is not None and not (files.is_number(value) if kind is float else isinstance(value, kind)):
+            must = {str: "a word", bool: "true or false", float: "a number"}[kind]
+            raise UserError(f"{path}: {name} is {reprlib.repr(value)}, but must be {must}; {files.ANEW}")
 
 
 def _history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
@@ -221,68 +245,99 @@ def _joined(results: Path, specs: Mapping[str, RunSpec], name: str, columns: tup
     parts = [f"run,{header}\n"]
     for number, run in enumerate(runs):
         path = run_folder(results, run) / name
-        try:
-            first, _, rest = path.read_text().partition("\n")
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file.") from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not readable as text ({error}); make it anew.") from None
+        first, _, rest = files.read_text(path).partition("\n")
         if first != header:
-            raise UserError(f"{path}: has the columns {first!r}, but {header!r} is expected; make it anew.")
-        if rest.strip() and (wrong := {row.count(",") for row in rest.splitlines()} - {len(columns) - 1}):
+            raise UserError(f"{path}: has the columns {reprlib.repr(first)}, but {header!r} is expected; make it anew.")
+        rows = rest.splitlines() if rest.strip() else []
+        if wrong := {row.count(",") for row in rows} - {len(columns) - 1}:
             raise UserError(f"{path}: a row has {max(wrong) + 1} cells instead of {len(columns)}; make it anew.")
-        parts += [f"{number},{row}\n" for row in rest.splitlines()]
-    frame = pd.read_csv(io.StringIO("".join(parts)), low_memory=False)
-    for column in columns:
-        numbers = pd.to_numeric(frame[column], errors="coerce")
-        if (bad := numbers.isna() & frame[column].notna()).any():
-            row = frame[bad].iloc[0]
-            path = run_folder(results, runs[int(row["run"])]) / name
-            raise UserError(f"{path}: {column} is {row[column]!r}, but must be a number; make it anew.")
-        frame[column] = numbers
+        parts += [f"{number},{row}\n" for row in rows]
+    frame = pd.read_csv(io.StringIO("".join(parts)), low_memory=False, quoting=csv.QUOTE_NONE)
+    _to_numbers(frame, columns, lambda row: run_folder(results, runs[int(row["run"])]) / name)
     frame["run"] = frame["run"].map(dict(enumerate(runs)))
     return frame
 
 
-def _records(results: Path, specs: Mapping[str, RunSpec]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every recorded subspace update, with the columns that say which and when."""
+def _to_numbers(frame: pd.DataFrame, columns: Iterable[str], path_of: Callable[[pd.Series], Path]) -> None:
+    """Make columns numbers, in place.
+
+    Raises:
+        UserError: naming the file of the first row that holds something else, or an infinite number.
+    """
+    for column in columns:
+        # pandas has read a column without anything else as numbers
+        read = is_numeric_dtype(frame[column]) and not is_bool_dtype(frame[column])
+        numbers = frame[column] if read else frame[column].astype(object).map(_number)
+        bad = (numbers.isna() & frame[column].notna()) | numbers.abs().eq(math.inf)
+        if bad.any():
+            row = frame[bad].iloc[0]
+            raise UserError(f"{path_of(row)}: {column} is {row[column]!r}, but must be a number; make it anew.")
+        frame[column] = numbers
+
+
+def _number(value: Any) -> float:
+    """NaN for what is no number."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _records(
+    results: Path, specs: Mapping[str, RunSpec], rows_of: Callable[[dict[str, Any], dict[str, Any]], list[Row]]
+) -> list[Row]:
+    """The rows that `rows_of` makes of every recorded subspace update and the columns that say which and when.
+
+    Raises:
+        UserError: naming the file that is missing, or is not such records.
+    """
+    rows = []
     for run in specs:
         folder = run_folder(results, run)
         path = folder / files.TOPOLOGY
-        steps = files.read_record(folder / files.METRICS, "steps")["steps"]
+        steps = files.read_record(folder / files.METRICS, steps=float)["steps"]
         try:
             for record in files.read_jsonl(path):
                 at = {"run": run, "step": record["step"], "epoch": record["epoch"], "progress": record["step"] / steps}
-                yield at, record
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file.") from None
-        except (KeyError, TypeError, ValueError) as error:
+                rows += rows_of(at, record)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a record of updates ({error!r}); delete the run folder.") from None
+    return rows
 
 
 def _updates(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
-    rows = []
-    for at, record in _records(results, specs):
+    def rows_of(at: dict[str, Any], record: dict[str, Any]) -> list[Row]:
+        rows = []
         for position, layer in enumerate(record["layers"]):
+            if not isinstance(layer["layer"], str):
+                raise TypeError(f"layer is {layer['layer']!r}")
             quantiles = {
                 f"{name}_{q}": value
                 for name in ("sigma", "snr")
                 for q, value in zip(QUANTILES, layer.get(name, ()), strict=False)
             }
             rows.append({**at, "drop_fraction": record["drop_fraction"], "position": position, **layer, **quantiles})
-    return pd.DataFrame(rows, columns=list(UPDATE_COLUMNS))
+        return rows
+
+    return _frame(results, _records(results, specs, rows_of), UPDATE_COLUMNS, words=("run", "layer"))
 
 
 def _overlap(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
-    rows = []
-    for at, record in _records(results, specs):
-        if "iou" not in record:
-            continue
-        for i, first in enumerate(CRITERIA):
-            for j, second in enumerate(CRITERIA[i + 1 :], i + 1):
-                pair = {"iou": record["iou"][i][j], "spearman": record["spearman"][i][j]}
-                rows.append({**at, "first": first, "second": second, **pair})
-    return pd.DataFrame(rows, columns=list(OVERLAP_COLUMNS))
+    def rows_of(at: dict[str, Any], record: dict[str, Any]) -> list[Row]:
+        return [
+            {**at, "first": CRITERIA[i], "second": CRITERIA[j], **{k: record[k][i][j] for k in ("iou", "spearman")}}
+            for i, j in itertools.combinations(range(len(CRITERIA)), 2)
+            if "iou" in record
+        ]
+
+    return _frame(results, _records(results, specs, rows_of), OVERLAP_COLUMNS, words=("run", "first", "second"))
+
+
+def _frame(results: Path, rows: list[Row], columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    numbers = [column for column in columns if column not in words]
+    _to_numbers(frame, numbers, lambda row: run_folder(results, row["run"]) / files.TOPOLOGY)
+    return frame
 
 
 READERS: dict[str, tuple[Callable[[Path, Mapping[str, RunSpec]], pd.DataFrame], tuple[str, ...]]] = {

@@ -12,10 +12,8 @@ import http.client
 import importlib
 import json
 import os
-import struct
 import tempfile
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +33,10 @@ if TYPE_CHECKING:
 VERSION = 1
 
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+# What these suffixes stand for. PIL knows many more formats, of which some are handed to other programs to be read.
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
+# The largest side of an image; the memory to scale a strip of a few pixels by millions is a thousand times its own.
+MOST_PIXELS_ACROSS = 65_535
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 DIGITS_TEST = 360
 
@@ -250,8 +252,13 @@ def _class_folders(part: Path, root: Path) -> dict[str, list[Path]]:
 
 def _check_inside(entry: Path, root: Path) -> None:
     """Refuse a link that leaves the folder: what it holds could change without the cache noticing where."""
-    if entry.is_symlink() and not entry.resolve().is_relative_to(root):
-        raise UserError(f"{entry}: is a link to {entry.resolve()}, outside {root}; copy the images into the folder.")
+    if not entry.is_symlink():
+        return
+    target = Path(os.path.realpath(entry))  # which also ends where links form a circle
+    if not target.is_relative_to(root):
+        raise UserError(f"{entry}: is a link to {target}, outside {root}; copy the images into the folder.")
+    if not entry.exists():
+        raise UserError(f"{entry}: is a link to {os.readlink(entry)}, which is not there; delete it.")
 
 
 def _decode(folder: Folder, image_size: int) -> Prepared:
@@ -272,17 +279,22 @@ def _decode_image(file: Path, size: int) -> Tensor:
 
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             # From its limit on PIL warns, and refuses only twice as large ones.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as opened:
+            with Image.open(file, formats=IMAGE_FORMATS) as opened:
+                if (side := max(opened.size)) > MOST_PIXELS_ACROSS:
+                    raise UserError(f"{file}: is {side} pixels across, but at most {MOST_PIXELS_ACROSS} are read.")
                 image = _to_rgb(opened, file)
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BILINEAR)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = Image.MAX_IMAGE_PIXELS
         raise UserError(f"{file}: has more than {limit} pixels, the most that is read; scale it down.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        # The decoders of PIL tell of damage in all these ways.
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        # The decoders of PIL tell of damage in every way there is, a TypeError among them.
         reason = " ".join(str(error).split())
         raise UserError(f"{file}: cannot be read as an image ({reason}); replace or delete it.") from None
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ssvi import preload
 from ssvi import runs as run_files
+from ssvi.analysis.passwords import without_password
 from ssvi.config import (
     check_config,
     check_output_names,
@@ -94,11 +95,14 @@ MIRROR = f"{RESULTS}/mlflow/{NAME}.json"
 REPORT = f"{REPORTS}/report.html"
 COLLECTED = [f"{REPORTS}/data/{name}.csv" for name in ("runs", "history")]
 
-# Told to the commands by their environment: as a param it would train everything again when the data move.
+# Told to the commands by their environment: as params they would train everything again when they change.
 DATA_ROOT = CONFIG["data_root"]
-os.environ.update(SSVI_DATA=DATA_ROOT)
+os.environ.update(
+    SSVI_DATA=DATA_ROOT,
+    SSVI_CHECKPOINT_SECONDS=str(CONFIG.get("checkpoint_seconds", 60)),
+)
 # Another MLflow server is to be filled as well; its password is nobody's business.
-MLFLOW = os.environ.get("MLFLOW_TRACKING_URI", "").rpartition("@")[2]
+MLFLOW = without_password(os.environ.get("MLFLOW_TRACKING_URI", "").strip())
 ANALYSIS = os.path.relpath(Path(workflow.basedir) / "ssvi" / "analysis")
 
 GPUS = gpu_count()
@@ -248,12 +252,13 @@ def print_where_results_are():
     if Path(REPORT).exists():
         said += [
             f"  HTML report          {REPORT}",
-            f"  of the workflow      snakemake --config study={NAME} --report {REPORTS}/workflow.html",
+            f"  of the workflow      snakemake --config study={NAME} --report "
+            + shlex.quote(f"{REPORTS}/workflow.html"),
         ]
     else:
         said += [f"  report so far        ssvi report --study {NAME}"]
     said += ["  MLflow UI            ssvi ui    (then open http://127.0.0.1:5000)"]
-    print("", *said, sep="\n", file=sys.stderr)
+    print("", *said, *mirror_warning(), sep="\n", file=sys.stderr)
 
 
 def print_what_failed():
@@ -263,9 +268,37 @@ def print_what_failed():
         f"  logs                 {RESULTS}/logs",
         f"  report so far        ssvi report --study {NAME}",
     ]
-    print("", *said, sep="\n", file=sys.stderr)
+    print("", *said, *mirror_warning(), sep="\n", file=sys.stderr)
+
+
+def mirror_error():
+    """Why the mirror could not be brought up to date, by its record; None if it was, or was not tried."""
+    path = Path(MIRROR)
+    try:
+        record = run_files.read_json(path) if path.exists() else {}
+    except UserError as error:
+        return str(error)
+    return record.get("error") if isinstance(record, dict) else f"{path}: no record"
+
+
+def mirror_warning():
+    error = mirror_error()
+    catch_up = "The same command, or ssvi ui, catches up; the run folders have it all."
+    return (
+        [f"ssvi: warning: the mirror is not up to date. {error}. {catch_up}"]
+        if error
+        else []
+    )
+
+
+# Without the record of a mirror that is not up to date its job is due again.
+if MAIN and mirror_error():
+    Path(MIRROR).unlink()
 
 
 def run_status(run):
     path = Path(RESULTS, "runs", run, run_files.TRAINING)
-    return run_files.read_json(path)["status"] if path.exists() else "missing"
+    try:
+        return run_files.read_record(path, status=str)["status"]
+    except UserError:
+        return "missing"  # or damaged, which is said by the job that needs it

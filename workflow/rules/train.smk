@@ -34,9 +34,11 @@ rule train:
     params:
         flags=run_flags,
         folder=run_folder,
+    # A scheduler that ends a job tells all its processes. The shell waits for the checkpoint that this makes
+    # the training write; if the shell died, what it waits for would be killed.
     shell:
-        "ssvi train {params.flags} --out {params.folder:q} --threads {threads}"
-        " > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
+        "trap : TERM USR1 HUP; ssvi train {params.flags} --out {params.folder:q} --threads {threads}"
+        " > {log:q} 2>&1 || (code=$?; tail -n 5 {log:q} >&2; exit $code)"
 
 
 rule evaluate:

@@ -1,10 +1,13 @@
-"""Bring a study's MLflow experiment up to date and write down what was done."""
+"""Bring a study's MLflow experiment up to date and write down what was done, or why it could not be.
+
+The second is no failure: the files are the truth, and the next call of the workflow tries again.
+"""
 
 import dataclasses
 from pathlib import Path
 
 from ssvi.analysis.job import logged
-from ssvi.analysis.tracking import mirror
+from ssvi.analysis.tracking import Unavailable, mirror
 from ssvi.config import study_runs
 from ssvi.runs import write_json
 
@@ -14,5 +17,9 @@ with logged(job.log[0]):
     study = job.params.study
     runs = study_runs(job.config, study)
     artifacts = [Path(path) for path in job.input.artifacts]
-    done = mirror(Path(job.config["results"]), study, runs, artifacts)
-    write_json(Path(job.output[0]), dataclasses.asdict(done))
+    try:
+        done = dataclasses.asdict(mirror(Path(job.config["results"]), study, runs, artifacts))
+    except Unavailable as error:
+        done = {"error": str(error)}
+        print(f"ssvi: warning: the mirror is not up to date. {error}.")
+    write_json(Path(job.output[0]), done)

@@ -82,7 +82,7 @@ def _curves(folder: Path, points: int) -> Curves:
         rows = _rows(folder)
         kept = [rows[i] for i in thin(len(rows), points)]
         columns = {name: [rounded(_number(row.get(name))) for row in kept] for name in CURVES}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
         return Curves({}, 0, f"{folder.name}/{files.HISTORY} cannot be read ({error})")
     return Curves({k: v for k, v in columns.items() if any(x is not None for x in v)}, len(rows))
 
@@ -105,7 +105,7 @@ def _live_rows(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if isinstance(row, dict):
             rows.append(row)

@@ -37,7 +37,11 @@ def make_all(
 
     Returns:
         the path of the report.
+
+    Raises:
+        OSError: if a file cannot be written; those written before stay.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     problems: dict[str, str] = {}
     for kind, make in (("tables", _table), ("figures", _figure)):
         for name, output in content[kind].items():
@@ -46,6 +50,8 @@ def make_all(
                 make(name, output, results, specs, folder / kind / name)
             except UserError as error:
                 problems[name] = str(error)
+            except OSError:
+                raise  # what cannot be written here cannot be written for the others either
             except Exception as error:
                 # A mistake of ours, or of a function that someone has added; the rest of the report must not wait.
                 say(traceback.format_exc())

@@ -11,11 +11,12 @@ import os
 
 # MLflow checks at import whether it may send usage data; a mirror has nothing to say to the outside.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# Whatever somebody set it to: a run's address has the password of the server's in it.
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 from ssvi.analysis.tracking.live import Plan, Watcher
 from ssvi.analysis.tracking.mirror import MirrorResult, mirror, report_files
-from ssvi.analysis.tracking.store import tracking_uri
+from ssvi.analysis.tracking.store import Unavailable, tracking_uri
 from ssvi.analysis.tracking.ui import serve
 
-__all__ = ["MirrorResult", "Plan", "Watcher", "mirror", "report_files", "serve", "tracking_uri"]
+__all__ = ["MirrorResult", "Plan", "Unavailable", "Watcher", "mirror", "report_files", "serve", "tracking_uri"]

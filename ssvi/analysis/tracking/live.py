@@ -7,20 +7,21 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
-
 from ssvi import runs as files
+from ssvi.analysis.passwords import one_line
 from ssvi.analysis.tracking.mirror import MLFLOW_STATUS, abandon, finish, follow, log_reports, report_files
 from ssvi.analysis.tracking.store import (
     Busy,
+    Client,
     Experiment,
-    clear_error,
+    Unavailable,
+    connect,
     locked,
     note_writer,
     open_experiment,
@@ -97,7 +98,7 @@ def _is_done(seen: Look | None) -> bool:
 
 
 def _line(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, UserError) else one_line(error)
 
 
 class Watcher:
@@ -118,10 +119,11 @@ class Watcher:
         self._config, self._read = config, read
         self._config_stamp = _stamps([config])
         self.plan = read()
-        self._uri = tracking_uri(self.plan.results)
+        tracking_uri(self.plan.results)  # refused now rather than in every pass
         self._name = uuid.uuid4().hex
-        self._client: MlflowClient | None = None
+        self._client: Client | None = None
         self._experiments: dict[str, Experiment] = {}
+        self._doubtful: set[str] = set()  # studies whose experiments were open when a call failed
         self._seen: dict[tuple[str, str], Look | None] = {}
         self._refused: dict[tuple[str, str], Look | None] = {}
         self._shown: dict[str, tuple[object, object]] = {}  # stamps of reports: last seen, last mirrored
@@ -143,37 +145,41 @@ class Watcher:
         While another mirror is at work, nothing is done.
 
         Raises:
-            UserError: if the store is unreachable or unusable.
+            Unavailable: if the store is unreachable or unusable.
         """
         self._reread_config()
         runs, reports = self._changed_runs(time.time()), list(self._changed_reports())
-        if not runs and not reports:
+        studies = {study for study, _ in runs} | {study for study, *_ in reports} | self._doubtful
+        if not studies:
             return False
         # Those in training first: they are few, and what people look at.
-        queue = sorted(runs, key=lambda key: _is_done(runs[key]))
+        queue = deque(sorted(runs, key=lambda key: _is_done(runs[key])))
         begun = time.monotonic()
         try:
             with locked(self.plan.results, seconds=0), quiet():
                 if not note_writer(self.plan.results, self._name):
                     self._experiments.clear()
-                opened = {study: self._open(study) for study in {study for study, _ in runs} | {s for s, *_ in reports}}
-                for i, key in enumerate(queue):
-                    if stop is not None and stop.is_set():
-                        return True
+                opened = {study: self._open(study) for study in studies if study in self.plan.studies}
+                while queue and not (stop is not None and stop.is_set()):
+                    key = queue.popleft()
                     if (experiment := opened[key[0]]) is not None:
                         self._mirror(experiment, key, runs[key])
-                    if _is_done(runs[key]) and time.monotonic() - begun > TURN and i + 1 < len(queue):
-                        return True
-                for study, paths, stamps in reports:
+                    if _is_done(runs[key]) and time.monotonic() - begun > TURN:
+                        break
+                for study, paths, stamps in [] if queue else reports:
                     if (experiment := opened[study]) is not None:
                         self._mirror_reports(experiment, paths, stamps)
+                for experiment in self._experiments.values():
+                    experiment.delete_doubles()
+                self._doubtful.clear()
+                return bool(queue)
         except Busy:
             return False
-        except MlflowException as error:
+        except Unavailable:
             # What happened to the last call is unknown, and so is what the store holds now.
+            self._doubtful |= studies | set(self._experiments)
             self._experiments.clear()
-            raise clear_error(self._uri, error) from error
-        return False
+            raise
 
     def _reread_config(self) -> None:
         stamp = _stamps([self._config])
@@ -215,9 +221,11 @@ class Watcher:
         if study in self._experiments:
             return self._experiments[study]
         if self._client is None:
-            self._client = MlflowClient(tracking_uri=self._uri)
+            self._client = connect(self.plan.results)
         try:
             experiment = open_experiment(self._client, self.plan.results, study)
+        except Unavailable:
+            raise
         except UserError as error:
             self._say(study, str(error))
             return None
@@ -225,6 +233,8 @@ class Watcher:
         self._experiments[study] = experiment
         specs, _ = self.plan.studies[study]
         for run, known in experiment.runs.items():
+            if len(known) > 1:  # to be looked at again, though its files are as they were
+                self._seen.pop((study, run), None)
             running = any(one.digest is None and one.status == MLFLOW_STATUS["training"] for one in known)
             if running and run in specs and look(f"{self.plan.results}/runs/{run}", time.time()) is None:
                 abandon(experiment, run)
@@ -247,12 +257,12 @@ class Watcher:
                     signs = {"ssvi.last_epoch_at": at.isoformat(timespec="seconds")}
                 follow(experiment, folder, run, spec, seen.status, signs)
             self._said.pop(f"{study}: {run}", None)
-        except MlflowException as error:
+        except Unavailable as error:
             # Perhaps somebody deleted it in MLflow: look again what there is, and only then give up.
-            if error.error_code not in REFUSALS or self._refused.get(key) != seen:
+            if error.code not in REFUSALS or self._refused.get(key) != seen:
                 self._refused[key] = seen
                 raise
-            self._say(f"{study}: {run}", str(clear_error(self._uri, error)))
+            self._say(f"{study}: {run}", str(error))
         except Exception as error:  # whatever its files hold, the other runs go on
             if look(str(folder), time.time()) != seen:
                 return  # it changed while it was read; the next pass sees it as it is then
@@ -264,6 +274,8 @@ class Watcher:
         try:
             log_reports(experiment, paths)
             self._said.pop(f"{study}: reports", None)
+        except Unavailable:
+            raise
         except (UserError, OSError) as error:
             if _stamps(paths) != stamps:
                 return

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.tracking import MlflowClient
 
 from ssvi import runs as files
 from ssvi.analysis.tracking.store import (
@@ -26,14 +25,14 @@ from ssvi.analysis.tracking.store import (
     STATUS,
     STUDY,
     SUPERSEDED,
+    Client,
     Experiment,
     Known,
-    clear_errors,
+    connect,
     locked,
     note_writer,
     open_experiment,
     quiet,
-    tracking_uri,
 )
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec, options_of
@@ -72,16 +71,17 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
         artifacts: files of tables and figures, kept with one MLflow run named "reports".
 
     Raises:
-        UserError: if the store is locked, unreachable or unusable, or a run's files are.
+        Unavailable: if the store is locked, unreachable or unusable; the next call goes on from there.
+        UserError: if a run's files are unusable, or the experiment was deleted.
     """
-    uri = tracking_uri(results)
-    with locked(results), quiet(), clear_errors(uri):
+    with locked(results), quiet():
         note_writer(results, uuid.uuid4().hex)  # a watcher at work looks at the store afresh after this
-        experiment = open_experiment(MlflowClient(tracking_uri=uri), results, study)
+        experiment = open_experiment(connect(results), results, study)
         counts = dict.fromkeys(("added", "updated", "unchanged", "missing"), 0)
         for run, spec in specs.items():
             counts[finish(experiment, results / "runs" / run, run, spec)] += 1
         logged = log_reports(experiment, artifacts)
+        experiment.delete_doubles()
     return MirrorResult(**counts, artifacts=logged)
 
 
@@ -104,11 +104,9 @@ def finish(experiment: Experiment, folder: Path, run: str, spec: RunSpec) -> str
     if current is None:
         current = _complete(experiment, folder, run, spec, provenance, digest)
     for old in whole:
-        if old.digest != digest:
+        if old is not current:
             experiment.client.set_tag(old.run_id, SUPERSEDED, current.run_id)
-    for half in experiment.runs.get(run, []):
-        if half.digest is None:
-            experiment.client.delete_run(half.run_id)
+    _delete_halves(experiment, run, current)
     experiment.runs[run] = [current]
     return outcome
 
@@ -142,6 +140,7 @@ def follow(
     tags = {**_tags(spec, provenance, {STATUS: status}, run, experiment.study), **signs}
     known = _send(experiment, folder, run, spec, provenance, points, tags)
     _set_status(experiment.client, known, status)
+    _delete_halves(experiment, run, known)
 
 
 def abandon(experiment: Experiment, run: str) -> None:
@@ -152,7 +151,14 @@ def abandon(experiment: Experiment, run: str) -> None:
             _set_status(experiment.client, known, "interrupted")
 
 
-def _set_status(client: MlflowClient, known: Known, status: str) -> None:
+def _delete_halves(experiment: Experiment, run: str, kept: Known) -> None:
+    """Delete what was begun of a run beside the MLflow run that is gone on with."""
+    for half in [known for known in experiment.runs.get(run, []) if known.digest is None and known is not kept]:
+        experiment.client.delete_run(half.run_id)
+        experiment.runs[run].remove(half)
+
+
+def _set_status(client: Client, known: Known, status: str) -> None:
     if known.status != MLFLOW_STATUS[status]:
         known.status = MLFLOW_STATUS[status]
         client.update_run(known.run_id, status=known.status)
@@ -205,8 +211,8 @@ def _send(
     else:
         start = _milliseconds(provenance.get("started"), folder)
         kept = {} if begun is None else _foreign_tags(client, begun.run_id)
-        made = client.create_run(experiment.id, start_time=start, tags={**kept, **tags}, run_name=_run_name(run))
-        known, sent, new_tags, params = Known(made.info.run_id, status=made.info.status), {}, [], _params(spec)
+        made = experiment.make_run(_run_name(run), {**kept, **tags}, start)
+        known, sent, new_tags, params = Known(made.run_id, status=made.status), {}, [], _params(spec)
         if begun is not None:
             client.set_tag(begun.run_id, SUPERSEDED, known.run_id)
             client.set_terminated(begun.run_id, status="KILLED")
@@ -227,13 +233,13 @@ def _conflict(sent: Mapping[tuple[str, int], float], points: Iterable[Metric]) -
     return any(not math.isclose(sent.get((p.key, p.step), p.value), p.value, rel_tol=1e-9) for p in points)
 
 
-def _points_of(client: MlflowClient, run_id: str) -> dict[tuple[str, int], float]:
+def _points_of(client: Client, run_id: str) -> dict[tuple[str, int], float]:
     """The points an MLflow run holds; asked for once for each run that was begun."""
     keys = client.get_run(run_id).data.metrics
     return {(key, point.step): point.value for key in keys for point in client.get_metric_history(run_id, key)}
 
 
-def _foreign_tags(client: MlflowClient, run_id: str) -> dict[str, str]:
+def _foreign_tags(client: Client, run_id: str) -> dict[str, str]:
     """The tags of an MLflow run that people gave it, notes included."""
     tags = client.get_run(run_id).data.tags
     return {k: v for k, v in tags.items() if not k.startswith(("ssvi.", "mlflow.")) or k == "mlflow.note.content"}
@@ -347,8 +353,7 @@ def log_reports(experiment: Experiment, artifacts: Sequence[Path]) -> int:
         if experiment.report_tags.get(tag) == digest:
             continue
         if experiment.reports is None:
-            tags = {KIND: REPORTS, STUDY: experiment.study}
-            experiment.reports = client.create_run(experiment.id, tags=tags, run_name=REPORTS).info.run_id
+            experiment.reports = experiment.make_run(REPORTS, {KIND: REPORTS, STUDY: experiment.study}).run_id
             client.set_terminated(experiment.reports)
         for path in ordered:
             client.log_artifact(experiment.reports, str(path), kind)

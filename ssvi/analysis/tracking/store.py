@@ -6,28 +6,79 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
-from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Run, RunInfo, ViewType
 from mlflow.tracking import MlflowClient
 
 from ssvi import runs as files
+from ssvi.analysis.passwords import one_line, without_password
 from ssvi.errors import UserError
 
 LOCK_SECONDS = 600
 PAGE = 1000
 
+# What MLflow's client waits for a server, unless its variables are set: one that is dead costs 12 s, one that never
+# answers a minute, and one that is started again is waited for.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "12",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2",  # so 0, 4 and 8 s
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+}
+
 RUN, STUDY, DIGEST, KIND, SUPERSEDED = "ssvi.run", "ssvi.study", "ssvi.digest", "ssvi.kind", "ssvi.superseded_by"
+MADE = "ssvi.made"
 STATUS = "status"
 REPORTS = "reports"
 
 
-class Busy(UserError):
+class Unavailable(UserError):
+    """The mirror cannot be written now: MLflow, its database, its disk or the way there does not do what it is asked.
+
+    Attributes:
+        code: MLflow's word for what is wrong, where it gave an answer.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Busy(Unavailable):
     """Another mirror is at work."""
+
+
+class Client:
+    """MLflow's client, of which every error is an `Unavailable`: one line without a password, whatever it was.
+
+    Args:
+        uri: of the store.
+
+    Raises:
+        Unavailable: if MLflow has no client for it.
+    """
+
+    def __init__(self, uri: str) -> None:
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
+        self._uri = uri
+        with clear_errors(uri):
+            self._client = MlflowClient(tracking_uri=uri)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with clear_errors(self._uri):
+                return method(*args, **kwargs)
+
+        return call
 
 
 @dataclass(eq=False)
@@ -38,25 +89,66 @@ class Known:
         run_id: MLflow's name of it.
         digest: of the files it was made from, once it is whole.
         status: in MLflow's words (RUNNING, KILLED, FINISHED, FAILED).
+        held: how many metrics and tags it was found with.
         points: the values it holds by series and epoch, while it grows; None as long as nobody asked.
     """
 
     run_id: str
     digest: str | None = None
     status: str | None = None
+    held: int = 0
     points: dict[tuple[str, int], float] | None = None
 
 
 @dataclass
 class Experiment:
-    """The MLflow experiment of a study, and the runs it is known to hold, superseded ones left out."""
+    """The MLflow experiment of a study, and the runs it is known to hold, superseded ones left out.
 
-    client: MlflowClient
+    Attributes:
+        client: for its store.
+        study: its name.
+        id: MLflow's name of it.
+        runs: by run path, the one that holds most first.
+        reports: the MLflow run of the reports.
+        report_tags: that run's tags.
+        made: the MLflow runs made since `delete_doubles`.
+        token: a tag of these.
+    """
+
+    client: Client
     study: str
     id: str
     runs: dict[str, list[Known]] = field(default_factory=dict)
     reports: str | None = None
     report_tags: dict[str, str] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def make_run(self, name: str, tags: Mapping[str, str], start: int | None = None) -> RunInfo:
+        """Make an MLflow run."""
+        tags = {**tags, MADE: self.token}
+        info = self.client.create_run(self.id, start_time=start, tags=tags, run_name=name).info
+        self.made.add(info.run_id)
+        return info
+
+    def delete_doubles(self) -> None:
+        """Delete what was made twice because the first answer was lost on its way and MLflow's client asked again."""
+        if self.made:
+            for run in list(self.search(f"tags.`{MADE}` = '{self.token}'")):
+                if run.info.run_id not in self.made:
+                    self.client.delete_run(run.info.run_id)
+            self.made.clear()
+            self.token = uuid.uuid4().hex
+
+    def search(self, condition: str = "") -> Iterator[Run]:
+        """The MLflow runs that nobody deleted, a thousand a query."""
+        token = None
+        while True:
+            page = self.client.search_runs([self.id], condition, ViewType.ACTIVE_ONLY, PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
 
 def is_local() -> bool:
@@ -72,19 +164,13 @@ def tracking_uri(results: Path) -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
-        return f"sqlite:///{store_folder(results) / 'mlflow.db'}"
+        return f"sqlite:///{_database(results)}"
     if "://" not in uri or uri.startswith("file:"):
         raise UserError(
-            f"MLFLOW_TRACKING_URI: {uri!r} is a folder, which MLflow no longer writes to; "
+            f"MLFLOW_TRACKING_URI: {without_password(uri)!r} is a folder, which MLflow no longer writes to; "
             "give a server (http://...) or a database (sqlite:///...), or unset it."
         )
     return uri
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown."""
-    scheme, slashes, rest = uri.partition("://")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
 
 
 def store_folder(results: Path) -> Path:
@@ -98,17 +184,19 @@ def locked(results: Path, seconds: float | None = None) -> Iterator[None]:
 
     Raises:
         Busy: if another mirror is still at work then.
+        Unavailable: if the folder of the lock cannot be written.
     """
     seconds = LOCK_SECONDS if seconds is None else seconds
     path = store_folder(results) / "mirror.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=seconds)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Busy(
-            f"{path}: another mirror has been at work for over {seconds:g} s; wait for it to end, then try again."
-        ) from None
+    with clear_errors(tracking_uri(results)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Busy(
+                f"{path}: another mirror has been at work for over {seconds:g} s; wait for it to end, then try again."
+            ) from None
     try:
         yield
     finally:
@@ -119,23 +207,28 @@ def note_writer(results: Path, name: str) -> bool:
     """Note who writes now, under the lock; returns whether `name` was also the last who did.
 
     Then nobody else has written since, and what it remembers of the store is still true.
+
+    Raises:
+        Unavailable: if it cannot be noted.
     """
     path = store_folder(results) / "mirror.writer"
-    if path.is_file() and path.read_text() == name:
-        return True
-    files.write_text(path, name)
+    with clear_errors(tracking_uri(results)):
+        if path.is_file() and path.read_text() == name:
+            return True
+        files.write_text(path, name)
     return False
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the chatter of the first contact with a database (one line a migration)."""
-    loggers = [
-        logging.getLogger(name) for name in ("alembic", "alembic.runtime.migration", "mlflow", "mlflow.store.db.utils")
-    ]
+    """Without the chatter of the first contact with a database, and of errors, which are said once as such.
+
+    The libraries' own words of them would show the address, with the password.
+    """
+    loggers = [logging.getLogger(name) for name in ("alembic", "mlflow", "sqlalchemy.engine", "urllib3.connectionpool")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -143,48 +236,93 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def clear_error(uri: str, error: MlflowException) -> UserError:
-    """What MLflow complains about, in one line and without the password."""
-    return UserError(f"MLflow at {without_password(uri)}: {str(error).splitlines()[0].replace(uri, '')}")
-
-
 @contextlib.contextmanager
 def clear_errors(uri: str) -> Iterator[None]:
-    """Turn MLflow's errors into a `UserError`."""
+    """Turn every error that is not a user's into an `Unavailable`.
+
+    It is not chained to its cause: no traceback may show the address.
+    """
     try:
         yield
-    except MlflowException as error:
-        raise clear_error(uri, error) from error
+    except UserError:
+        raise
+    except Exception as error:
+        said = f"MLflow at {without_password(uri)}: {one_line(_root(error), uri)}"
+        raise Unavailable(said, getattr(error, "error_code", None)) from None
+
+
+def _root(error: BaseException) -> BaseException:
+    """What lies below the errors of MLflow and of the libraries of the web and of databases, which wrap each other."""
+    below = error.__cause__ or error.__context__
+    if below is None or (error.__cause__ is None and not type(below).__module__.startswith(("requests.", "urllib3."))):
+        return error
+    return _root(below)
+
+
+def connect(results: Path) -> Client:
+    """A client for the mirror, whose database is made if it is the local one and not there; call it under the lock.
+
+    Raises:
+        Unavailable: if it cannot be made.
+    """
+    uri = tracking_uri(results)
+    if is_local() and not _database(results).is_file():
+        with clear_errors(uri):
+            _make_database(_database(results))
+    return Client(uri)
 
 
 def create_store(results: Path) -> None:
     """Make the local database if there is none, so that the server and the mirror do not both begin to.
 
     Raises:
-        UserError: if it cannot be made.
+        Unavailable: if it cannot be made.
     """
-    uri = tracking_uri(results)
-    if not (store_folder(results) / "mlflow.db").is_file():
-        with locked(results), quiet(), clear_errors(uri):
-            MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    if not _database(results).is_file():
+        with locked(results), quiet():
+            connect(results)
 
 
-def open_experiment(client: MlflowClient, results: Path, study: str) -> Experiment:
+def _database(results: Path) -> Path:
+    return store_folder(results) / "mlflow.db"
+
+
+def _make_database(path: Path) -> None:
+    """Make the database whole or not at all: MLflow cannot go on with one whose making was cut short."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink()
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def open_experiment(client: Client, results: Path, study: str) -> Experiment:
     """The MLflow experiment named `study`, made if need be, with what it holds: a few queries a thousand runs.
 
     Raises:
         UserError: if it was deleted in MLflow.
     """
-    found = client.get_experiment_by_name(study)
     location = (store_folder(results) / "artifacts" / study).as_uri() if is_local() else None
+    found = client.get_experiment_by_name(study)
     if found is None:
-        return Experiment(client, study, client.create_experiment(study, artifact_location=location))
+        try:
+            return Experiment(client, study, client.create_experiment(study, artifact_location=location))
+        except Unavailable as error:
+            # made all the same, by a request whose answer was lost or by a mirror of another results folder
+            if error.code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(study)
     if found.lifecycle_stage != "active":
         raise UserError(
             f"MLflow experiment {study!r} was deleted there: restore it, or remove it for good with mlflow gc."
         )
     if location is not None and found.artifact_location.startswith("file:") and found.artifact_location != location:
-        _relocate(results, found.experiment_id, found.artifact_location, location)
+        with clear_errors(tracking_uri(results)):
+            _relocate(results, found.experiment_id, found.artifact_location, location)
     experiment = Experiment(client, study, found.experiment_id)
     _list_runs(experiment)
     return experiment
@@ -195,7 +333,7 @@ def _relocate(results: Path, experiment: str, old: str, new: str) -> None:
 
     MLflow stores absolute places and has no call that changes them, so this is done in its database.
     """
-    with contextlib.closing(sqlite3.connect(store_folder(results) / "mlflow.db", timeout=60)) as database, database:
+    with contextlib.closing(sqlite3.connect(_database(results), timeout=60)) as database, database:
         where = {"id": int(experiment), "old": old, "new": new}
         database.execute("UPDATE experiments SET artifact_location = :new WHERE experiment_id = :id", where)
         database.execute(
@@ -206,18 +344,22 @@ def _relocate(results: Path, experiment: str, old: str, new: str) -> None:
 
 
 def _list_runs(experiment: Experiment) -> None:
-    token = None
-    while True:
-        page = experiment.client.search_runs(
-            [experiment.id], run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
-        )
-        for run in page:
-            tags = run.data.tags
-            if RUN in tags and SUPERSEDED not in tags:
-                known = Known(run.info.run_id, tags.get(DIGEST), run.info.status)
-                experiment.runs.setdefault(tags[RUN], []).append(known)
-            elif tags.get(KIND) == REPORTS:
-                experiment.reports, experiment.report_tags = run.info.run_id, dict(tags)
-        token = page.token
-        if not token:
-            return
+    """Note which MLflow runs there are; of several for the reports only the one that holds most stays."""
+    reports: list[tuple[int, Run]] = []
+    for run in experiment.search():
+        tags, run_id = run.data.tags, run.info.run_id
+        held = len(run.data.metrics) + len(tags)
+        if RUN in tags and SUPERSEDED not in tags:
+            known = Known(run_id, tags.get(DIGEST), run.info.status, held)
+            experiment.runs.setdefault(tags[RUN], []).append(known)
+        elif tags.get(KIND) == REPORTS:
+            reports.append((held, run))
+    for known_runs in experiment.runs.values():
+        known_runs.sort(key=lambda known: known.held, reverse=True)
+    if reports:
+        *others, (_, run) = sorted(reports, key=lambda found: (found[0], found[1].info.run_id))
+        for _, other in others:
+            experiment.client.delete_run(other.info.run_id)
+        if run.info.status == "RUNNING":
+            experiment.client.set_terminated(run.info.run_id)
+        experiment.reports, experiment.report_tags = run.info.run_id, dict(run.data.tags)

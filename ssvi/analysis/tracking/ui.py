@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -12,11 +13,18 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ssvi.analysis.passwords import without_password
 from ssvi.analysis.tracking.live import INTERVAL, Plan, Watcher
-from ssvi.analysis.tracking.store import create_store, is_local, store_folder, tracking_uri, without_password
+from ssvi.analysis.tracking.store import create_store, is_local, store_folder, tracking_uri
 from ssvi.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOCAL = ("localhost", "127.0.0.1", "::1")
+# Where others are, for the hosts that mean all addresses of this machine (these two nobody has: they are for examples).
+ROUTES = {
+    "0.0.0.0": [(socket.AF_INET, "192.0.2.1")],
+    "::": [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")],
+}
 ENDING_SECONDS = 10  # for the run that is being mirrored when the end comes
 
 
@@ -47,9 +55,12 @@ def serve(config: Path, read: Callable[[], Plan], host: str = "127.0.0.1", port:
                 print(f"ssvi ui: {what} to {to} (MLFLOW_TRACKING_URI; Ctrl-C ends it)", flush=True)
                 watcher.run(threading.Event())
                 return 0
+            if not _is_loopback(host):
+                print(f"ssvi ui: warning: {_exposed(host, port)}", file=sys.stderr, flush=True)
             create_store(results)
             with _server(results, host, port) as server, _in_background(watcher):
-                print(f"ssvi ui: {what}; MLflow: http://{host}:{port} (in about 10 s; Ctrl-C ends it)", flush=True)
+                where = f"http://{_in_url(host)}:{port}"
+                print(f"ssvi ui: {what}; MLflow: {where} (in about 10 s; Ctrl-C ends it)", flush=True)
                 return server.wait()
         except KeyboardInterrupt:
             return 0
@@ -62,13 +73,59 @@ def _server(results: Path, host: str, port: int) -> Iterator[subprocess.Popen[by
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--registry-store-uri", uri]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", host, "--port", str(port)]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    environment = {"PYTHONWARNINGS": "ignore", **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {"PYTHONWARNINGS": "ignore", **_admitted(host, port), **os.environ}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     # A session of its own, so that Ctrl-C reaches the server's processes once, from here, and none stays behind.
     server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
     try:
         yield server
     finally:
         _stop(server)
+
+
+def _exposed(host: str, port: int) -> str:
+    return (
+        f"--host {host} opens MLflow to the network: whoever reaches port {port} of this machine can read, change and "
+        "delete what is in the mirror, because MLflow asks for no password here; safer is to leave --host out and to "
+        f"run ssh -L {port}:127.0.0.1:{port} {socket.gethostname()} where the browser is."
+    )
+
+
+def _admitted(host: str, port: int) -> dict[str, str]:
+    """By which names MLflow may be asked when it is opened to the network: those of this machine, no others.
+
+    By default it answers to localhost, and to private addresses but for what fills its pages. If it answered to any
+    name, a page from elsewhere in somebody's browser could reach it.
+    """
+    if host in LOCAL:
+        return {}
+    places = [f"{_in_url(name)}:{port}" for name in sorted(_names(host))]
+    local = [f"{_in_url(name).replace('[', '[[]')}:*" for name in LOCAL]
+    return {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*local, *places]),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{place}" for place in places),
+    }
+
+
+def _names(host: str) -> set[str]:
+    """The names and addresses by which others reach what listens at `host`."""
+    names = {host, socket.gethostname().lower(), socket.getfqdn().lower()}
+    for family, elsewhere in ROUTES.get(host, []):
+        # Nothing is sent: the system only chooses the address that it would send from, if there is a way there.
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))
+            names.add(probe.getsockname()[0])
+    return names
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    found = {info[4][0] for info in socket.getaddrinfo(host, None)} if host else {"0.0.0.0"}
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,114 @@
+"""A disk with no room left, at every moment of a training and in what is made of the runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import SPECS, run, steps_begun_at, training
+from fake_runs import write_run
+from small_disk import fill, free, small_disk
+from stopping import results
+
+from ssvi import checkpoint, runs
+from ssvi.spec import make_spec
+from ssvi.trainer import CHECKPOINT_KEYS
+
+# Bytes left at the start: none; less than a page; for the first files; for one checkpoint, two, three; for all of it.
+ROOM = (0, 2_000, 30_000, 150_000, 400_000, 700_000, 800_000, 900_000, 1_000_000, 1_200_000, 2_000_000, 4_000_000)
+
+
+def check_whole(folder: Path) -> bool:
+    """Whether there is a checkpoint; whatever file there is can be read."""
+    import torch
+
+    for name in (runs.SPEC, runs.TRAINING):
+        if (folder / name).exists():
+            json.loads((folder / name).read_text())
+    return checkpoint.load(folder, torch.device("cpu"), CHECKPOINT_KEYS) is not None
+
+
+@pytest.mark.fault("disk full in a training", quick=4, whole=len(ROOM))
+@pytest.mark.parametrize("name", ["ssvi", "mlp"])
+def test_a_training_ends_in_one_line_and_goes_on(tmp_path, data_root, undisturbed, name, trial: int, request) -> None:
+    left = ROOM[trial if request.config.getoption("--all-trials") else (0, 3, 5, 7)[trial]]
+    log = tmp_path / "log"
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        folder, filler = disk / "run", fill(disk, left)
+        code = run(training(SPECS[name], folder, data_root), log)
+        if code:
+            (line,) = [line for line in log.read_text().splitlines() if line.startswith("ssvi: ")]
+            assert line.startswith(f"ssvi: {disk}")
+            assert line.endswith(
+                "No space left on device; what was there before is whole: make space, and the same command goes on"
+            )
+            assert "Traceback" not in log.read_text()
+        assert code == (0 if runs.is_trained(folder) else 1)
+        had_one = check_whole(folder)
+        filler.unlink()
+        assert run(training(SPECS[name], folder, data_root), log) == 0
+        assert results(folder) == results(undisturbed(name))
+        assert (steps_begun_at(folder)[-1] > 0) == (had_one and code != 0)
+
+
+@pytest.mark.fault("disk full in an evaluation")
+def test_an_evaluation_can_be_repeated(tmp_path, data_root) -> None:
+    log = tmp_path / "log"
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        folder = disk / "run"
+        assert run(training(SPECS["mlp"], folder, data_root), log) == 0
+        filler = fill(disk, 0)
+        words = ["evaluate", str(folder), "--data-root", str(data_root)]
+        assert run(words, log) == 1
+        assert f"ssvi: {folder / runs.PREDICTIONS}: No space left on device" in log.read_text()
+        assert not (folder / runs.METRICS).exists()
+        assert (folder / runs.CHECKPOINT).exists()
+        filler.unlink()
+        assert run(words, log) == 0
+        assert (folder / runs.METRICS).exists()
+
+
+@pytest.mark.fault("disk full in tables, figures, report", quick=2, whole=6)
+def test_reports_stay_as_they_were(tmp_path, trial: int) -> None:
+    """Every file is the old one or the new one, and the same command makes the rest once there is room."""
+    import yaml
+
+    grid = {"method": "vi", "seed": [0, 1]}
+    study = {
+        "train": {"dataset": "digits", "model": "mlp", "epochs": 2},
+        "experiments": {"vi": grid},
+        "tables": {"summary": ["vi"]},
+        "figures": {"curves": ["vi"]},
+    }
+    for seed in grid["seed"]:
+        spec = make_spec({**study["train"], "method": "vi", "seed": seed})
+        write_run(tmp_path / "results", spec)
+    with small_disk(tmp_path / "disk", "12m") as disk:
+        config = {"study": "tiny", "results": "results", "reports": "disk", "data_root": "data"}
+        config |= {"evaluation": {"samples": 2, "bins": 15}, "studies": {"tiny": study}}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+
+        def report() -> subprocess.CompletedProcess:
+            words = [sys.executable, "-m", "ssvi", "report"]
+            return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+        done = report()
+        assert done.returncode == 0, done.stderr
+        made = {p: p.read_bytes() for p in (disk / "tiny").rglob("*") if p.is_file()}
+        needed = sum(map(len, made.values()))
+        spec = make_spec({**study["train"], "method": "vi", "seed": 1})
+        write_run(tmp_path / "results", spec, accuracy=0.5)
+        filler = fill(disk, needed * trial // 8)
+        done = report()
+        assert done.returncode == 1, (free(disk), needed)
+        assert "No space left on device; what was there before is whole" in done.stderr
+        assert "Traceback" not in done.stderr
+        now = {p: p.read_bytes() for p in (disk / "tiny").rglob("*") if p.is_file()}
+        assert now.keys() == made.keys()
+        filler.unlink()
+        done = report()
+        assert done.returncode == 0, done.stderr
+        new = {p: p.read_bytes() for p in (disk / "tiny").rglob("*") if p.is_file()}
+        assert all(content in (made[p], new[p]) for p, content in now.items() if p.suffix in (".csv", ".md"))
+        assert any(new[p] != made[p] for p in made)
