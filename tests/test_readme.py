@@ -47,6 +47,18 @@ def test_files_and_targets_that_the_readme_names_exist() -> None:
         assert target in targets or target == "readme"
 
 
+def test_every_promise_names_a_test_that_exists() -> None:
+    rows = [line for line in TEXT.split("## What it promises")[1].split("## ")[0].splitlines() if line.startswith("| ")]
+    assert len(rows) > 10
+    files = {path.name: path for path in (ROOT / "tests").rglob("*.py")}
+    for row in rows[1:]:
+        proofs = row.split("|")[2]
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", proofs)
+        assert named or re.search(r"\]\(tests/", proofs), row
+        for file, test in named:
+            assert f"def {test}(" in files[file].read_text(), test
+
+
 def test_commands_that_the_readme_shows_parse() -> None:
     lines = re.findall(r"^ssvi (.*?)(?:\s+#.*)?$", TEXT, re.M)
     assert lines

@@ -8,6 +8,7 @@ Everything lives in the folder: nothing is read from or written to /etc.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -52,7 +53,8 @@ def start(folder: Path, seconds: float = 30) -> None:
         (folder / name).write_text(text)
     # Inside a job Snakemake's plugin drops SLURM_CONF, which sites with a file in /etc do not need.
     srun = folder / "bin" / "srun"
-    srun.write_text(f'#!/bin/sh\nSLURM_CONF="{folder}/slurm.conf" exec {shutil.which("srun", path=SEARCH)} "$@"\n')
+    real = Path(shutil.which("sbatch", path=SEARCH)).with_name("srun")  # the path may have another folder's before it
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF="{folder}/slurm.conf" exec {real} "$@"\n')
     srun.chmod(0o755)
     key = folder / "munge.key"
     if not key.exists():
@@ -65,13 +67,30 @@ def start(folder: Path, seconds: float = 30) -> None:
         *(f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed"),
     )
     _daemon("slurmctld", "-f", conf)
-    _daemon("slurmd", "-f", conf, "-N", "n1")
-    _daemon("slurmd", "-f", conf, "-N", "n2")
+    start_node(folder, "n1")
+    start_node(folder, "n2")
     end = time.monotonic() + seconds
     while states(folder) != ["idle", "idle"]:
         if time.monotonic() > end:
             raise RuntimeError(f"The nodes are {states(folder)} after {seconds:g} s; the logs are in {folder}.")
         time.sleep(0.5)
+
+
+def start_node(folder: Path, node: str) -> None:
+    """Start the daemon of one node."""
+    _daemon("slurmd", "-f", str(folder / "slurm.conf"), "-N", node)
+
+
+def cut_off(folder: Path, node: str) -> None:
+    """Kill the daemon of one node: Slurm cannot reach it, but its jobs go on."""
+    os.kill(int((folder / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
+
+
+def power_off(folder: Path, node: str) -> None:
+    """Kill the daemon of one node and all that its jobs run, without a warning."""
+    cut_off(folder, node)
+    for job in slurm(folder, "squeue", "--noheader", f"--nodelist={node}", "--format=%i").split():
+        _kill(folder, job)
 
 
 def stop(folder: Path) -> None:
@@ -86,6 +105,8 @@ def stop(folder: Path) -> None:
             os.kill(pid, signal.SIGTERM)
             if not _wait(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 10):
                 os.kill(pid, signal.SIGKILL)
+    # Without cgroups Slurm loses sight of a process whose parent has died.
+    _kill(folder)
 
 
 def states(folder: Path) -> list[str]:
@@ -106,6 +127,24 @@ def _daemon(name: str, *arguments: str) -> None:
     done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise RuntimeError(f"{name} does not start: {done.stderr.strip()}")
+
+
+def _kill(folder: Path, job: str = "") -> None:
+    """Kill all processes of a job, or of all jobs; those that watch over it first, because they would tell Slurm."""
+    conf, name, step = f"SLURM_CONF={folder}/slurm.conf\0", "SLURM_JOB_ID=", "slurmstepd: ["
+    if job:
+        name, step = f"{name}{job}\0", f"{step}{job}."
+    watching, working = [], []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = process.joinpath("environ").read_bytes().decode(errors="replace")
+            if conf in variables and process.joinpath("cmdline").read_bytes().startswith(step.encode()):
+                watching.append(int(process.name))
+            elif conf in variables and name in variables:
+                working.append(int(process.name))
+    for number in [*watching, *working]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
 def _free_ports(number: int) -> list[int]:
