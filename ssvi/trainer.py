@@ -62,6 +62,11 @@ class Settings:
     checkpoint_share: float = 0.01
     checkpoint_stretch: float = 5.0
 
+    def wait(self, cost: float) -> float:
+        """Seconds from one checkpoint to the next, if writing one takes `cost` seconds."""
+        longest = self.checkpoint_seconds * self.checkpoint_stretch
+        return max(self.checkpoint_seconds, min(cost / self.checkpoint_share, longest))
+
 
 def _batches(n: int, size: int) -> int:
     """Steps of an epoch; a single image left over joins the batch before, since BatchNorm needs two."""
@@ -316,9 +321,7 @@ class Trainer:
         self._saved = time.monotonic()
 
     def _save_is_due(self) -> bool:
-        seconds = self.settings.checkpoint_seconds
-        costly = self._save_seconds / self.settings.checkpoint_share
-        return time.monotonic() - self._saved >= max(seconds, min(costly, seconds * self.settings.checkpoint_stretch))
+        return time.monotonic() - self._saved >= self.settings.wait(self._save_seconds)
 
     def _save(self) -> None:
         self._stop_watch()  # waits for the device, which is no cost of the checkpoint

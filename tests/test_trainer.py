@@ -554,6 +554,11 @@ def test_a_signal_after_the_last_step_lets_the_results_be_published(tmp_path, di
     assert (tmp_path / "cut" / runs.CHECKPOINT).exists()
 
 
+@pytest.mark.parametrize(("seconds", "cost", "wait"), [(60, 0.1, 60), (60, 1, 100), (60, 30, 300), (0, 3, 0)])
+def test_costly_checkpoints_are_spaced_but_not_for_ever(seconds: float, cost: float, wait: float) -> None:
+    assert Settings(MACHINE, seconds).wait(cost) == pytest.approx(wait)
+
+
 def test_ignored_signals_stay_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -126,8 +126,8 @@ def checkpoints(repeats: int, say: Say) -> list[Figure]:
     training.step()
     trainer = training.trainer
     cost = contestants.in_turn({"save": trainer._save}, repeats, warm_up=1)["save"]
-    wait = Settings(trainer.machine).checkpoint_seconds
-    share = tuple(t / (t + max(wait, t / trainer.settings.checkpoint_share)) for t in cost)
+    settings = Settings(trainer.machine)
+    share = tuple(t / (t + settings.wait(t)) for t in cost)
     return [Figure("checkpoint.share", "", share, NOTE), Figure("checkpoint.seconds", "s", tuple(cost), NOTE)]
 
 

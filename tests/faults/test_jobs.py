@@ -120,4 +120,6 @@ def test_what_ends_while_no_workflow_is_there_is_not_trained_again(tmp_path, alo
         assert results(there) == results(alone / path)
         # not from the start, whoever deleted what
         assert steps_begun_at(there) in ([0], [0, 165]), (folder / "said").read_text()
+        # no log has a hole where one attempt cut off another
+        assert "\0" not in (folder / f"results/logs/train/{path}.log").read_text()
         assert not (there / runs.LIVE).exists()

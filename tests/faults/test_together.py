@@ -298,8 +298,8 @@ def check_flat(seen: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.fault("memory and open files over many epochs", quick=1, whole=0)
-def test_memory_and_files_are_flat_over_sixty_epochs(tmp_path, data_root) -> None:
-    check_flat(soak(tmp_path, data_root, 0, 60))
+def test_memory_and_files_are_flat_over_forty_epochs(tmp_path, data_root) -> None:
+    check_flat(soak(tmp_path, data_root, 0, 40))
 
 
 @pytest.mark.fault("memory and open files over ten minutes of epochs", quick=0, whole=1)

@@ -35,10 +35,11 @@ rule train:
         flags=run_flags,
         folder=run_folder,
     # A scheduler that ends a job tells all its processes. The shell waits for the checkpoint that this makes
-    # the training write; if the shell died, what it waits for would be killed.
+    # the training write; if the shell died, what it waits for would be killed. The log is appended to, because a
+    # training that waits for another one to end must not cut off what that one writes.
     shell:
         "trap : TERM USR1 HUP; ssvi train {params.flags} --out {params.folder:q} --threads {threads}"
-        " > {log:q} 2>&1 || (code=$?; tail -n 5 {log:q} >&2; exit $code)"
+        " >> {log:q} 2>&1 || (code=$?; tail -n 5 {log:q} >&2; exit $code)"
 
 
 rule evaluate:
