@@ -6,73 +6,53 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 from images import make_image_folder
+from studies import BIN, ROOT, command, config_of, environment, write_config
 
 from ssvi.config import resolve
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-
-CONFIG = {
-    "study": "tiny",
-    "results": "results",
-    "reports": "reports",
-    "data_root": "data",
-    "evaluation": {"samples": 2, "bins": 15},
-    "studies": {
-        "tiny": {
-            "train": {
-                "dataset": "folder:pictures",
-                "image_size": 8,
-                "model": "resnet8",
-                "width": 0.25,
-                "epochs": 2,
-                "batch_size": 12,
-                "delta_t": 2,
-            },
-            "experiments": {
-                "vi": {"method": "vi", "seed": [0, 1]},
-                "ssvi": {"method": "ssvi", "density": [0.2, 0.1], "seed": [0, 1]},
-                "rigl": {"method": "rigl", "density": [0.2, 0.1]},
-                "again": {"method": "ssvi", "density": 0.1, "seed": [0, 1]},
-                "children": [
-                    {"method": "pruned", "parent": "vi", "density": 0.2, "epochs": 0},
-                    {"method": "ensemble", "parent": "static", "density": 0.2, "members": 2},
-                ],
-                "broken": {"method": "dense", "model": "mlp", "lr": 1.0e12, "weight_decay": 0.0},
-            },
-            "quick": ["table1"],
-            "tables": {
-                "table1": ["vi", "again"],
-                "baselines": ["vi", "children"],
-                "summary": ["vi", "ssvi", "rigl", "broken"],
-            },
-            "figures": {
-                "figure2_left": ["ssvi", "rigl", "vi"],
-                "curves": ["vi", "ssvi"],
-                "test_samples": ["vi"],
-                "mine": {"of": ["ssvi", "rigl"], "x": "density", "y": "accuracy", "hue": "method"},
-            },
-        }
+CONFIG = config_of(
+    "tiny",
+    {
+        "train": {
+            "dataset": "folder:pictures",
+            "image_size": 8,
+            "model": "resnet8",
+            "width": 0.25,
+            "epochs": 2,
+            "batch_size": 12,
+            "delta_t": 2,
+        },
+        "experiments": {
+            "vi": {"method": "vi", "seed": [0, 1]},
+            "ssvi": {"method": "ssvi", "density": [0.2, 0.1], "seed": [0, 1]},
+            "rigl": {"method": "rigl", "density": [0.2, 0.1]},
+            "again": {"method": "ssvi", "density": 0.1, "seed": [0, 1]},
+            "children": [
+                {"method": "pruned", "parent": "vi", "density": 0.2, "epochs": 0},
+                {"method": "ensemble", "parent": "static", "density": 0.2, "members": 2},
+            ],
+            "broken": {"method": "dense", "model": "mlp", "lr": 1.0e12, "weight_decay": 0.0},
+        },
+        "quick": ["table1"],
+        "tables": {
+            "table1": ["vi", "again"],
+            "baselines": ["vi", "children"],
+            "summary": ["vi", "ssvi", "rigl", "broken"],
+        },
+        "figures": {
+            "figure2_left": ["ssvi", "rigl", "vi"],
+            "curves": ["vi", "ssvi"],
+            "test_samples": ["vi"],
+            "mine": {"of": ["ssvi", "rigl"], "x": "density", "y": "accuracy", "hue": "method"},
+        },
     },
-}
-
-
-def environment() -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "SNAKEMAKE"))}
-    return clean | {"PATH": f"{BIN}{os.pathsep}{clean['PATH']}"}
-
-
-def command(folder: Path, *arguments: str, cores: int = 2) -> list[str | Path]:
-    start = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    start += ["--cores", str(cores)] if cores else []
-    return [*start, "--configfile", folder / "config.yaml", *arguments]
+)
 
 
 def snakemake(folder: Path, *arguments: str, check: bool = True, cores: int = 2) -> subprocess.CompletedProcess:
@@ -81,10 +61,6 @@ def snakemake(folder: Path, *arguments: str, check: bool = True, cores: int = 2)
     if check and done.returncode:
         raise AssertionError(f"{done.stdout}\n{done.stderr}")
     return done
-
-
-def write_config(folder: Path, config: dict) -> None:
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def times(folder: Path, name: str) -> dict[str, int]:

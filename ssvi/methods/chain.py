@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from ssvi.noise import NormalSource
 PREFIX = "snapshot"
 
 
-class Chain(Method):
+class Chain(Method, ABC):
     """What methods share that predict with snapshots: keeping, storing and recalling them.
 
     The network published beside them is where the chain ended.
@@ -26,9 +27,9 @@ class Chain(Method):
         self.model = model
         self.snapshots = []
 
+    @abstractmethod
     def kept_epochs(self, epochs: int) -> set[int]:
         """The epochs (from 1) at whose end a snapshot is kept."""
-        raise NotImplementedError
 
     def end_epoch(self, clock: Clock) -> None:
         if clock.epoch in self.kept_epochs(clock.epochs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -12,7 +13,7 @@ from ssvi.methods.base import Method, Network
 from ssvi.structure import Living, Probe
 
 
-class Structured(Method):
+class Structured(Method, ABC):
     """What they share. `mask` of a layer says which of its weights can matter while the present gates are open."""
 
     sites: tuple[Site, ...]
@@ -25,9 +26,9 @@ class Structured(Method):
         self._probe = Probe(plain, lambda site: site in self.sites, network.image)
         return network(self.factory(), self.widening)
 
+    @abstractmethod
     def open_channels(self) -> Iterator[Tensor]:
         """Which channels of each gate are open, bool, in the order of construction."""
-        raise NotImplementedError
 
     def _living(self) -> Living:
         return self._probe.living(channels.cpu() for channels in self.open_channels())

@@ -1,11 +1,18 @@
 """What the trials share: the data, once, and each training as it is undisturbed."""
 
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commands import SPECS, run, training
+from images import make_image_folder
+from mistakes.kinds import CONFIG, TRAIN
 from stopping import results
+
+from ssvi import runs
+from ssvi.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -24,4 +31,19 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Ca
             assert results(root / name)["topology"].count("\n") >= 2
         return root / name
 
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config, a folder of images, a trained run, one that was interrupted, and the parent of others."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "config.yaml").write_text(CONFIG)
+    make_image_folder(folder / "pets", classes=2, train=3, test=2, size=(8, 8))
+    data = f"--data-root={folder / 'data'}"
+    main([*shlex.split(TRAIN)[1:], data, f"--out={folder / 'run'}", "--checkpoint-seconds=0"])
+    main([*shlex.split(TRAIN)[1:], data, f"--runs={folder / 'runs'}", "--method=dense"])
+    shutil.copytree(folder / "run", folder / "cut")
+    for name in (runs.HISTORY, runs.TOPOLOGY, runs.MODEL, runs.TRAINING):
+        (folder / "cut" / name).unlink()
     return folder

@@ -5,9 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import SPECS, run, steps_begun_at, training
+from commands import SPECS, run, steps_begun_at, torn, training
 from stopping import results
-from test_killed import torn
 
 from ssvi import runs
 

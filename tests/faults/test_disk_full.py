@@ -10,6 +10,7 @@ from commands import SPECS, run, steps_begun_at, training
 from fake_runs import write_run
 from small_disk import fill, free, small_disk
 from stopping import results
+from studies import config_of, write_config
 
 from ssvi import checkpoint, runs
 from ssvi.spec import make_spec
@@ -72,8 +73,6 @@ def test_an_evaluation_can_be_repeated(tmp_path, data_root) -> None:
 @pytest.mark.fault("disk full in tables, figures, report", quick=2, whole=6)
 def test_reports_stay_as_they_were(tmp_path, trial: int) -> None:
     """Every file is the old one or the new one, and the same command makes the rest once there is room."""
-    import yaml
-
     grid = {"method": "vi", "seed": [0, 1]}
     study = {
         "train": {"dataset": "digits", "model": "mlp", "epochs": 2},
@@ -85,9 +84,7 @@ def test_reports_stay_as_they_were(tmp_path, trial: int) -> None:
         spec = make_spec({**study["train"], "method": "vi", "seed": seed})
         write_run(tmp_path / "results", spec)
     with small_disk(tmp_path / "disk", "12m") as disk:
-        config = {"study": "tiny", "results": "results", "reports": "disk", "data_root": "data"}
-        config |= {"evaluation": {"samples": 2, "bins": 15}, "studies": {"tiny": study}}
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        write_config(tmp_path, config_of("tiny", study, reports="disk"))
 
         def report() -> subprocess.CompletedProcess:
             words = [sys.executable, "-m", "ssvi", "report"]

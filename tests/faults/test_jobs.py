@@ -1,48 +1,36 @@
 """A training as the job of a workflow: signals, kills, and a workflow that is killed itself."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from commands import run, steps_begun_at, training
 from stopping import results
+from studies import command, config_of, environment, write_config
 
 from ssvi import runs
 from ssvi.spec import make_spec, run_path
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 # Long enough to be caught in the middle; two runs, because a single one is not handed over to a preloaded process.
 OPTIONS = {"dataset": "digits", "model": "resnet8", "width": 0.25, "epochs": 15, "batch_size": 128, "density": 0.2}
 SPECS = {run_path(spec): spec for spec in (make_spec({**OPTIONS, "delta_t": 10, "seed": seed}) for seed in (0, 1))}
-CONFIG = {
-    "study": "two",
-    "results": "results",
-    "reports": "reports",
-    "data_root": "data",
-    "evaluation": {"samples": 2, "bins": 15},
-    "studies": {
-        "two": {
-            "train": {**OPTIONS, "delta_t": 10},
-            "experiments": {"two": {"method": "ssvi", "seed": [0, 1]}},
-            "tables": {"summary": ["two"]},
-        }
+CONFIG = config_of(
+    "two",
+    {
+        "train": {**OPTIONS, "delta_t": 10},
+        "experiments": {"two": {"method": "ssvi", "seed": [0, 1]}},
+        "tables": {"summary": ["two"]},
     },
-}
+)
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "SNAKEMAKE"))}
-    clean["PATH"] = f"{BIN}{os.pathsep}{clean['PATH']}"
-    words = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2", *arguments]
     with (folder / "said").open("a") as log:
-        return subprocess.Popen(words, cwd=folder, env=clean, stdout=log, stderr=log)
+        words = command(folder, *arguments)
+        return subprocess.Popen(words, cwd=folder, env=environment(), stdout=log, stderr=log)
 
 
 def trainings(workflow: subprocess.Popen) -> list[psutil.Process]:
@@ -79,7 +67,7 @@ def alone(tmp_path_factory, data_root) -> Path:
 
 
 def new_folder(tmp_path: Path) -> Path:
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+    write_config(tmp_path, CONFIG)
     return tmp_path
 
 

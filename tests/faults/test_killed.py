@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import SPECS, ended, fork, run, steps_begun_at, training
+from commands import SPECS, ended, fork, run, steps_begun_at, torn, training
 from stopping import results
 
 from ssvi import checkpoint, runs, subspace
@@ -87,17 +87,6 @@ def test_killed_between_two_changes_of_files(tmp_path, data_root, undisturbed, c
     code = run(training(SPECS["mlp"], folder, data_root), log, lambda: watch_changes(folder, change))
     assert code == -signal.SIGKILL
     goes_on("mlp", folder, data_root, log, undisturbed("mlp"))
-
-
-def torn(path: Path, record: dict) -> None:
-    """In place of `runs.append_jsonl`: half a line, and the end."""
-    if record["step"] >= 8:
-        line = runs.to_jsonl([record])
-        with path.open("a") as file:
-            file.write(line[: len(line) // 2])
-        os.kill(os.getpid(), signal.SIGKILL)
-    with path.open("a") as file:
-        file.write(runs.to_jsonl([record]))
 
 
 @pytest.mark.fault("SIGKILL while a line of history is appended")

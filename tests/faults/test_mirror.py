@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from small_disk import fill, small_disk
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from test_workflow import command, environment, write_config
+from studies import command, config_of, environment, write_config
 
 from ssvi import runs as files
 from ssvi.analysis import tracking
@@ -261,24 +261,24 @@ def doubling_and_gone_after(nth: int) -> Fault:
     return fault
 
 
-# With the number of times that MLflow's client asks again.
-GOING = pytest.mark.parametrize(("going", "retries"), [(gone_after, 0), (doubling_and_gone_after, 1)])
+@pytest.fixture(params=[(gone_after, 0), (doubling_and_gone_after, 1)], ids=["gone", "doubling and gone"])
+def fault(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, nth: int) -> Fault:
+    """The server goes away after so many requests; MLflow's client asks again once where answers are lost before."""
+    going, retries = request.param
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
+    return going(nth)
 
 
 @pytest.mark.fault(FAULT, quick=2, whole=REQUESTS - 1)
-@GOING
 def test_what_was_begun_when_the_server_went_away_is_completed(
     study: Study,
     proxy: Proxy,
     server: Server,
     undisturbed: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
-    going: Callable[[int], Fault],
-    retries: int,
-    nth: int,
+    fault: Fault,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
-    proxy.begin(going(nth))
+    proxy.begin(fault)
     with pytest.raises(tracking.Unavailable, match=r"^MLflow at http://127.0.0.1:\d+: "):
         study.mirror()
     be_patient(monkeypatch)
@@ -289,22 +289,18 @@ def test_what_was_begun_when_the_server_went_away_is_completed(
 
 
 @pytest.mark.fault(FAULT, quick=2, whole=REQUESTS - 1)
-@GOING
 def test_a_watcher_catches_up(
     study: Study,
     proxy: Proxy,
     server: Server,
     undisturbed: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
-    going: Callable[[int], Fault],
-    retries: int,
-    nth: int,
+    fault: Fault,
 ) -> None:
     """A run in training is mirrored too when the server goes away, and ends as any other."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
     begin_training(study, SPECS[0])
     watcher = study.watcher()
-    proxy.begin(going(nth))
+    proxy.begin(fault)
     for _ in range(4):
         with contextlib.suppress(tracking.Unavailable):
             watcher.step()
@@ -514,8 +510,7 @@ def test_a_workflow_without_its_server_ends_well_and_the_same_command_catches_up
     """And the password of the server is nowhere."""
     train = {"dataset": "digits", "model": "mlp", "epochs": 1}
     study = {"train": train, "experiments": {"one": {"method": "vi"}}, "tables": {"summary": ["one"]}, "figures": {}}
-    config = {"study": "tiny", "results": "results", "reports": "reports", "data_root": "data"}
-    write_config(tmp_path, config | {"evaluation": {"samples": 2, "bins": 15}, "studies": {"tiny": study}})
+    write_config(tmp_path, config_of("tiny", study))
     (tmp_path / "results/mlflow").mkdir(parents=True)
     shutil.copy(empty_store, tmp_path / "results/mlflow")
     record = tmp_path / "results/mlflow/tiny.json"

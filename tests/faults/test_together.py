@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import SPECS, ended, fork, run, steps_begun_at, training
+from commands import SPECS, ended, fork, run, steps_begun_at, torn, training
 from stopping import results
-from test_killed import torn
 
 from ssvi import preload, runs
 from ssvi.analysis.collect import load_runs

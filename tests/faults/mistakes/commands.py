@@ -1,0 +1,186 @@
+"""Mistakes on the command line."""
+
+from __future__ import annotations
+
+from mistakes.kinds import EVALUATE, LAYOUT, NO_PATH, PETS, TRAIN, Bad
+
+COMMANDS = [
+    Bad("no command", "ssvi", "ssvi: the following arguments are required: COMMAND", code=2),
+    Bad(
+        "an unknown command", "ssvi trian", "ssvi: argument COMMAND: invalid choice: 'trian' (choose from ...)", code=2
+    ),
+    Bad(
+        "an unknown option",
+        f"{TRAIN} --densty=0.1",
+        "ssvi: unrecognized arguments: --densty=0.1, did you mean --density?",
+        code=2,
+    ),
+    Bad("a word for a number", f"{TRAIN} --lr=fast", "ssvi train: argument --lr: invalid float value: 'fast'", code=2),
+    Bad(
+        "a fraction for a whole number",
+        f"{TRAIN} --delta-t=1.5",
+        "ssvi train: argument --delta-t: invalid int value: '1.5'",
+        code=2,
+    ),
+    Bad("nothing for a number", f"{TRAIN} --lr=", "ssvi train: argument --lr: invalid float value: ''", code=2),
+    Bad(
+        "two lines for a number",
+        f"{TRAIN} '--lr=1\n2'",
+        "ssvi train: argument --lr: invalid float value: '1\\n2'",
+        code=2,
+    ),
+    Bad("yes for true", f"{TRAIN} --augment=yes", "ssvi train: argument --augment: 'yes' is not true or false", code=2),
+    Bad("out of range", f"{TRAIN} --density=0", "command line: density is 0, but must be > 0 and <= 1."),
+    Bad("nan by command", f"{TRAIN} --density=nan", "command line: density is nan, but must be > 0 and <= 1."),
+    Bad(
+        "beyond all floats",
+        f"{TRAIN} --sigma-lr=1e999",
+        "command line: sigma_lr is inf, but must be >= 0 and <= 1.79769e+308.",
+    ),
+    Bad(
+        "a seed beyond 64 bits",
+        f"{TRAIN} --seed=1{'0' * 22}",
+        "command line: seed is 1e+22, but must be >= 0 and <= 9.22337e+18.",
+    ),
+    Bad("no seed", f"{TRAIN} --seed=-1", "command line: seed is -1, but must be >= 0 and <= 9.22337e+18."),
+    Bad(
+        "a network for a giant", f"{TRAIN} --width=1e300", "command line: width is 1e+300, but must be > 0 and <= 100."
+    ),
+    Bad(
+        "an option of others",
+        f"{TRAIN} --method=dense --density=0.5",
+        "command line: density is 0.5, but method 'dense' does not use density (used by ...).",
+    ),
+    Bad(
+        "an option without effect",
+        f"{TRAIN} --exp-lambda=2",
+        "command line: exp_lambda is 2.0, but has no effect unless criterion is e_exp or snr_exp.",
+    ),
+    Bad(
+        "an unknown method",
+        f"{TRAIN} --method=rigel",
+        "command line: method 'rigel' is unknown, did you mean 'rigl'? Choose from ...",
+    ),
+    Bad(
+        "an unknown preset",
+        f"{TRAIN} --preset=oficial",
+        "ssvi train: argument --preset: invalid choice: 'oficial' (choose from ...)",
+        code=2,
+    ),
+    Bad(
+        "no epochs",
+        f"{TRAIN} --epochs=0",
+        "command line: epochs is 0, but must be >= 1; only method pruned goes without training.",
+    ),
+    Bad("no parent", f"{TRAIN} --method=pruned", "command line: method 'pruned' needs a parent, as in parent: vi."),
+    Bad(
+        "a parent of another kind",
+        f"{TRAIN} --method=vd --parent=rigl",
+        "command line: parent's method 'rigl' is unknown. Choose from dense, vi.",
+    ),
+    Bad(
+        "a parent that is no text of one",
+        f"{TRAIN} --method=vd --parent=vi,epochs",
+        "command line: parent is 'vi,epochs', but must be a method and options, as in vi,epochs=12.",
+    ),
+    Bad(
+        "a parent with a bad option",
+        f"{TRAIN} --method=vd --parent=vi,lr=nan",
+        "command line: parent: lr is nan, but must be > 0.",
+    ),
+    Bad(
+        "a parent that is not trained",
+        f"{TRAIN} --method=vd --parent=vi",
+        "results/runs/digits/mlp/vi/sigma_init=0.0006/width=0.1/seed=0: the parent of this run is not trained; "
+        "train it first.",
+    ),
+    Bad(
+        "a batch of more images than there are",
+        f"{TRAIN} --batch-size=5000",
+        "digits: batch_size is 5000, but must be at most 1293, the number of training images after 144 were held out "
+        "(validation 0.1).",
+    ),
+    Bad(
+        "an unknown data set",
+        f"{TRAIN} --dataset=cifr10",
+        "command line: dataset 'cifr10' is unknown, did you mean 'cifar10'? Choose from cifar10, cifar100, digits, "
+        "folder:PATH.",
+    ),
+    Bad(
+        "a data set without a path",
+        f"{TRAIN} --dataset=folder:",
+        "command line: dataset is 'folder:', but folder: needs a path, as in folder:images/pets.",
+    ),
+    Bad("a data set that is not there", f"{TRAIN} --dataset=folder:nowhere", f"nowhere: no such folder; {LAYOUT}"),
+    Bad(
+        "a command for a data set",
+        f"{TRAIN} '--dataset=folder:a; rm -rf b'",
+        f"command line: dataset is 'folder:a; rm -rf b', but a path must not contain ';', nor any other of {NO_PATH}",
+    ),
+    Bad(
+        "a data set with a null byte",
+        "ssvi data 'folder:a\0b'",
+        f"command line: dataset is 'folder:a\\x00b', but a path must not contain '\\x00', nor any other of {NO_PATH}",
+    ),
+    Bad(
+        "a data set in two lines",
+        "ssvi data 'folder:a\nb'",
+        f"command line: dataset is 'folder:a\\nb', but a path must not contain '\\n', nor any other of {NO_PATH}",
+    ),
+    Bad(
+        "a size out of range",
+        f"{PETS} --image-size=999999",
+        "command line: image_size is 999999, but must be >= 4 and <= 512.",
+    ),
+    Bad("an unknown device", f"{TRAIN} --device=tpu", "--device 'tpu' is unknown; choose auto, cpu, cuda or cuda:N."),
+    Bad(
+        "a GPU that is not there",
+        f"{TRAIN} --device=cuda:99",
+        "--device 'cuda:99' is not there: torch sees ... CUDA devices.",
+    ),
+    Bad("no thread", f"{TRAIN} --threads=0", "--threads is 0, but must be >= 1 and <= 4096."),
+    Bad(
+        "a thousand million threads",
+        f"{TRAIN} --threads=1000000000",
+        "--threads is 1000000000, but must be >= 1 and <= 4096.",
+    ),
+    Bad(
+        "a checkpoint before the last",
+        f"{TRAIN} --checkpoint-seconds=-1",
+        "--checkpoint-seconds is -1, but must be >= 0.",
+    ),
+    Bad(
+        "nothing for a folder",
+        f"{TRAIN} --out=",
+        "ssvi train: argument --out: '' is no path: it is empty or has control characters",
+        code=2,
+    ),
+    Bad(
+        "a null byte in a folder",
+        "ssvi evaluate 'a\0b'",
+        "ssvi evaluate: argument folder: 'a\\x00b' is no path: it is empty or has control characters",
+        code=2,
+    ),
+    Bad(
+        "a folder that is not text",
+        "ssvi evaluate 'a\udcff'",
+        "ssvi evaluate: argument folder: 'a\\udcff' is no path: it is empty or has control characters",
+        code=2,
+    ),
+    Bad("a folder of 5000 letters", f"ssvi evaluate {'x' * 5000}", f"{'x' * 5000}/spec.json: File name too long"),
+    Bad("a folder in a file", f"{TRAIN} --out=config.yaml/run", "config.yaml/run/live: Not a directory"),
+    Bad(
+        "a file for the data",
+        f"{TRAIN} --data-root=config.yaml",
+        "config.yaml/cache/digits-v1.safetensors: the prepared data set cannot be written there (...).",
+    ),
+    Bad("a run that is not there", "ssvi evaluate nowhere", "nowhere/spec.json: no such file."),
+    Bad("no samples", f"{EVALUATE} --samples=0", "--samples is 0, but must be >= 1 and <= 1000000."),
+    Bad(
+        "more bins than numbers",
+        f"ssvi samples run --bins=1{'0' * 20}",
+        f"--bins is 1{'0' * 20}, but must be >= 1 and <= 1000000.",
+    ),
+    Bad("a port out of range", "ssvi ui --port=99999", "port is 99999, but must be from 1 to 65535."),
+    Bad("an unknown suite", "ssvi bench nosuch", "command line: suite 'nosuch' is unknown. Choose from ..."),
+]

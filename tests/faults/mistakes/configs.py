@@ -1,0 +1,205 @@
+"""Mistakes in config.yaml."""
+
+from __future__ import annotations
+
+from spoiling import (
+    link,
+    unreadable,
+    write,
+)
+
+from mistakes.kinds import CONFIG, GRID, LAUGHS, MERGES, NEEDED, NO_FOLDER, YAML, Bad, config, config_row, train
+
+CONFIGS = [
+    Bad("no config", "ssvi report --config=none.yaml", "none.yaml: no such file."),
+    Bad("a folder for a config", "ssvi report --config=pets", "pets: Is a directory"),
+    config_row("a link to itself", "Too many levels of symbolic links", link("config.yaml", "config.yaml")),
+    config_row("a config nobody may read", "Permission denied", unreadable("config.yaml")),
+    config_row("empty", f"is empty, but must be a mapping. {NEEDED}", ""),
+    config_row("a list", f"is [1], but must be a mapping. {NEEDED}", "- 1"),
+    config_row("a word", f"is 'digits', but must be a mapping. {NEEDED}", "digits", "ssvi ui"),
+    config_row("an open bracket", f"line 1: {YAML}: ...'<stream end>'.", "study: ["),
+    config_row(
+        "a tab",
+        f"line 10: {YAML}: ...'\\t' that cannot start any token.",
+        config("    train:", "\ttrain:"),
+    ),
+    config_row(
+        "a key twice",
+        f"line 2: {YAML}: the key 'study' is there twice.",
+        config("study: tiny\n", "study: tiny\nstudy: tiny\n"),
+    ),
+    config_row("an experiment twice", f"line 13: {YAML}: the key 'vi' is there twice.", config("ssvi: {", "vi: {")),
+    config_row("two documents", f"line 16: {YAML}: expected a single document...", f"{CONFIG}---\na: 1\n"),
+    config_row(
+        "an unknown reference",
+        f"line 1: {YAML}: found undefined alias 'x'.",
+        config("study: tiny", "study: *x"),
+    ),
+    config_row(
+        "Python in YAML",
+        f"line 1: {YAML}: could not determine a constructor for the tag '...:python/object/apply:os.system'.",
+        config("study: tiny", "study: !!python/object/apply:os.system [touch evil]"),
+    ),
+    config_row("Python for Snakemake", "key '__use_yte__' is unknown. Choose from ...", f"__use_yte__: true\n{CONFIG}"),
+    config_row(
+        "not UTF-8",
+        f"{YAML}: 'utf-8' codec can't decode byte 0xfc in position 32: invalid start byte.",
+        CONFIG.replace("results: results", "results: ergebnisse-ü").encode("latin-1"),
+    ),
+    config_row("a null byte", f"{YAML}: '\\x00' at character 300 is not allowed in a text.", f"{CONFIG}\0"),
+    config_row(
+        "a date that is none",
+        f"{YAML}: month must be in 1..12.",
+        config("study: tiny", "study: 2020-13-45"),
+    ),
+    config_row("5000 digits", f"{YAML}: Exceeds the limit...", config("samples: 2", f"samples: {'1' * 5000}")),
+    config_row("5000 brackets", f"{YAML}: maximum recursion depth exceeded...", "[" * 5000),
+    config_row(
+        "a thousand million values in few lines",
+        "has more than 200000 values or 50 levels, references followed.",
+        config("  tiny:\n", f"  laughs:\n{LAUGHS}  tiny:\n"),
+    ),
+    config_row(
+        "a thousand million keys in few lines",
+        f"line ...: {YAML}: merges more than 10000 keys into one mapping.",
+        config("  tiny:\n", f"  laughs:\n{MERGES}  tiny:\n"),
+    ),
+    config_row(
+        "a mapping in itself",
+        "has more than 200000 values or 50 levels, references followed.",
+        config("experiments:\n", "experiments: &e\n      self: *e\n"),
+    ),
+    config_row(
+        "a number for a name", "studies: the key 3 is no word; write it in quotes.", config("  tiny:\n", "  3:\n")
+    ),
+    config_row(
+        "yes for a name",
+        "studies.tiny.experiments: the key True is no word; write it in quotes.",
+        config("      vi:", "      yes:"),
+    ),
+    config_row(
+        "a key that is no key",
+        "key 'stduy' is unknown, did you mean 'study'? Choose from ...",
+        config("study: tiny", "stduy: tiny"),
+    ),
+    config_row("a key that is missing", f"the key 'results' is missing. {NEEDED}", config("results: results\n", "")),
+    config_row(
+        "an unknown study", "study: study 'digit' is unknown. Choose from tiny.", config("study: tiny", "study: digit")
+    ),
+    Bad(
+        "an unknown study by command",
+        "ssvi report --study=tiyn",
+        "--study: study 'tiyn' is unknown, did you mean 'tiny'? Choose from tiny.",
+    ),
+    config_row(
+        "studies alike in a circle",
+        "studies.tiny.like: other -> tiny -> other is a circle.",
+        config("  tiny:\n", "  other: {like: tiny}\n  tiny:\n    like: other\n"),
+        "ssvi ui",
+    ),
+    config_row(
+        "a study that is a word",
+        'studies.other: "x" is not allowed: A study is a mapping and needs experiments, or a study it is like.',
+        config("  tiny:\n", "  other: x\n  tiny:\n"),
+    ),
+    config_row(
+        "a study without experiments",
+        "studies.other: has no experiments, of its own or of a study it is like.",
+        config("  tiny:\n", "  other: {}\n  tiny:\n"),
+    ),
+    config_row(
+        "an empty grid",
+        f"studies.tiny.experiments.vi: {{}} {GRID}",
+        config("{method: vi, seed: [0, 1]}", "{}"),
+    ),
+    config_row(
+        "an empty axis",
+        f'studies.tiny.experiments.vi: {{"method": "vi", "seed": []}} {GRID}',
+        config("[0, 1]", "[]"),
+    ),
+    config_row(
+        "a grid of ten thousand million runs",
+        "studies.tiny.experiments.vi: makes 10000000000 runs, but must make at most 100000.",
+        config(
+            "seed: [0, 1]",
+            ", ".join(
+                f"{name}: [{', '.join(['0.1'] * 100)}]"
+                for name in ("lr", "momentum", "weight_decay", "sigma_lr", "kl_scale")
+            ),
+        ),
+    ),
+    config_row(
+        "a method that is a number",
+        "studies.tiny.experiments.vi: method 3 is unknown. Choose from ...",
+        config("{method: vi,", "{method: 3,"),
+    ),
+    config_row(
+        "an option that is none",
+        "studies.tiny.train: option 'epoch' is unknown, did you mean 'epochs'? Choose from ...",
+        train("epoch: 3"),
+    ),
+    config_row(
+        "a number in text",
+        "studies.tiny.train: lr is '1e-3', but must be a number. YAML reads 1e-3 as text: write 0.001 or 1.0e-3.",
+        train("lr: 1e-3"),
+    ),
+    config_row("not a number", "studies.tiny.train: lr is nan, but must be > 0.", train("lr: .nan")),
+    config_row("infinity", "studies.tiny.train: lr is inf, but must be > 0 and <= 1.79769e+308.", train("lr: .inf")),
+    config_row(
+        "30 digits",
+        "studies.tiny.train: batch_size is 1e+30, but must be >= 2 and <= 9.22337e+18.",
+        train(f"batch_size: 1{'0' * 30}"),
+    ),
+    config_row(
+        "an option that no method uses",
+        "studies.tiny.train: members is 3, but no method of this study uses members (used by ensemble).",
+        train("members: 3"),
+    ),
+    config_row(
+        "an option that the method does not use",
+        "studies.tiny.experiments.vi: density is 0.1, but method 'vi' does not use density (used by ...).",
+        config("method: vi, ", "method: vi, density: 0.1, "),
+    ),
+    config_row(
+        "an unknown experiment in a table",
+        "studies.tiny.tables.summary: experiment 'v' is unknown, did you mean 'vi'? Choose from ssvi, vi.",
+        config("summary: [vi, ssvi]", "summary: [v]"),
+    ),
+    config_row(
+        "a truth for a number",
+        "evaluation.samples: true is not allowed: a whole number >= 1 and <= 1000000",
+        config("samples: 2", "samples: true"),
+    ),
+    config_row(
+        "5.0 for 5",
+        "evaluation.bins: 5.0 is not allowed: a whole number >= 1 and <= 1000000",
+        config("bins: 15", "bins: 5.0"),
+    ),
+    config_row(
+        "a command for a name",
+        "studies: 'a; rm -rf b' is no name: letters, digits, '_' and '-', a letter first.",
+        config("  tiny:\n", "  a; rm -rf b: {like: tiny}\n  tiny:\n"),
+    ),
+    config_row(
+        "a command for an experiment",
+        "studies.tiny.experiments: '$(reboot)' is no name: letters, digits, '_' and '-', a letter first.",
+        config("      vi:", "      $(reboot):"),
+    ),
+    config_row(
+        "a name that goes on in the next line",
+        "studies.tiny.tables: 'summary\\n' is no name: letters, digits, '_' and '-', a letter first.",
+        config("summary:", '"summary\\n":'),
+    ),
+    config_row(
+        "a command for the results",
+        f'results: "results; rm -rf b" is not allowed: {NO_FOLDER}',
+        config("results: results", "results: results; rm -rf b"),
+    ),
+    Bad(
+        "a file for the reports",
+        "ssvi report",
+        "run/spec.json/tiny/so_far: Not a directory",
+        write("config.yaml", config("reports: reports", "reports: run/spec.json")),
+    ),
+]

@@ -1,0 +1,131 @@
+"""What a mistake is, the good folder that it is made in, and the words that its line shares with others."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spoiling import (
+    Spoil,
+    checkpoints,
+    nothing,
+    write,
+)
+
+from ssvi import runs
+
+MALFORMED = "malformed input"
+
+CONFIG = """\
+study: tiny
+results: results
+reports: reports
+data_root: data
+evaluation:
+  samples: 2
+  bins: 15
+studies:
+  tiny:
+    train: {dataset: digits, model: mlp, epochs: 1}
+    experiments:
+      vi: {method: vi, seed: [0, 1]}
+      ssvi: {method: ssvi, density: 0.1}
+    tables:
+      summary: [vi, ssvi]
+"""
+
+WHERE = "--device=cpu --threads=1"
+SMALL = f"--model=mlp --width=0.1 --batch-size=256 {WHERE}"
+TRAIN = f"ssvi train --epochs=1 {SMALL}"
+EVALUATE = f"ssvi evaluate run {WHERE}"
+GO_ON = f"{TRAIN} --out=cut"
+CHILD = f"{TRAIN} --runs=runs --method=vd --parent=dense,epochs=1,batch_size=256"
+PETS = "ssvi data folder:pets --image-size=8"
+# What one image of the folder is replaced by, and where.
+IMAGE = "pets/train/class0/000.png"
+
+
+LAUGHS = "".join(
+    f"    {name}: &{name} [{', '.join(before for _ in range(10))}]\n"
+    for name, before in zip("abcdefgh", ["x", *(f"*{letter}" for letter in "abcdefg")], strict=True)
+)
+MERGES = "".join(
+    f"    {name}: &{name} {{<<: [{', '.join(before for _ in range(10))}]}}\n"
+    for name, before in zip("abcdefgh", ["{x: 1}", *(f"*{letter}" for letter in "abcdefg")], strict=True)
+)
+NEEDED = "It needs study, results, reports, data_root, evaluation and studies."
+NO_FOLDER = "a folder, without ; & | < > $ ` \" ' \\ * ? ( ) { } [ ] ! and control characters, and no - in front"
+NO_PATH = "; & | < > $ ` \" ' \\ * ? { } and control characters."
+ANEW = "delete the run folder to train it anew."
+LAYOUT = "a data set folder:PATH needs train/<class>/ and test/<class>/ with images in them."
+NO_IMAGE = "cannot be read as an image (...); replace or delete it."
+TEXT_BOMB = b"zTXtk\0\0" + zlib.compress(bytes(20_000_000))
+WRONG, NONE = "its checksum is wrong", "it does not begin as one"
+LIVE = "delete cut/live to start this run anew."
+UNREADABLE = f"cut/live/checkpoint.pt: torch cannot read this checkpoint (UnpicklingError); {LIVE}"
+JSON = "not readable as JSON"
+MISFIT = "does not fit the network of spec.json: ..."
+YAML = "not readable as YAML"
+GRID = "is not allowed: a grid (option: value or list of values) or a non-empty list of grids"
+MODEL = "run/model.safetensors"
+PARENT = "runs/digits/mlp/dense/lr=0.01/width=0.1+epochs=1+batch_size=256/seed=0"
+
+
+def other(option: str, was: object, now: object) -> str:
+    """The end of a line about results of another spec."""
+    return (
+        f"these results were made under other options or defaults: {option} was {was} and is now {now}. "
+        "Move or delete this run folder, or go back to the old option."
+    )
+
+
+def no_checkpoint(why: str) -> str:
+    """The line about two checkpoints that are damaged alike."""
+    both = (
+        f"cut/{name}: truncated or damaged checkpoint ({why})" for name in (runs.CHECKPOINT, runs.PREVIOUS_CHECKPOINT)
+    )
+    return f"{'; '.join(both)}. No other is left: {LIVE}"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A mistake: what is typed, the one line that answers it, and what was done before to the good folder.
+
+    The line is what follows `ssvi: `, or, where the exit code is 2, all of it. In it `...` stands for what a library
+    says, HERE for the folder.
+    """
+
+    name: str
+    command: str
+    line: str
+    spoil: Spoil = nothing
+    code: int = 1
+
+
+def config(old: str, new: str) -> str:
+    """The good config with one place changed."""
+    assert CONFIG.count(old) == 1, old
+    return CONFIG.replace(old, new)
+
+
+def train(options: str) -> str:
+    """The good config with more options under `train`."""
+    return config("epochs: 1}", f"epochs: 1, {options}}}")
+
+
+def config_row(name: str, line: str, content: str | bytes | Spoil, command: str = "ssvi report") -> Bad:
+    spoil = content if callable(content) else write("config.yaml", content)
+    return Bad(name, command, f"config.yaml: {line}", spoil)
+
+
+def image_row(name: str, line: str, spoil: Spoil) -> Bad:
+    return Bad(name, PETS, f"HERE/{IMAGE}: {line}", spoil)
+
+
+def checkpoint_row(name: str, line: str, by: Callable[[bytes], bytes]) -> Bad:
+    return Bad(name, GO_ON, line, checkpoints(by))
+
+
+def run_row(name: str, line: str, spoil: Spoil) -> Bad:
+    return Bad(name, EVALUATE, f"run/{line}", spoil)
