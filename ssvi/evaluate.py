@@ -96,7 +96,7 @@ def evaluate(
         "test_images": len(data.test_labels),
         **figures,
         **counts,
-        "inference_flops": 2 * macs * (1 if spec.method == "ensemble" else max(used, 1)),
+        "inference_flops": 2 * macs * (1 if method.samples_are_parts else max(used, 1)),
         "evaluation_seconds": time.perf_counter() - start,
     }
     runs.write_json(folder / runs.METRICS, metrics)

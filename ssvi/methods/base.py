@@ -206,6 +206,7 @@ class Method:
     # Prediction ---------------------------------------------------------------------------------
 
     values_per_weight = 1  # stored numbers per active weight
+    samples_are_parts = False  # whether a predictive state runs a part of the active weights, all of them each once
 
     def states(self) -> Iterator[None]:
         """Put the network into each of the states that its size is an average over; most have one."""

@@ -30,6 +30,8 @@ class Members(nn.Module):
 class Ensemble(Method):
     """Puts its parents together and trains nothing; the members' active weights add up to the density."""
 
+    samples_are_parts = True
+
     def build(self, network: Network) -> nn.Module:
         return Members([network(self.factory()) for _ in range(self.spec.members)])
 
