@@ -15,7 +15,7 @@ import re
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,19 +123,30 @@ def _loader() -> type[yaml.SafeLoader]:
 
         def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
             node = super().compose_mapping_node(anchor)
-            seen = set()
-            for key, _ in node.value:
+            seen, asked = set(), 0
+            for key, value in node.value:
                 if (key.tag, str(key.value)) in seen:
                     problem = f"the key {key.value!r} is there twice"
                     raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
                 seen.add((key.tag, str(key.value)))
+                if key.tag != "tag:yaml.org,2002:merge":
+                    asked += 1
+                    continue
+                asked += sum(map(self._keys, value.value if isinstance(value, yaml.SequenceNode) else [value]))
+            if asked > MOST_KEYS:
+                problem = f"merges more than {MOST_KEYS} keys into one mapping"
+                raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+            self._asked[id(node)] = asked
             return node
 
-        def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            super().flatten_mapping(node)
-            if len(node.value) > MOST_KEYS:
-                problem = f"merges more than {MOST_KEYS} keys into one mapping"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        @cached_property
+        def _asked(self) -> dict[int, int]:
+            """How many keys each mapping asks for, merges followed: versions of the library keep different ones."""
+            return {}
+
+        def _keys(self, node: yaml.Node) -> int:
+            # none of what is no mapping, which is refused later, and of one merged into itself
+            return self._asked.get(id(node), 0)
 
     return Loader
 
