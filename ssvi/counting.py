@@ -29,7 +29,8 @@ def positions(model: nn.Module, image: Tensor) -> Positions:
 
     def count(name: str) -> Hook:
         def hook(layer: MaskedLayer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            found[name] = output[0].numel() // layer.mean.shape[0]
+            # a layer may be used more than once
+            found[name] = found.get(name, 0) + output[0].numel() // layer.mean.shape[0]
 
         return hook
 

@@ -71,7 +71,7 @@ class _LocalReparameterisation(torch.autograd.Function):
         noise: NormalSource,
     ) -> Tensor:
         out = operation(x, mean, bias)
-        slope = noise.add_noise_(out, operation(_product(x, x), variance, None), epsilon)
+        out, slope = noise.add_noise(out, operation(_product(x, x), variance, None), epsilon)
         ctx.save_for_backward(x, mean, variance, slope)
         ctx.operation, ctx.has_bias = operation, bias is not None
         return out
@@ -103,11 +103,14 @@ def local_reparameterisation(
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, mean, variance = x.to(dtype), mean.to(dtype), variance.to(dtype)
         bias = None if bias is None else bias.to(dtype)
         with torch.autocast(x.device.type, enabled=False):
-            return _LocalReparameterisation.apply(x, mean, variance, bias, operation, epsilon, noise)
-    return _LocalReparameterisation.apply(x, mean, variance, bias, operation, epsilon, noise)
+            return local_reparameterisation(
+                x.to(dtype), mean.to(dtype), variance.to(dtype), bias, operation, epsilon, noise
+            )
+    rows = operation.rows(x)
+    out = _LocalReparameterisation.apply(rows, mean, variance, bias, operation, epsilon, noise)
+    return operation.like(out, x)
 
 
 def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
@@ -185,12 +188,15 @@ class MaskedLayer(nn.Module):
             self._slim = rows.nonzero().flatten(), columns.nonzero().flatten(), self.mean[rows][:, columns]
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.operation.seen(x)
         if self._slim is None:
             return self.operation(x, self.mean, self.bias)
         rows, columns, weight = self._slim
-        part = self.operation(x[:, columns], weight, None if self.bias is None else self.bias[rows])
-        out = part.new_zeros(part.shape[0], len(self.mean), *part.shape[2:])
-        return out.index_copy_(1, rows, part)
+        at = self.operation.channels
+        part = self.operation(x.index_select(at, columns), weight, None if self.bias is None else self.bias[rows])
+        shape = list(part.shape)
+        shape[at] = len(self.mean)
+        return part.new_zeros(shape).index_copy_(at, rows, part)
 
 
 class VariationalLayer(MaskedLayer):
@@ -271,6 +277,7 @@ class VariationalLayer(MaskedLayer):
         return torch.addcmul(self.mean, self.sigma, source.normal(self.mean))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.operation.seen(x)
         if self.mode == "mean":
             return self.operation(x, self.mean, self.bias)
         if self.mode == "sample":
@@ -284,22 +291,56 @@ class VariationalLayer(MaskedLayer):
 
 
 class Operation:
-    """A linear map of the input with given weights: a matrix product or a convolution."""
+    """A linear map of the input with given weights: a matrix product or a convolution.
 
-    def __init__(self, stride: int | None = None, padding: int = 0) -> None:
-        """`stride` None is the matrix product, else a 2-d convolution."""
-        self.stride = stride
+    A matrix product takes [..., inputs], a convolution [n, inputs, h, w] or [inputs, h, w], as PyTorch's own layers do.
+
+    Attributes:
+        stride: of the convolution, None for the matrix product.
+        padding: zeros around the image.
+        every: the convolution looks at every n-th row and column of the image alone (see `seen`).
+        channels: the dimension of the channels, from the end.
+    """
+
+    def __init__(self, stride: int | None = None, padding: int = 0, kernel: int | None = None) -> None:
+        """`stride` None is the matrix product, else a 2-d convolution, whose `kernel` may be told."""
+        # A strided 1x1 convolution is one with stride 1 of what it looks at. PyTorch's backward pass of the former
+        # writes outside its memory on a CPU: channels-last, under 16 channels, an odd batch, two threads.
+        pointwise = stride is not None and kernel == 1 and padding == 0
+        self.every = stride if pointwise else 1
+        self.stride = 1 if pointwise else stride
         self.padding = padding
+        self.channels = -1 if stride is None else -3
+
+    def seen(self, x: Tensor) -> Tensor:
+        """The part of the input that the weights are applied to; comes before everything else."""
+        # averages of one pixel each, because that keeps the layout in memory, backwards too
+        return x if self.every == 1 else functional.avg_pool2d(x, 1, self.every)
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.stride is None:
             return functional.linear(x, weight, bias)
         return functional.conv2d(x, weight, bias, self.stride, self.padding)
 
+    def rows(self, x: Tensor) -> Tensor:
+        """The input as `backward` takes it: [n, inputs], or [n, inputs, h, w]."""
+        if self.stride is None:
+            return x.reshape(-1, x.shape[-1])
+        return x if x.dim() == 4 else x[None]
+
+    def like(self, out: Tensor, x: Tensor) -> Tensor:
+        """The output of `rows(x)` in the shape that x gives."""
+        if self.stride is None:
+            return out.reshape(*x.shape[:-1], out.shape[-1])
+        return out if x.dim() == 4 else out[0]
+
     def backward(
         self, grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_bias: bool
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Gradients with respect to x (if wanted), the weight and the bias (if wanted), from that of the output."""
+        """Gradients with respect to x (if wanted), the weight and the bias (if wanted), from that of the output.
+
+        `x` is as `rows` gives it, and so is what belongs to it.
+        """
         if self.stride is None:
             return grad @ weight if wants_x else None, grad.T @ x, grad.sum(0) if wants_bias else None
         return torch.ops.aten.convolution_backward(
@@ -344,7 +385,7 @@ class LayerFactory:
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0, stem: bool = False
     ) -> MaskedLayer:
         """A convolution without bias: [n, inputs, h, w] to [n, outputs, h', w']."""
-        return self._make((outputs, inputs, kernel, kernel), False, Operation(stride, padding), stem)
+        return self._make((outputs, inputs, kernel, kernel), False, Operation(stride, padding, kernel), stem)
 
 
 def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -53,29 +53,49 @@ class NormalSource:
             n = 1 if single else GENERATORS
             self._generators = [generator(seed, f"{purpose}/{i}" if i else purpose) for i in range(n)]
         self._threads: ThreadPoolExecutor | None = None
+        # Compiled code on CUDA draws for itself: there a draw becomes draw * scale + shift, see `held`.
+        self._scale, self._shift = torch.ones((), device=self.device), torch.zeros((), device=self.device)
+        self._held = False
         self.key = next(_keys)
         _sources[self.key] = self
 
     def normal(self, like: Tensor) -> Tensor:
         """Draws in the shape, type, memory order and on the device of `like`, as a new tensor."""
+        if torch.compiler.is_compiling():
+            if self.device.type == "cuda":
+                return torch.randn_like(like) * self._scale + self._shift
+            return torch.ops.ssvi.normal(like, self.key)
+        if self._held:
+            return torch.ones_like(like)
         if self.device.type == "cuda":
             return torch.randn_like(like)
-        if torch.compiler.is_compiling():
-            return torch.ops.ssvi.normal(like, self.key)
         out = torch.empty_like(like)
         self._each_piece(_draw, out)
         return out
 
-    def add_noise_(self, mean: Tensor, variance: Tensor, epsilon: float) -> Tensor:
-        """mean += sd * noise in place, with sd = sqrt(variance + epsilon); returns noise / (2 sd).
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Meanwhile every draw is 1, in eager and in compiled code, which on CUDA share no random numbers."""
+        self._held = True
+        self._scale.fill_(0.0)
+        self._shift.fill_(1.0)
+        try:
+            yield
+        finally:
+            self._held = False
+            self._scale.fill_(1.0)
+            self._shift.fill_(0.0)
 
-        The variance is overwritten. On a CPU all of it happens piece by piece in the cache.
+    def add_noise(self, mean: Tensor, variance: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+        """mean + sd * noise and noise / (2 sd), with sd = sqrt(variance + epsilon); both arguments are used up.
+
+        On a CPU all of it happens piece by piece in the cache, in the arguments' own memory. Compiled, nothing is
+        changed in place: torch 2.11's compiler gives a Function that returns a tensor it has changed no gradient.
         """
-        if self.device.type == "cuda" or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self.device.type == "cuda" or self._held:
             sd = (variance + epsilon).sqrt()
             noise = self.normal(mean)
-            mean.addcmul_(sd, noise)
-            return noise / (2 * sd)
+            return torch.addcmul(mean, sd, noise), noise / (2 * sd)
 
         def add(mean: Tensor, variance: Tensor, source: torch.Generator) -> None:
             noise = torch.empty(mean.shape, dtype=_drawn_in(mean.dtype)).normal_(generator=source)
@@ -89,7 +109,7 @@ class NormalSource:
         if variance.stride() != mean.stride():
             variance = torch.empty_like(mean).copy_(variance)
         self._each_piece(add, mean, variance)
-        return variance
+        return mean, variance
 
     def _each_piece(self, work: Callable[..., None], *tensors: Tensor) -> None:
         """Call `work` with each piece of the tensors, which share a memory layout, and the piece's generator."""

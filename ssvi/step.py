@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from ssvi.methods.base import Batch, Clock, Method
 from ssvi.noise import Streams
 from ssvi.process import SWITCHES
 from ssvi.spec import RunSpec
+
+# Images and labels to loss and logits.
+Passes = Callable[[Batch], tuple[Tensor, Tensor]]
 
 # Before a graph is captured, libraries choose algorithms and optimisers make their state in steps as usual.
 WARM_UP_STEPS = 3
@@ -107,12 +110,18 @@ class Stepper:
         self.streams, self.clock, self.machine = streams, clock, machine
         self.totals = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, correct, images
         # Batches of one size only, so that nothing is ever compiled twice.
-        self._passes = torch.compile(self.loss, dynamic=False) if machine.compile else self.loss
+        self.passes: Passes = torch.compile(self.loss, dynamic=False) if machine.compile else self.loss
         self._warm = 0
         self._side = torch.cuda.Stream(machine.device) if machine.capture else None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._index = torch.zeros(spec.batch_size, dtype=torch.int64, device=machine.device)
         self._batch: Batch | None = None
+
+    def switch_off(self, switch: str) -> None:
+        """Take no step compiled, or none captured, from here on."""
+        self.machine = replace(self.machine, **{switch: False})
+        if switch == "compile":
+            self.passes = self.loss
 
     # Batches and losses -------------------------------------------------------------------------
 
@@ -133,13 +142,18 @@ class Stepper:
         index = torch.randperm(self.data.n_train, generator=self.streams["growth"])[:count]
         return self.batch(index.to(self.machine.device))
 
+    @property
+    def precision(self) -> str:
+        """Of the passes: bf16 (autocast) or fp32; never fp16, in which sigma^2 underflows."""
+        automatic = "bf16" if self.machine.device.type == "cuda" else "fp32"
+        return automatic if self.spec.precision == "auto" else self.spec.precision
+
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 where the spec says so; never fp16, in which sigma^2 underflows."""
-        precision, device = self.spec.precision, self.machine.device.type
-        if precision == "bf16" or (precision == "auto" and device == "cuda"):
-            # A graph must not keep the casts of the step in which it was captured.
-            return torch.autocast(device, torch.bfloat16, cache_enabled=not self.machine.capture)
-        return nullcontext()
+        """The context in which the passes have their precision."""
+        if self.precision == "fp32":
+            return nullcontext()
+        # A graph must not keep the casts of the step in which it was captured.
+        return torch.autocast(self.machine.device.type, torch.bfloat16, cache_enabled=not self.machine.capture)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and logits of a batch in training."""
@@ -147,9 +161,10 @@ class Stepper:
             logits = self.model(batch[0])
         return functional.cross_entropy(logits.float(), batch[1]), logits
 
-    def exact_loss(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy of a batch in training, in float32 whatever the precision of the steps."""
-        return functional.cross_entropy(self.model(batch[0]), batch[1])
+    def exact_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same in float32, whatever the precision of the steps."""
+        logits = self.model(batch[0])
+        return functional.cross_entropy(logits, batch[1]), logits
 
     # Steps --------------------------------------------------------------------------------------
 
@@ -168,7 +183,7 @@ class Stepper:
         """Take the step of `clock.step` on the training images at `index` [b], on the device; returns its batch."""
         routine = self.method.routine(self.clock.step) and len(index) == self.spec.batch_size
         if not (routine and self.machine.capture):
-            return self._step(index, self._passes if routine else self.loss)
+            return self._step(index, self.passes if routine else self.loss)
         if self._warm < WARM_UP_STEPS:
             return self._warm_up(index)
         self._index.copy_(index)
@@ -177,7 +192,7 @@ class Stepper:
         self._graph.replay()
         return self._batch
 
-    def _step(self, index: Tensor, passes: Any) -> Batch:
+    def _step(self, index: Tensor, passes: Passes) -> Batch:
         method, clock = self.method, self.clock
         method.before_step()
         for optimizer in method.optimizers:
@@ -201,7 +216,7 @@ class Stepper:
         stream = self._side
         stream.wait_stream(torch.cuda.current_stream(self.machine.device))
         with torch.cuda.stream(stream):
-            batch = self._step(index, self._passes)
+            batch = self._step(index, self.passes)
         torch.cuda.current_stream(self.machine.device).wait_stream(stream)
         self._warm += 1
         return batch
@@ -212,4 +227,4 @@ class Stepper:
         for optimizer in self.method.optimizers:
             optimizer.zero_grad(set_to_none=True)
         with torch.cuda.graph(self._graph):
-            self._batch = self._step(self._index, self._passes)
+            self._batch = self._step(self._index, self.passes)

@@ -94,9 +94,10 @@ class Probe:
         needed: dict[nn.Module, Tensor] = {}
 
         def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            alive[module] = _channels(inputs[0].detach())
+            at = module.operation.channels if isinstance(module, MaskedLayer) else 1
+            alive[module] = _channels(inputs[0].detach(), at)
             if output.requires_grad:
-                output.register_hook(lambda gradient: needed.__setitem__(module, _channels(gradient)))
+                output.register_hook(lambda gradient: needed.__setitem__(module, _channels(gradient, at)))
 
         watched = [m for m in self._model.modules() if isinstance(m, MaskedLayer | _BatchNorm)]
         hooks = [m.register_forward_hook(look) for m in watched]
@@ -116,6 +117,6 @@ class Probe:
         return Living(masks, dead)
 
 
-def _channels(x: Tensor) -> Tensor:
-    """Which channels of [1, c, ...] have anything but 0."""
-    return (x != 0).transpose(0, 1).flatten(1).any(1)
+def _channels(x: Tensor, at: int) -> Tensor:
+    """Which channels, the dimension `at`, have anything but 0."""
+    return (x != 0).movedim(at, 0).flatten(1).any(1)

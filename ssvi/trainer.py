@@ -24,6 +24,7 @@ from ssvi.noise import Streams
 from ssvi.process import Interrupted, Interrupts
 from ssvi.progress import Reporter
 from ssvi.provenance import peak_memory, provenance, session
+from ssvi.selfcheck import self_check
 from ssvi.spec import RunSpec
 from ssvi.spec import parents as parents_of
 from ssvi.step import Machine, Stepper
@@ -107,6 +108,7 @@ class Trainer:
         self._base_lr: list[list[float]] = []
         self._spec_record: Record = {}
         self._save_seconds = 0.0
+        self._self_check: Record | None = None
         self._interrupts = Interrupts()
         self._sessions: list[Record] = []
 
@@ -290,7 +292,7 @@ class Trainer:
             n_train=self.data.n_train,
             positions=positions(self.model, image),
             data_loss=lambda batch: self.take_step.loss(batch)[0],
-            exact_loss=self.take_step.exact_loss,
+            exact_loss=lambda batch: self.take_step.exact_loss(batch)[0],
             fresh_batch=self.take_step.fresh_batch,
             recalibrate=self._recalibrate,
         )
@@ -306,12 +308,13 @@ class Trainer:
         self._base_lr = [[group["lr"] for group in o.param_groups] for o in self.method.optimizers]
         if state is not None:
             self._restore(state)
-        else:
-            self._spec_record = runs.spec_record(
-                self.spec, provenance(self.device, self.data.fingerprint, self.machine.settings())
-            )
+        self._train_mode()
+        self._self_check = self_check(self.take_step, self.reporter.note)
+        switches = self.take_step.machine.settings()
+        if state is None:
+            self._spec_record = runs.spec_record(self.spec, provenance(self.device, self.data.fingerprint, switches))
             self._remember_good()
-        self._sessions.append(session(self.clock.step))
+        self._sessions.append(session(self.clock.step) | {"switches": switches})
         # What was made of another training in this folder, perhaps of other options, is not of this one.
         runs.remove_outdated(self.folder)
         # A workflow that cleans up after a failed job deletes spec.json, so the checkpoint has a copy.
@@ -429,6 +432,7 @@ class Trainer:
             "training_cpu_seconds": self.cpu_seconds,
             "images_per_second": images / max(self.seconds, 1e-9),
             "peak_memory_bytes": peak_memory(self.device),
+            "self_check": self._self_check,
             "sessions": self._sessions,
             "positions": self.method.bench.positions,
         }

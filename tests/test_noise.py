@@ -76,12 +76,34 @@ def test_noise_is_added_with_the_sd_of_each_output(dtype, layout) -> None:
     shape, epsilon = (16, 8, 24, 24), 1e-8
     mean = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
     variance = torch.rand(shape).add_(0.05).to(dtype).contiguous(memory_format=layout)
-    out, sd = mean.clone(), (variance.double() + epsilon).sqrt()
-    slope = NormalSource(1, "noise").add_noise_(out, variance.clone(), epsilon)
+    sd = (variance.double() + epsilon).sqrt()
+    out, slope = NormalSource(1, "noise").add_noise(mean.clone(), variance.clone(), epsilon)
     z = NormalSource(1, "noise").normal(torch.empty_like(mean, dtype=torch.float64 if dtype.itemsize > 4 else None))
     rough = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2}[dtype]
     assert torch.allclose(out.double(), mean.double() + sd * z.double(), rtol=rough, atol=rough)
     assert torch.allclose(slope.double(), z.double() / (2 * sd), rtol=rough, atol=rough)
+
+
+def test_held_noise_is_one_in_eager_and_in_compiled_code() -> None:
+    """Without a new graph, and as CUDA's code path has it, which draws inside the graph."""
+    source = NormalSource(1, "noise")
+
+    def draw(like):
+        return source.normal(like), *source.add_noise(like.clone(), like.abs() + 1.0, 0.0)
+
+    like = torch.randn(7, 5)
+    held = (torch.ones(7, 5), like + (like.abs() + 1).sqrt(), 0.5 / (like.abs() + 1).sqrt())
+    for device in ("cpu", "cuda"):
+        torch._dynamo.reset()
+        source.device = torch.device(device)
+        compiled = torch.compile(draw, backend="eager", fullgraph=True)
+        compiled(like)
+        for f in (draw, compiled):
+            with source.held():
+                assert all(torch.allclose(a, b) for a, b in zip(f(like), held, strict=True))
+            assert not torch.equal(f(like)[0], held[0])
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+        torch._dynamo.utils.counters.clear()
 
 
 def test_no_stream_disturbs_another() -> None:

@@ -1,16 +1,23 @@
 """Every fast way to take a step against the plain one: the same arithmetic, and compiled once."""
 
+import functools
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ssvi.data import Data, load
 from ssvi.errors import UserError
+from ssvi.layers import _LocalReparameterisation
 from ssvi.process import SWITCHES
 from ssvi.progress import Lines
-from ssvi.spec import RunSpec, make_spec, options_of
+from ssvi.registry import KINDS
+from ssvi.selfcheck import self_check
+from ssvi.spec import RunSpec, make_spec, options_of, parents
 from ssvi.step import Machine, choose_machine
 from ssvi.trainer import Settings, Trainer
 
@@ -30,12 +37,16 @@ def spec_of(method: str = "ssvi", **options) -> RunSpec:
     return make_spec({k: v for k, v in given.items() if k in options_of(method)})
 
 
-def start(digits: Data, folder: Path, machine: Machine, **options) -> Trainer:
-    trainer = Trainer(spec_of(**options), digits, folder, Settings(machine), Lines())
+def start(digits: Data, folder: Path, machine: Machine, family: Sequence[Path] = (), **options) -> Trainer:
+    trainer = Trainer(spec_of(**options), digits, folder, Settings(machine), Lines(), family)
     trainer._open()
-    trainer.model.train()
     trainer.method.begin_epoch(trainer.clock)
     return trainer
+
+
+def trained(digits: Data, folder: Path, spec: RunSpec) -> Path:
+    Trainer(spec, digits, folder, Settings(Machine(CPU)), Lines()).run()
+    return folder
 
 
 def take(trainer: Trainer, steps: int) -> dict[str, torch.Tensor]:
@@ -65,6 +76,88 @@ def test_compiled_steps_are_the_eager_ones_and_are_compiled_once(tmp_path, digit
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
     assert_same(eager, compiled, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("method", [name for name, kind in KINDS.items() if "epochs" in kind.uses])
+def test_every_method_compiled_is_the_eager_one(tmp_path, monkeypatch, digits, method) -> None:
+    """Through the compiler's own derivation of gradients, without the code that it generates, which takes longer."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    found, starts = [], {}
+    for compile in (False, True):
+        folder = tmp_path / str(compile)
+        if method == "pruned":
+            starts = {"parent": "vi,epochs=1"}
+            family = [trained(digits, folder / "parent", spec) for spec in parents(spec_of(method, **starts))]
+        else:
+            family = []
+        trainer = start(digits, folder, Machine(CPU, compile=compile), family, method=method, lr=0.01, **starts)
+        assert trainer._self_check is None or trainer._self_check["compile"]["agrees"]
+        found.append(take(trainer, 4))
+    for name, eager in found[0].items():
+        # Adam turns the sign of a gradient that is almost 0 into a step, so not number by number
+        away = float((eager.double() - found[1][name].double()).norm())
+        assert away <= 1e-2 * float(eager.double().norm()) + 1e-5 * eager.numel() ** 0.5, name
+
+
+def backward_without(name: str):
+    """Local reparameterisation as a compiler leaves it that loses a gradient."""
+    true = _LocalReparameterisation.backward
+
+    def backward(ctx, grad):
+        found = list(true(ctx, grad))
+        if torch.compiler.is_compiling():
+            found[["x", "mean", "variance"].index(name)] *= 0
+        return tuple(found)
+
+    return staticmethod(backward)
+
+
+@pytest.mark.parametrize("lost", ["mean", "variance"])
+def test_a_lost_gradient_is_noticed_before_the_first_step(tmp_path, monkeypatch, capsys, digits, lost) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(_LocalReparameterisation, "backward", backward_without(lost))
+    torch._dynamo.reset()
+    machine = Machine(CPU, compile=True)
+    trainer = Trainer(spec_of(), digits, tmp_path / "run", Settings(machine), Lines())
+    summary = trainer.run()
+    kind = "realised" if lost == "variance" else "mean"
+    said = capsys.readouterr().err
+    assert said.count("WARNING: --compile is switched off: VariationalLayer") == 1
+    assert f"{kind} is 1 from where it should be (allowed: 0.05)" in said
+    assert not trainer.take_step.machine.compile
+    assert not json.loads((tmp_path / "run" / "spec.json").read_text())["provenance"]["switches"]["compile"]
+    assert not summary["self_check"]["compile"]["agrees"]
+    assert not summary["sessions"][-1]["switches"]["compile"]
+    # and it trains as if nobody had asked for more
+    trained(digits, tmp_path / "plain", spec_of())
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "plain"))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_a_compiler_that_fails_is_switched_off(tmp_path, monkeypatch, capsys, digits) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such instruction: vfoo\nand forty lines more")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
+    torch._dynamo.reset()
+    trainer = start(digits, tmp_path, Machine(CPU, compile=True))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "WARNING: --compile is switched off: it failed with BackendCompilerFailed" in said
+    assert not trainer.take_step.machine.compile
+
+
+def test_the_self_check_leaves_everything_as_it_was(tmp_path, monkeypatch, digits) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    trainer = start(digits, tmp_path, Machine(CPU, compile=True), method="sbp")
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    streams = trainer.streams.state_dict()
+    assert self_check(trainer.take_step, print)["compile"]["agrees"]
+    assert_same(before, trainer.model.state_dict(), rtol=0, atol=0)
+    assert all(torch.equal(value, trainer.streams.state_dict()[name]) for name, value in streams.items())
+    assert all(p.grad is None for p in trainer.model.parameters())
 
 
 @pytest.mark.parametrize("method", ["dense", "rigl", "ssvi"])
