@@ -14,7 +14,7 @@ from ssvi.analysis.collect import COMPLETE, DIVERGED
 from ssvi.analysis.report.outputs import paths_of, rows_of
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, settings
 from ssvi.analysis.stats import Estimate, interval
-from ssvi.analysis.tables.published import is_papers, published
+from ssvi.analysis.tables.published import is_papers, is_papers_network, published
 from ssvi.analysis.tables.rows import by_seed, compare
 from ssvi.config import output_experiments
 from ssvi.registry import VARIATIONAL
@@ -109,8 +109,7 @@ def _words(names: Any) -> str:
 def _caution(complete: pd.DataFrame) -> str:
     """What must be said before any number, if these are not runs like the paper's."""
     paper = published()
-    same_network = (complete["model"] == paper["model"]) & (complete["width"] == 1)
-    alike = complete[complete["dataset"].isin(paper["datasets"]) & same_network]
+    alike = complete[complete["dataset"].isin(paper["datasets"]) & is_papers_network(complete)]
     if alike.empty:
         return "Nothing here ran on CIFAR-10 or CIFAR-100 with the paper's network (ResNet-18)."
     if not (alike["epochs"] == paper["epochs"]).any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,16 +13,24 @@ from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text
 from ssvi.analysis.stats import Estimate, difference, interval
 from ssvi.analysis.tables.choices import BLOCK, default_setting
+from ssvi.analysis.tables.format import format_difference
 from ssvi.analysis.tables.published import rivals
-from ssvi.analysis.tables.rows import by_seed, is_sparse_bnn, reading_order, resolution
+from ssvi.analysis.tables.rows import by_seed, complete, is_sparse_bnn, reading_order, resolution
 from ssvi.spec import FIELDS, idle
 
-HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
+# The last is what such runs cannot answer, however many seeds there are.
+HOLDS, FAILS, UNDECIDED, INCOMPARABLE = "holds", "fails", "undecided", "not comparable"
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A metric as claims speak of it."""
+    """A metric as claims speak of it.
+
+    Attributes:
+        better: 1 where more is better, -1 where less is.
+        counted: whether it is counted, not measured.
+        floor: the value at which it is cut, None where it is not.
+    """
 
     name: str
     source: str
@@ -30,13 +38,16 @@ class Quantity:
     unit: str = ""
     style: str = ".4f"
     better: int = 1
+    counted: bool = False
+    floor: float | None = None
 
 
 ACCURACY = Quantity("accuracy", "accuracy", 100.0, "points", ".2f")
 NLL = Quantity("NLL", "nll", better=-1)
-ECE = Quantity("marginal ECE", "ece_marginal", better=-1)
-COMPLEXITY = Quantity("complexity", "complexity", style=".3g", better=-1)
-FLOPS = Quantity("training FLOPs", "training_flops", style=".3g", better=-1)
+ECE = Quantity("marginal ECE", "ece_marginal", better=-1, floor=0.0)
+COMPLEXITY = Quantity("complexity", "complexity", style=".3g", better=-1, counted=True)
+FLOPS = Quantity("training FLOPs", "training_flops", style=".3g", better=-1, counted=True)
+FLOPS_PER_EPOCH = replace(FLOPS, source="flops_per_epoch")
 
 
 @dataclass(frozen=True)
@@ -47,8 +58,11 @@ class Which:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        words = [f"{name} {option_text(value)}" for name, value in self.options]
-        return ", ".join([METHOD_NAMES.get(self.method, self.method), *words])
+        return f"{self._name}, {_words(self.options)}" if self.options else self._name
+
+    @property
+    def _name(self) -> str:
+        return METHOD_NAMES.get(self.method, self.method)
 
     def but(self, **options: Any) -> Which:
         """The setting with these options changed as well."""
@@ -59,11 +73,18 @@ class Which:
         if self.method != other.method:
             return f"{self} − {other}"
         shared = tuple(pair for pair in self.options if pair in other.options)
-        ends = [
-            ", ".join(f"{name} {option_text(value)}" for name, value in end.options if (name, value) not in shared)
-            for end in (self, other)
-        ]
-        return f"{Which(self.method, shared)}: {ends[0] or 'default'} − {ends[1] or 'default'}"
+        return f"{Which(self.method, shared)}: {self.beside(other)} − {other.beside(self)}"
+
+    def beside(self, other: Which) -> str:
+        """What sets it apart from another setting: its method if that is another, and the options not shared."""
+        own = _words(pair for pair in self.options if pair not in other.options)
+        if self.method == other.method:
+            return own or "default"
+        return f"{self._name} ({own})" if own else self._name
+
+
+def _words(options: Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(f"{name} {option_text(value)}" for name, value in options)
 
 
 def which(method: str, **options: Any) -> Which:
@@ -133,6 +154,8 @@ class Evidence:
         counts = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
         problem = f"{wanted}: {', '.join(f'{n} {status}' for status, n in counts.items())}" if len(counts) else ""
         values = by_seed(runs, quantity.source, quantity.factor)
+        if cut := int((values == quantity.floor).sum()):
+            problem = join(problem, f"{wanted}: {cut} of {len(values)} cut at {quantity.floor:g}")
         step = resolution(runs, quantity.source, quantity.factor)
         return Sample(values, step, problem if len(runs) else f"{wanted}: not run")
 
@@ -151,27 +174,41 @@ class Evidence:
         return [values for values in named if len(self.setting(wanted.but(**values)))]
 
     def rivals(self) -> list[Which]:
-        """The methods of the paper's Table 2 that were run and are sparse, each in its default setting."""
-        methods = dict.fromkeys(group.iloc[0]["method"] for group in self.groups if is_sparse_bnn(group))
-        return [which(method) for method in methods if method in rivals()]
+        """The methods of the paper's Table 2 that are sparse here or not yet finished, each in its default setting."""
+        sparse = {group.iloc[0]["method"] for group in self.groups if is_sparse_bnn(group)}
+        planned = [which(method) for method in rivals() if method in self.usual]
+        return [w for w in planned if w.method in sparse or complete(self.setting(w)).empty]
+
+    def absent(self) -> list[str]:
+        """The methods of the paper's Table 2 that are no rivals here, in words: `not run: VD, SBP`."""
+        there = {rival.method for rival in self.rivals()}
+        missing: dict[str, list[str]] = {}
+        for method in rivals():
+            if method not in there:
+                why = "not sparse" if method in self.usual else "not run"
+                missing.setdefault(why, []).append(METHOD_NAMES[method])
+        return [f"{why}: {', '.join(names)}" for why, names in missing.items()]
 
 
 def gather(runs: pd.DataFrame, overlap: pd.DataFrame) -> list[Evidence]:
     """The evidence of each data set and network among the runs."""
-    groups = reading_order(runs)
+    # An epoch of its own training: what a method costs whatever the number of epochs, and without its parents.
+    epochs = pd.to_numeric(runs["epochs"], errors="coerce")
+    own = pd.to_numeric(runs["training_flops"]) - pd.to_numeric(runs["parent_flops"]).fillna(0.0)
+    groups = reading_order(runs.assign(flops_per_epoch=own / epochs.where(epochs > 0)))
     blocks: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for group in groups:
         blocks.setdefault((group.iloc[0]["dataset"], group.iloc[0]["model"]), []).append(group)
     found = []
-    for (dataset, model), own in blocks.items():
-        together = pd.concat(own)
-        rows = [dict(group.iloc[0]) for group in own]
+    for (dataset, model), block in blocks.items():
+        together = pd.concat(block)
+        rows = [dict(group.iloc[0]) for group in block]
         of_method: dict[str, list[pd.DataFrame]] = {}
-        for group, row in zip(own, rows, strict=True):
+        for group, row in zip(block, rows, strict=True):
             of_method.setdefault(row["method"], []).append(group)
         usual = {method: dict(default_setting(those).iloc[0]) for method, those in of_method.items()}
         records = overlap[overlap["run"].isin(together["run"])]
-        found.append(Evidence(dataset, model, together, records, own, rows, usual))
+        found.append(Evidence(dataset, model, together, records, block, rows, usual))
     return found
 
 
@@ -225,10 +262,21 @@ class Finding:
     bound: str = ""
     style: str = ".2f"
     signed: bool = True
+    counted: bool = False
 
     def but(self, **changes: Any) -> Finding:
         """The finding with these fields changed."""
         return replace(self, **changes)
+
+    def saying(self, *more: str) -> Finding:
+        """The finding with more said of what was measured, where there is anything to say."""
+        return self.but(measured="; ".join([self.measured, *filter(None, more)]))
+
+    def incomparable(self, reason: str) -> Finding:
+        """The finding as one that these runs cannot answer; what is undecided stays so."""
+        if self.verdict == UNDECIDED:
+            return self
+        return self.but(verdict=INCOMPARABLE, reason=join(reason, self.reason))
 
 
 def unknown(measured: str, reason: str) -> Finding:
@@ -264,38 +312,66 @@ def gap_of(evidence: Evidence, quantity: Quantity, first: Which, second: Which, 
     a, b = evidence.sample(quantity, first), evidence.sample(quantity, second)
     unit = f" ({quantity.unit})" if quantity.unit else ""
     measured = f"{quantity.name}{unit}: {first.minus(second)}"
-    return judge(measured, rule, a.against(b), join(a.problem, b.problem), quantity.style)
+    finding = judge(measured, rule, a.against(b), join(a.problem, b.problem), quantity.style)
+    finding = finding.but(counted=quantity.counted)
+    # Numbers that are all cut agree exactly, which is no knowledge of a difference without noise.
+    all_cut = all((sample.values == quantity.floor).all() for sample in (a, b))
+    return finding.incomparable("every run of both is cut") if all_cut else finding
 
 
-def ratio(quantity: Quantity, first: Which, second: Which, rule: Rule) -> Test:
+Compare = Callable[[Evidence, Quantity, Which, Which, Rule], Finding]
+
+
+def flops_gap(evidence: Evidence, quantity: Quantity, first: Which, second: Which, rule: Rule) -> Finding:
+    """The difference in training FLOPs; it has to be there in an epoch too, as the numbers of epochs are a choice."""
+    whole = gap_of(evidence, quantity, first, second, rule)
+    epoch = gap_of(evidence, replace(quantity, source=FLOPS_PER_EPOCH.source), first, second, rule)
+    finding = whole.saying(f"in an epoch, parents left out, {format_difference(epoch.estimate, epoch.style)}")
+    lengths = "the numbers of epochs, which were chosen, decide it"
+    return finding if whole.verdict == epoch.verdict else finding.incomparable(lengths)
+
+
+def ratio_of(evidence: Evidence, quantity: Quantity, first: Which, second: Which, rule: Rule) -> Finding:
     """A ratio of what is counted: without noise where every run has the same."""
+    a, b = evidence.sample(quantity, first), evidence.sample(quantity, second)
+    values = (a.values / b.values).dropna()
+    same = len(values) > 0 and values.max() - values.min() <= 1e-9 * values.max()
+    estimate = Estimate(values.iloc[0], values.iloc[0], values.iloc[0], len(values)) if same else interval(values)
+    measured = f"{quantity.name}: {first} / {second}"
+    finding = judge(measured, rule, estimate, join(a.problem, b.problem), quantity.style)
+    return finding.but(signed=False, counted=quantity.counted)
 
-    def test(evidence: Evidence) -> list[Finding]:
-        a, b = evidence.sample(quantity, first), evidence.sample(quantity, second)
-        values = (a.values / b.values).dropna()
-        same = len(values) > 0 and values.max() - values.min() <= 1e-9 * values.max()
-        estimate = Estimate(values.iloc[0], values.iloc[0], values.iloc[0], len(values)) if same else interval(values)
-        measured = f"{quantity.name}: {first} / {second}"
-        return [judge(measured, rule, estimate, join(a.problem, b.problem), quantity.style).but(signed=False)]
 
-    return test
+def decisive(findings: Sequence[Finding], badness: Callable[[Finding], float]) -> Finding:
+    """The finding that decides a claim which all of them have to support.
+
+    One that fails decides; then one that is open; then one that cannot be compared. Of several that say the same it is
+    the one of the greatest badness.
+    """
+    met = {finding.verdict for finding in findings}
+    verdict = next(v for v in (FAILS, UNDECIDED, INCOMPARABLE, HOLDS) if v in met)
+    deciding = [finding for finding in findings if finding.verdict == verdict]
+    return max(deciding, key=lambda f: -math.inf if math.isnan(f.estimate.mean) else badness(f))
 
 
 def best_of(
-    quantity: Quantity, ours: Which, others: Sequence[Which], rule: Rule, evidence: Evidence, nobody: str
+    quantity: Quantity,
+    ours: Which,
+    others: Sequence[Which],
+    rule: Rule,
+    evidence: Evidence,
+    nobody: str,
+    compare: Compare = gap_of,
 ) -> Finding:
     """Our setting against the other that comes nearest: the rule has to hold against every one of them."""
     if not others:
         return unknown(f"{quantity.name}: {ours} against the others", nobody)
-    signed = Quantity(quantity.name, quantity.source, quantity.factor * quantity.better, quantity.unit, quantity.style)
-    findings = [gap_of(evidence, signed, ours, other, rule) for other in others]
-    verdicts = {finding.verdict for finding in findings}
-    verdict = FAILS if FAILS in verdicts else UNDECIDED if UNDECIDED in verdicts else HOLDS
-    deciding = [finding for finding in findings if finding.verdict == verdict]
-    nearest = min(deciding, key=lambda f: math.inf if math.isnan(f.estimate.mean) else f.estimate.mean)
-    more = f"; of {len(others)} compared, the one that decides" if len(others) > 1 else ""
-    less = "; negated, as less is better" if quantity.better < 0 else ""
-    return nearest.but(measured=f"{nearest.measured}{less}{more}")
+    signed = replace(quantity, factor=quantity.factor * quantity.better)
+    findings = [compare(evidence, signed, ours, other, rule) for other in others]
+    nearest = decisive(findings, lambda finding: -finding.estimate.mean)
+    less = "negated, as less is better" if quantity.better < 0 else ""
+    more = f"decides among {', '.join(other.beside(ours) for other in others)}" if len(others) > 1 else ""
+    return nearest.saying(less, more)
 
 
 def drop(evidence: Evidence, start: Which, end: Which) -> Sample:

@@ -23,9 +23,14 @@ def is_papers(row: pd.Series) -> bool:
     """
     paper = published()
     same_data = row["dataset"] in paper["datasets"] and row["validation"] == 0
-    same_network = row["model"] == paper["model"] and row["width"] == 1.0
+    same_network = is_papers_network(row)
     same_length = row["method"] in rivals() or row["epochs"] == paper["epochs"]
     return bool(same_data and same_network and same_length)
+
+
+def is_papers_network(runs: pd.DataFrame | pd.Series) -> Any:
+    """Whether a run has the paper's network, at its full width; of a frame a series that says so of each run."""
+    return (runs["model"] == published()["model"]) & (runs["width"] == 1.0)
 
 
 def rivals() -> tuple[str, ...]:
