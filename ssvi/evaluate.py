@@ -23,6 +23,7 @@ from ssvi.methods import Method
 from ssvi.metrics import METRICS, at_temperature, evaluate_all, fit_temperature
 from ssvi.network import build, load_model, reference_weights
 from ssvi.noise import NormalSource
+from ssvi.precision import full_float32
 from ssvi.registry import KINDS
 from ssvi.spec import RunSpec
 
@@ -177,6 +178,7 @@ def _open(
     Raises:
         UserError: if the folder's files are missing, damaged, of another spec or of other images.
     """
+    full_float32()
     runs.check_spec(folder, spec)
     training = runs.read_training(folder)
     trained_on = runs.read_data(folder)

@@ -23,6 +23,7 @@ from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.methods.base import Batch, Clock, Method
 from ssvi.noise import Streams
+from ssvi.precision import full_float32
 from ssvi.process import SWITCHES
 from ssvi.spec import RunSpec
 
@@ -106,6 +107,7 @@ class Stepper:
         clock: Clock,
         machine: Machine,
     ) -> None:
+        full_float32()
         self.spec, self.data, self.model, self.method = spec, data, model, method
         self.streams, self.clock, self.machine = streams, clock, machine
         self.totals = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, correct, images

@@ -95,6 +95,7 @@ def test_held_noise_is_one_in_eager_and_in_compiled_code() -> None:
     held = (torch.ones(7, 5), like + (like.abs() + 1).sqrt(), 0.5 / (like.abs() + 1).sqrt())
     for device in ("cpu", "cuda"):
         torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
         source.device = torch.device(device)
         compiled = torch.compile(draw, backend="eager", fullgraph=True)
         compiled(like)
@@ -103,7 +104,6 @@ def test_held_noise_is_one_in_eager_and_in_compiled_code() -> None:
                 assert all(torch.allclose(a, b) for a, b in zip(f(like), held, strict=True))
             assert not torch.equal(f(like)[0], held[0])
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-        torch._dynamo.utils.counters.clear()
 
 
 def test_no_stream_disturbs_another() -> None:

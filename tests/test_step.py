@@ -224,10 +224,9 @@ def test_every_switch_turns_its_part_off() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("compile", [False, True])
-def test_captured_steps_are_the_eager_ones(tmp_path, monkeypatch, compile) -> None:
+def test_captured_steps_are_the_eager_ones(tmp_path, compile) -> None:
     """On CUDA, without noise of the weights' (RigL), where eager and captured steps must agree to rounding."""
     device = torch.device("cuda")
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     options = {"method": "rigl", "precision": "fp32", "lr": 0.001}
     data = load(spec_of(**options), tmp_path / "data", device)
     found = []
