@@ -3,38 +3,77 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ssvi.errors import UserError
 from ssvi.layers import LayerFactory, MaskedLayer, masked_layers
 from ssvi.methods import Method, method_class
 from ssvi.methods.base import Network
 from ssvi.models import MODELS
-from ssvi.noise import NormalSource, generator
+from ssvi.noise import NormalSource, derived_seed, generator
 from ssvi.runs import ANEW, MODEL, write_bytes
 from ssvi.spec import RunSpec
 from ssvi.tensors import fingerprint
 
 
 def build(spec: RunSpec, channels: int, image_size: int, classes: int, noise: NormalSource) -> tuple[nn.Module, Method]:
-    """The network of a spec, on the CPU, with start values drawn from its seed, and its method."""
+    """The network of a spec, on the CPU, with start values drawn from its seed, and its method.
+
+    Raises:
+        UserError: if the network has weights that its method cannot know of, or lacks what its method needs.
+    """
     method = method_class(spec.method)(spec, noise)
 
     def make(factory: LayerFactory, widening: float) -> nn.Module:
         return MODELS[spec.model](factory, channels, image_size, classes, widening * spec.width)
 
-    model = method.build(Network(make, (channels, image_size, image_size)))
+    with _seeded(derived_seed(spec.seed, "plain")):
+        model = method.build(Network(make, (channels, image_size, image_size)))
+    _check(model, spec.model)
     source = generator(spec.seed, "weights")
     for module in model.modules():
         if isinstance(module, MaskedLayer):
             module.reset(source)
     method.bind(model)
     return model, method
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """What a network draws for itself, for parameters that no factory makes, is the spec's as well."""
+    # the CPU's generator alone: on CUDA the default one is the noise's
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def _check(model: nn.Module, name: str) -> None:
+    """Refuse weights outside the density: those of PyTorch's own layers, biases and normalisation apart.
+
+    Raises:
+        UserError: naming the layer, or if there is no other one.
+    """
+    for path, module in model.named_modules():
+        bases = {base.__module__ for base in type(module).__mro__}
+        theirs = any(base.startswith("torch.nn.") for base in bases - {nn.Module.__module__, nn.Sequential.__module__})
+        if theirs and any(is_lazy(p) or p.dim() > 1 for p in module.parameters(recurse=False)):
+            raise UserError(
+                f"network {name!r}: layer {path or 'at the top'} is a plain {type(module).__name__}, whose weights "
+                "would be outside the density and the posterior; ask the factory for it: make.linear or make.conv2d."
+            )
+    if not masked_layers(model):
+        raise UserError(f"network {name!r}: has no layer of the factory's: make.linear or make.conv2d.")
 
 
 def reference_weights(spec: RunSpec, channels: int, image_size: int, classes: int) -> dict[str, int]:

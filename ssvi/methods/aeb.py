@@ -87,14 +87,14 @@ class AEB(Chain):
     def prepare(self) -> None:
         self.prior = PRIORS[self.spec.aeb_prior]
         self.sparse = {name: layer for name, layer in self.layers.items() if not layer.dense_stem}
-        self.flat = FlatWeights(self.sparse.values())
         total, own = (sum(x.mean.numel() for x in xs.values()) for xs in (self.layers, self.sparse))
-        self.target = (1 - self.spec.density) * total / own
-        if self.target >= 1:
+        self.target = (1 - self.spec.density) * total / max(own, 1)
+        if self.target >= 1 or not own:
             raise UserError(
                 f"density is {self.spec.density:g}, but the stem alone, which method aeb does not prune, is "
-                f"{1 - own / total:.3g} of the weights; choose a larger density."
+                f"{1 - own / total:.3g} of the weights; choose a larger density or another network."
             )
+        self.flat = FlatWeights(self.sparse.values())
         beta = self.flat.mean
         self.temperature = torch.ones((), device=beta.device)
         self.delta = torch.full((len(self.sparse),), 0.5, device=beta.device)

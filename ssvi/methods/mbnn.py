@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssvi.flat import FlatWeights
-from ssvi.layers import LayerFactory, MaskedLayer, Site
 from ssvi.methods.base import Batch, Clock, Network, Record
 from ssvi.methods.chain import Chain
 from ssvi.methods.structured import Structured
@@ -141,20 +140,15 @@ class MBNN(Structured, Chain):
     """
 
     sites = ("hidden", "stream")
+    gate_class = NodeGate
+    gates: list[NodeGate]
 
     def build(self, network: Network) -> nn.Module:
         self.widening = self.spec.widening
         return super().build(network)
 
-    def factory(self) -> LayerFactory:
-        def gate(channels: int, site: Site) -> nn.Module | None:
-            return NodeGate(channels, round(channels / self.widening)) if site in self.sites else None
-
-        return LayerFactory(MaskedLayer, gate)
-
-    def bind(self, model: nn.Module) -> None:
-        super().bind(model)
-        self.gates = [m for m in model.modules() if isinstance(m, NodeGate)]
+    def gate(self, channels: int) -> NodeGate:
+        return NodeGate(channels, round(channels / self.widening))
 
     def prepare(self) -> None:
         # before there are masks: the weights of closed nodes are trained too, by the prior alone

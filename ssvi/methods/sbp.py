@@ -11,7 +11,6 @@ from torch.optim import Adam, Optimizer
 
 from ssvi import gates
 from ssvi.gates import NoisyGate
-from ssvi.layers import LayerFactory, MaskedLayer, Site
 from ssvi.methods.base import Batch, Clock, Record
 from ssvi.methods.structured import Structured
 from ssvi.noise import NormalSource
@@ -29,19 +28,11 @@ class SBP(Structured):
     """
 
     sites = ("hidden", "branch")
+    gate_class = NoisyGate
+    gates: list[NoisyGate]
 
-    def factory(self) -> LayerFactory:
-        each_image = self.spec.gate_noise == "example"
-
-        def gate(channels: int, site: Site) -> nn.Module | None:
-            return NoisyGate(channels, each_image, self.noise) if site in self.sites else None
-
-        return LayerFactory(MaskedLayer, gate)
-
-    def bind(self, model: nn.Module) -> None:
-        super().bind(model)
-        self.model = model
-        self.gates = [m for m in model.modules() if isinstance(m, NoisyGate)]
+    def gate(self, channels: int) -> NoisyGate:
+        return NoisyGate(channels, self.spec.gate_noise == "example", self.noise)
 
     def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
         own = [p for gate in self.gates for p in gate.parameters()]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ssvi.layers import LayerFactory, Site
+from ssvi.errors import UserError
+from ssvi.layers import LayerFactory, MaskedLayer, Site
 from ssvi.methods.base import Method, Network
 from ssvi.structure import Living, Probe
 
@@ -17,6 +18,7 @@ class Structured(Method, ABC):
     """What they share. `mask` of a layer says which of its weights can matter while the present gates are open."""
 
     sites: tuple[Site, ...]
+    gate_class: type[nn.Module]
     widening = 1.0
 
     def build(self, network: Network) -> nn.Module:
@@ -25,6 +27,24 @@ class Structured(Method, ABC):
 
         self._probe = Probe(plain, lambda site: site in self.sites, network.image)
         return network(self.factory(), self.widening)
+
+    @abstractmethod
+    def gate(self, channels: int) -> nn.Module:
+        """What stands behind the channels at one of the method's sites."""
+
+    def factory(self) -> LayerFactory:
+        return LayerFactory(MaskedLayer, lambda channels, site: self.gate(channels) if site in self.sites else None)
+
+    def bind(self, model: nn.Module) -> None:
+        super().bind(model)
+        self.model = model
+        self.gates = [m for m in model.modules() if isinstance(m, self.gate_class)]
+        if not self.gates:
+            sites = " or ".join(map(repr, self.sites))
+            raise UserError(
+                f"network {self.spec.model!r}: has no gate at {sites}, behind which method {self.spec.method!r} prunes; "
+                "where channels may fall away it has to ask the factory for one: make.gate."
+            )
 
     @abstractmethod
     def open_channels(self) -> Iterator[Tensor]:

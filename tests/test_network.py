@@ -1,0 +1,120 @@
+"""Networks of one's own: what no factory makes is seeded or refused, and what a method needs is asked for."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssvi.cli import main
+from ssvi.errors import UserError
+from ssvi.layers import LayerFactory
+from ssvi.models import MODELS
+from ssvi.network import build
+from ssvi.noise import NormalSource
+from ssvi.registry import KINDS
+from ssvi.spec import make_spec
+
+
+class Net(nn.Module):
+    """A linear map of the image behind whatever a test adds."""
+
+    def __init__(self, make: LayerFactory, pixels: int, classes: int, more: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.more = more(pixels)
+        self.head = make.linear(pixels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.more(x.flatten(1)))
+
+
+class Own(nn.Linear):
+    """Called otherwise, but no other layer."""
+
+
+class Scaled(nn.Module):
+    """A learnt map of one's own, drawn at random."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(1, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], nn.Module]], None]:
+    """Puts a network of one's own in the place of `mlp`."""
+
+    def put(more: Callable[[int], nn.Module]) -> None:
+        def make(factory: LayerFactory, channels: int, size: int, classes: int, width: float) -> nn.Module:
+            return Net(factory, channels * size**2, classes, more)
+
+        monkeypatch.setitem(MODELS, "mlp", make)
+
+    return put
+
+
+def built(method: str = "ssvi", seed: int = 0, **options) -> nn.Module:
+    parent = {"parent": "dense"} if KINDS[method].needs_parent else {}
+    spec = make_spec({"model": "mlp", "method": method, "seed": seed, **parent, **options})
+    return build(spec, 1, 8, 10, NormalSource(seed, "noise"))[0]
+
+
+def test_parameters_of_ones_own_are_drawn_from_the_seed(network) -> None:
+    network(Scaled)
+    torch.manual_seed(1)
+    first = built()
+    drawn = torch.rand(3)
+    torch.manual_seed(2)
+    again, other = built(), built(seed=1)
+    assert torch.equal(first.more.scale, again.more.scale)
+    assert not torch.equal(first.more.scale, other.more.scale)
+    # and a caller's own random numbers are not disturbed
+    torch.manual_seed(1)
+    assert torch.equal(drawn, torch.rand(3))
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (lambda n: nn.Linear(n, n), "Linear"),
+        (lambda n: Own(n, n), "Own"),
+        (lambda n: nn.LazyLinear(n), "LazyLinear"),
+        (lambda n: nn.Sequential(nn.Unflatten(1, (1, n)), nn.Conv1d(1, 1, 3, padding=1), nn.Flatten()), "Conv1d"),
+        (lambda n: nn.MultiheadAttention(n, 1), "MultiheadAttention"),
+    ],
+)
+def test_a_plain_layer_is_refused(network, layer, kind) -> None:
+    network(layer)
+    with pytest.raises(UserError, match=rf"network 'mlp': layer more.* is a plain {kind}, .*: make.linear or make"):
+        built()
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d, nn.LayerNorm, lambda n: nn.PReLU(), Scaled])
+@pytest.mark.parametrize("method", ["dense", "ssvi", "aeb"])
+def test_normalisation_and_parameters_of_ones_own_are_allowed(network, layer, method) -> None:
+    network(layer)
+    assert built(method)(torch.rand(5, 1, 8, 8)).shape == (5, 10)
+
+
+@pytest.mark.parametrize(("method", "sites"), [("sbp", "'hidden' or 'branch'"), ("mbnn", "'hidden' or 'stream'")])
+def test_a_network_without_gates_is_refused_by_methods_that_close_them(network, method, sites) -> None:
+    network(lambda n: nn.Identity())
+    with pytest.raises(UserError, match=f"network 'mlp': has no gate at {sites}, behind which method '{method}'"):
+        built(method)
+
+
+def test_a_network_without_layers_of_the_factory_is_refused(monkeypatch) -> None:
+    monkeypatch.setitem(MODELS, "mlp", lambda *_: nn.Sequential(nn.Flatten(), Scaled(64)))
+    with pytest.raises(UserError, match=r"network 'mlp': has no layer of the factory's"):
+        built()
+
+
+def test_it_is_one_line_on_the_command_line(tmp_path, network, capsys) -> None:
+    network(lambda n: nn.Linear(n, n))
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--dataset=digits", "--model=mlp", f"--out={tmp_path / 'run'}", f"--data-root={tmp_path}"])
+    assert str(stop.value).startswith("ssvi: network 'mlp': layer more is a plain Linear")
+    assert "\n" not in str(stop.value)
