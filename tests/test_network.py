@@ -102,7 +102,7 @@ def test_normalisation_and_parameters_of_ones_own_are_allowed(network, layer, me
 @pytest.mark.parametrize(("method", "sites"), [("sbp", "'hidden' or 'branch'"), ("mbnn", "'hidden' or 'stream'")])
 def test_a_network_without_gates_is_refused_by_methods_that_close_them(network, method, sites) -> None:
     network(lambda n: nn.Identity())
-    with pytest.raises(UserError, match=f"network 'mlp': has no gate at {sites}, behind which method '{method}'"):
+    with pytest.raises(UserError, match=f"network 'mlp': has no gate at {sites}, where method '{method}'"):
         built(method)
 
 

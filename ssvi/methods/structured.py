@@ -42,8 +42,8 @@ class Structured(Method, ABC):
         if not self.gates:
             sites = " or ".join(map(repr, self.sites))
             raise UserError(
-                f"network {self.spec.model!r}: has no gate at {sites}, behind which method {self.spec.method!r} prunes; "
-                "where channels may fall away it has to ask the factory for one: make.gate."
+                f"network {self.spec.model!r}: has no gate at {sites}, where method {self.spec.method!r} prunes; "
+                "behind channels that may fall away it has to ask the factory for one: make.gate."
             )
 
     @abstractmethod
