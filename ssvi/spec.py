@@ -28,7 +28,7 @@ CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
 ADDITIONS = ("mc1", "mean", "mcK")
 
 # What a parent always has in common with its child.
-INHERITED = ("dataset", "model", "width", "image_size", "validation", "seed")
+INHERITED = ("dataset", "model", "width", "image_size", "validation", "normalisation", "seed")
 
 # Numbers that everything they come to can hold: counters, file names, tables.
 LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
@@ -71,6 +71,11 @@ class RunSpec:
     parent: str = option(
         "",
         "the run to start from, which is trained first: its method and options, as in vi,epochs=12; empty is none",
+    )
+    normalisation: str = option(
+        "pixels",
+        "sd of CIFAR-10's colours: over all pixels, or the mean of each image's own, as many published codes have it",
+        choices=("pixels", "images"),
     )
     augment: bool = option(True, "random crops (and flips, where a mirrored image is still of its class)")
     epochs: int = option(
@@ -219,6 +224,7 @@ METHODS = tuple(KINDS)
 
 # Options that have an effect only where another one has one of these values.
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "normalisation": ("dataset", ("cifar10",)),
     "addition_samples": ("addition", ("mcK",)),
     "addition_average": ("addition", ("mcK",)),
     "grow_sigma_value": ("grow_sigma", ("constant",)),
@@ -236,6 +242,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "addition_average": "signed",
         "record_best_test": True,
         "validation": 0.0,
+        "normalisation": "images",
         "precision": "fp32",
     }
 }
@@ -367,7 +374,8 @@ def parent_text(child: Mapping[str, Any], where: str) -> str:
             raise UserError(f"{where}: parent has {name}, but takes it from the run itself; leave it out.")
     if method == "ensemble" and (child.get("seed", 0) + 1) * child.get("members", RunSpec.members) >= 2**63:
         raise UserError(f"{where}: seed is {child['seed']}, too large for the seeds of an ensemble's members.")
-    inherited = {name: child[name] for name in INHERITED if name in child and name != "image_size"}
+    # what only some data sets use was checked with the child
+    inherited = {n: child[n] for n in INHERITED if n in child and n not in ("image_size", "normalisation")}
     parent = make_spec(inherited | options, f"{where}: parent")
     words = [f"{k}={flag_text(v)}" for k, v in non_defaults(parent).items() if k not in (*derived, "method")]
     return ",".join([parent.method, *words])

@@ -17,9 +17,9 @@ from images import make_image_folder
 from PIL import Image
 
 from ssvi.data import Data, load, prepare, sources
-from ssvi.data.batches import split_validation, statistics
+from ssvi.data.batches import STATISTICS, split_validation, statistics
 from ssvi.errors import UserError
-from ssvi.spec import RunSpec
+from ssvi.spec import RunSpec, make_spec
 
 CPU = torch.device("cpu")
 
@@ -483,3 +483,16 @@ def test_cifar_from_its_folder_its_archive_and_a_download(tmp_path, tiny_cifar, 
     data = load(spec, fetched, CPU)
     assert data.mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
     assert (data.padding, data.flip) == (4, True)
+
+
+def test_normalisation_as_published_codes_have_it(tmp_path: Path) -> None:
+    """The mean of each image's own sd: smaller than the sd over all pixels, to which images' means belong too."""
+    pixels, images = (STATISTICS["cifar10", name] for name in ("pixels", "images"))
+    assert pixels[0] == images[0]
+    assert all(a > b for a, b in zip(pixels[1], images[1], strict=True))
+    official = make_spec({"dataset": "cifar10", "method": "ssvi", "preset": "official"})
+    assert official.normalisation == "images"
+    # elsewhere there is nothing to choose, so the preset leaves it alone
+    assert make_spec({"dataset": "cifar100", "method": "ssvi", "preset": "official"}).normalisation == "pixels"
+    with pytest.raises(UserError, match="normalisation is 'images', but has no effect unless dataset is cifar10"):
+        make_spec({"dataset": "digits", "normalisation": "images"})

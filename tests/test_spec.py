@@ -133,11 +133,13 @@ def test_unique_keeps_each_run_once() -> None:
 
 def test_preset_selects_the_published_code_and_yields_to_what_is_given() -> None:
     official = make_spec({"preset": "official"})
-    expected = {**PRESETS["official"], "addition_average": "absolute"}  # signed means nothing to mc1
+    # signed means nothing to mc1, nor normalisation to digits
+    expected = {**PRESETS["official"], "addition_average": "absolute", "normalisation": "pixels"}
     assert {k: getattr(official, k) for k in PRESETS["official"]} == expected
     averaged = make_spec({"preset": "official", "addition": "mcK", "addition_samples": 2})
     assert averaged.addition_average == "signed"
     assert make_spec({"preset": "official", "validation": 0.1}).validation == 0.1
+    assert make_spec({"preset": "official", "dataset": "cifar10"}).normalisation == "images"
     assert make_spec({"preset": "official", "method": "dense"}).grow_sigma == RunSpec.grow_sigma
     by_hand = {k: v for k, v in PRESETS["official"].items() if k != "addition_average"}
     assert run_path(official) == run_path(make_spec(by_hand))

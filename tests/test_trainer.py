@@ -220,7 +220,7 @@ def test_one_update_follows_the_table_of_decisions(tmp_path, digits, preset, gro
         survivors = flat["rho"][sorted(kept)].double()
         expected = {
             "mean": TO_SIGMA["softplus"](survivors).mean(),
-            "mean_rho": TO_SIGMA["softplus"](survivors.mean()),
+            "mean_rho": TO_SIGMA["softplus"](flat["rho"][same].double().mean()),
             "constant": torch.tensor(1e-6, dtype=torch.float64),
         }[grow_sigma]
         got = TO_SIGMA["softplus"](new["rho"].flatten()[born]).double()

@@ -13,10 +13,11 @@ from ssvi.data.sources import prepare
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec
 
-# Customary mean and sd of each colour, in units of the brightest value.
+# Customary mean and sd of each colour, in units of the brightest value, by data set and `normalisation`.
 STATISTICS = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    ("cifar10", "pixels"): ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    ("cifar10", "images"): ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    ("cifar100", "pixels"): ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 # A mirrored digit is not a digit.
 NO_FLIP = frozenset({"digits"})
@@ -91,7 +92,7 @@ def load(spec: RunSpec, root: Path, device: torch.device) -> Data:
     """The data of a run, on `device`.
 
     Args:
-        spec: its `dataset`, `validation`, `batch_size` and, for folder:PATH, `image_size` matter.
+        spec: its `dataset`, `validation`, `normalisation`, `batch_size` and, for folder:PATH, `image_size` matter.
         root: folder of the data and of their cache.
         device: where the images are to lie.
 
@@ -107,7 +108,7 @@ def load(spec: RunSpec, root: Path, device: torch.device) -> Data:
             f"the number of training images{held_out}."
         )
     train_images = prepared.train_images[train]
-    mean, std = STATISTICS.get(spec.dataset) or statistics(train_images)
+    mean, std = STATISTICS.get((spec.dataset, spec.normalisation)) or statistics(train_images)
     return Data(
         train_images=train_images.to(device),
         train_labels=prepared.train_labels[train].to(device),

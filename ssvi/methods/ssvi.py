@@ -50,9 +50,14 @@ class SSVI(VI, RigL):
 
     @torch.no_grad()
     def grow(self, layer: VariationalLayer, born: Tensor, kept: Tensor) -> None:
-        """Start values of born weights: mu = 0 and sigma as section 3.2 has it."""
+        """Start values of born weights: mu = 0 and sigma as section 3.2 has it.
+
+        `mean` is over the weights that were kept; `mean_rho`, as the published code does it once the new mask is in
+        place, over those removed and added again as well.
+        """
         spec = self.spec
-        survivors = [(layer, kept)] if bool(kept.any()) else [(x, x.mask) for x in self.layers.values()]
+        stay = layer.mask & ~born if spec.grow_sigma == "mean_rho" else kept
+        survivors = [(layer, stay)] if bool(stay.any()) else [(x, x.mask) for x in self.layers.values()]
         rho = torch.cat([x.rho[where] for x, where in survivors]).double()
         if spec.grow_sigma == "mean_rho":
             layer.rho[born] = rho.mean().float()
