@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "devices": set(),
     "registry": set(),
     "spec": {"registry"},
-    "runs": {"spec"},
+    "runs": {"", "spec"},
     "config": {"spec", "registry"},
     "plan": {"spec", "runs"},
     "noise": set(),
