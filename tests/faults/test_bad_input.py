@@ -20,7 +20,21 @@ import pytest
 import yaml
 from fake_runs import write_runs
 from mistakes import TABLE
-from mistakes.kinds import ANEW, CONFIG, JSON, MALFORMED, NEEDED, NO_FOLDER, VERSION, WHERE, YAML, Bad, config, other
+from mistakes.kinds import (
+    ANEW,
+    CONFIG,
+    JSON,
+    MALFORMED,
+    NEEDED,
+    NEWER,
+    NO_FOLDER,
+    VERSION,
+    WHERE,
+    YAML,
+    Bad,
+    config,
+    other,
+)
 from spoiling import (
     Spoil,
     change,
@@ -180,8 +194,7 @@ REPORTED = {
     ),
     "a newer format": (
         record(runs.SPEC, format=runs.FORMAT + 1),
-        f"spec.json: format is 3, but ssvi ... knows none beyond {runs.FORMAT}: a newer version wrote this run folder; "
-        "update ssvi to read it.",
+        f"spec.json: {NEWER}",
     ),
     "a format in words": (
         record(runs.SPEC, format="new"),

@@ -59,6 +59,10 @@ NO_FOLDER = "a folder, without ; & | < > $ ` \" ' \\ * ? ( ) { } [ ] ! and contr
 NO_PATH = "; & | < > $ ` \" ' \\ * ? { } and control characters."
 ANEW = "delete the run folder to train it anew."
 VERSION = "this is ssvi ..., and ... wrote it: read it with that one, or restore what was changed since."
+NEWER = (
+    f"format is {runs.FORMAT + 1}, but ssvi ... knows none beyond {runs.FORMAT}: a newer version wrote this run "
+    "folder; update ssvi to read it."
+)
 LAYOUT = "a data set folder:PATH needs train/<class>/ and test/<class>/ with images in them."
 NO_IMAGE = "cannot be read as an image (...); replace or delete it."
 TEXT_BOMB = b"zTXtk\0\0" + zlib.compress(bytes(20_000_000))

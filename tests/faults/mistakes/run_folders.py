@@ -31,6 +31,7 @@ from mistakes.kinds import (
     JSON,
     MISFIT,
     MODEL,
+    NEWER,
     NONE,
     OTHER_LIVE,
     PARENT,
@@ -153,6 +154,24 @@ ARTIFACTS = [
         "a spec whose origin is a list",
         f"spec.json: provenance is [], but must be an object; {VERSION}",
         record("run/spec.json", provenance=[]),
+    ),
+    run_row("a run of a newer version", f"spec.json: {NEWER}", record("run/spec.json", format=runs.FORMAT + 1)),
+    run_row(
+        "a run whose format is no number",
+        f"spec.json: format is True, but must be a whole number >= 1; {VERSION}",
+        record("run/spec.json", format=True),
+    ),
+    Bad(
+        "a run of a newer version that is to be trained",
+        f"{TRAIN} --out=run",
+        f"run/spec.json: {NEWER}",
+        record("run/spec.json", format=runs.FORMAT + 1),
+    ),
+    Bad(
+        "a parent of a newer version",
+        CHILD,
+        f"{PARENT}/spec.json: {NEWER}",
+        record(f"{PARENT}/spec.json", format=runs.FORMAT + 1),
     ),
     Bad(
         "a spec of another run",
