@@ -331,6 +331,25 @@ def test_a_change_of_code_never_leads_to_deleting_results(tmp_path: Path, name: 
     assert "anew" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("provenance", "who"),
+    [
+        ({"ssvi": "0.9", "commit": "a" * 40}, "ssvi 0.9 (commit aaaaaaaaaaaa) wrote it"),
+        ({"ssvi": "0.9", "commit": None}, "ssvi 0.9 wrote it"),
+        ({"ssvi": "0.9\n", "commit": "\x1b[1m"}, "a version that spec.json does not name wrote it"),
+        ({}, "a version that spec.json does not name wrote it"),
+        ([], "a version that spec.json does not name wrote it"),
+    ],
+)
+def test_the_version_that_wrote_a_folder_is_named_as_far_as_it_can_be(tmp_path: Path, provenance, who: str) -> None:
+    files.write_json(tmp_path / files.SPEC, {"spec": {}, "provenance": provenance})
+    said = files.told_by_version(tmp_path)
+    assert who in said
+    assert said.isprintable()
+    (tmp_path / files.SPEC).unlink()
+    assert "does not name wrote it" in files.told_by_version(tmp_path)
+
+
 def test_a_folder_of_a_newer_format_is_refused_and_kept(tmp_path: Path) -> None:
     specs = write_runs(tmp_path, [SSVI], format=files.FORMAT + 1)
     with pytest.raises(UserError, match=r"spec\.json: format is \d+, but .*a newer version .*update ssvi") as caught:
