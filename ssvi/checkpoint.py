@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ssvi.errors import UserError
-from ssvi.runs import CHECKPOINT, PREVIOUS_CHECKPOINT, write_bytes
+from ssvi.runs import CHECKPOINT, PREVIOUS_CHECKPOINT, told_by_version, write_bytes
 
 # Raised whenever a checkpoint's content changes its meaning.
 VERSION = 3
@@ -95,7 +95,8 @@ def _read(path: Path, device: torch.device, keys: frozenset[str]) -> dict[str, A
         raise Damaged("truncated or damaged checkpoint (it does not begin as one)") from None
     if magic != MAGIC or checksum != _checksum(version, content):
         raise Damaged("truncated or damaged checkpoint (its checksum is wrong)")
-    remedy = f"delete {path.parent} to start this run anew."
+    live = path.parent
+    remedy = f"{told_by_version(live.parent)} To start this run anew, move {live} away."
     if version != str(VERSION):
         raise UserError(f"{path}: a checkpoint of version {version}, but this is version {VERSION}; {remedy}")
     try:

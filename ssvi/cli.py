@@ -255,7 +255,7 @@ def _is_trained(folder: Path, spec: RunSpec) -> bool:
     if not runs.is_trained(folder):
         return False
     runs.check_spec(folder, spec)
-    print(f"{folder}: already trained; delete the folder to train it again.", file=sys.stderr)
+    print(f"{folder}: already trained; --out trains it again in another folder.", file=sys.stderr)
     return True
 
 

@@ -185,13 +185,14 @@ def _open(
     if trained_on != data.fingerprint:
         raise UserError(
             f"{folder}: was trained on other images of {spec.dataset!r} (fingerprint {trained_on[:12]}, "
-            f"now {data.fingerprint[:12]}); delete the folder to train it anew."
+            f"now {data.fingerprint[:12]}); evaluate it on those, or move the folder away to train on the present ones."
         )
     noise = NormalSource(spec.seed, "evaluation", device)
     model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
     load_model(folder, model, method)
     places = training["positions"]
     if not all(runs.is_number(places.get(layer)) for layer in method.layers):
-        raise UserError(f"{folder / runs.TRAINING}: positions are not those of the network in spec.json; {runs.ANEW}")
+        problem = f"{folder / runs.TRAINING}: positions are not those of the network in spec.json"
+        raise UserError(f"{problem}; {runs.told_by_version(folder)}")
     model.to(device)
     return training, model, method, noise

@@ -19,7 +19,7 @@ from ssvi.methods import Method, method_class
 from ssvi.methods.base import Network
 from ssvi.models import MODELS
 from ssvi.noise import NormalSource, derived_seed, generator
-from ssvi.runs import ANEW, MODEL, write_bytes
+from ssvi.runs import ANEW, MODEL, told_by_version, write_bytes
 from ssvi.spec import RunSpec
 from ssvi.tensors import fingerprint
 
@@ -140,5 +140,7 @@ def load_model(folder: Path, model: nn.Module, method: Method) -> dict[str, torc
             raise RuntimeError(f"{wrong[0]} is of type {state[wrong[0]].dtype} instead of {types[wrong[0]]}")
     except (RuntimeError, KeyError, ValueError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        raise UserError(f"{folder / MODEL}: does not fit the network of spec.json: {reason}") from None
+        raise UserError(
+            f"{folder / MODEL}: does not fit the network of spec.json ({reason}); {told_by_version(folder)}"
+        ) from None
     return tensors

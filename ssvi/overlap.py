@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,13 +15,14 @@ from ssvi.subspace import largest
 REMOVED_FRACTION = 0.3
 
 
-def overlap_matrices(layers: list[dict[str, Tensor]]) -> dict[str, list[list[float]]]:
-    """6 x 6 matrices, rows and columns in the order of `CRITERIA`.
+def overlap_matrices(layers: list[dict[str, Tensor]]) -> dict[str, list[Any]]:
+    """How alike every two criteria are, as matrices [k, k], and the k names of their rows and columns.
 
     Args:
         layers: for each layer, the scores [n_active] of its active weights by criterion.
 
     Returns:
+        `criteria`: the names, because what is read later may know other criteria, or list them otherwise;
         `iou`: intersection over union of the removed weights of all layers (removed layer by layer);
         `spearman`: rank correlation within a layer, averaged with the layers' sizes as weights.
         A union without a weight, or a constant rank, counts as agreement.
@@ -32,7 +35,8 @@ def overlap_matrices(layers: list[dict[str, Tensor]]) -> dict[str, list[list[flo
     iou = [[_iou(removed[a], removed[b]) for b in names] for a in names]
     sizes = torch.tensor([float(t[names[0]].numel()) for t in layers], dtype=torch.float64)
     correlations = torch.stack([_spearman(torch.stack([t[n] for n in names])) for t in layers]).cpu()
-    return {"iou": iou, "spearman": (torch.tensordot(sizes, correlations, 1) / sizes.sum()).tolist()}
+    spearman = torch.tensordot(sizes, correlations, 1) / sizes.sum()
+    return {"criteria": names, "iou": iou, "spearman": spearman.tolist()}
 
 
 def _iou(a: Tensor, b: Tensor) -> float:

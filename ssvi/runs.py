@@ -1,6 +1,7 @@
 """The files of a run folder: their names, and how they are read and written (always whole or not at all).
 
-    spec.json           the full spec, written first, with the commit, versions and data it was made with
+    spec.json           the format of these files, the full spec, written first, with the commit, versions and data it
+                        was made with
     live/               what a training needs to go on, from its start to its evaluation: checkpoint.pt and the one
                         before it, history.jsonl, topology.jsonl, lock, owner.json
     history.csv         a row an epoch                       |
@@ -10,6 +11,9 @@
     predictions.npz     averaged test probabilities and labels   | written by `ssvi evaluate`
     metrics.json        every figure of the run, final           |
     samples.csv         metrics by the number of weight samples, written by `ssvi samples` where a figure needs it
+
+Whatever could come in another order under another version is written with its name, and read by it. `FORMAT` counts
+the changes that an older version would misread.
 
 Standard library only: both halves of the package meet here.
 """
@@ -29,6 +33,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssvi import __version__
 from ssvi.errors import UserError, told
 from ssvi.spec import FIELDS, RunSpec, options_of, validate
 
@@ -71,7 +76,13 @@ TRAINED = (SPEC, HISTORY, TOPOLOGY, MODEL, TRAINING)
 # All that it writes.
 WRITTEN = (*TRAINED, CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER)
 
-# What to do where a file of a run folder is not what was written.
+# Of the files of a run folder; spec.json says it, but not in folders of format 1. Raised when a version before would
+# misread what is written now; what was written before stays readable.
+#   2: the overlap matrices and the quantiles of topology.jsonl carry names.
+FORMAT = 2
+
+# What to do where a file of a run folder is not what was written: damage alone, nothing that another version may have
+# written. For that there is `told_by_version`.
 ANEW = "delete the run folder to train it anew."
 WORDS = {str: "a word", dict: "an object", float: "a number"}
 
@@ -145,6 +156,24 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: not readable as text ({error}); {ANEW}") from None
 
 
+def told_by_version(folder: Path) -> str:
+    """The end of a line about a file of a run folder that is whole but not as expected.
+
+    The cause may be another version, and then nothing is lost; which one wrote the folder is said as far as its
+    spec.json can be read.
+    """
+    try:
+        provenance = json.loads((folder / SPEC).read_text(encoding="utf-8"))["provenance"]
+        version, commit = provenance["ssvi"], provenance["commit"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        version = commit = None
+    known = isinstance(version, str) and version.isprintable()
+    who = f"ssvi {version[:20]}" if known else "a version that spec.json does not name"
+    if isinstance(commit, str) and commit.isprintable():
+        who += f" (commit {commit[:12]})"
+    return f"this is ssvi {__version__}, and {who} wrote it: read it with that one, or restore what was changed since."
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file, with a one-line error that names it."""
     return _parsed(read_text(path), path)
@@ -170,10 +199,11 @@ def read_record(path: Path, *keys: str, **kinds: type) -> dict[str, Any]:
     record = read_json(path)
     for key in (*kinds, *keys):
         if not isinstance(record, dict) or key not in record:
-            raise UserError(f"{path}: has no {key!r}; {ANEW}")
+            raise UserError(f"{path}: has no {key!r}; {told_by_version(path.parent)}")
     for key, kind in kinds.items():
         if not (is_number(record[key]) if kind is float else isinstance(record[key], kind)):
-            raise UserError(f"{path}: {key} is {reprlib.repr(record[key])}, but must be {WORDS[kind]}; {ANEW}")
+            problem = f"{path}: {key} is {reprlib.repr(record[key])}, but must be {WORDS[kind]}"
+            raise UserError(f"{problem}; {told_by_version(path.parent)}")
     return record
 
 
@@ -241,9 +271,25 @@ def read_spec(folder: Path) -> RunSpec:
     """The spec a run folder was made with.
 
     Raises:
-        UserError: if the file is missing, broken, or holds an option this version does not know.
+        UserError: if the file is missing, broken, of a newer format, or holds an option this version does not know.
     """
-    return _spec_of(folder / SPEC, read_record(folder / SPEC, spec=dict))
+    return _spec_of(folder / SPEC, _read_spec_record(folder))
+
+
+def _read_spec_record(folder: Path) -> dict[str, Any]:
+    """What spec.json holds, of a format that this version knows."""
+    path = folder / SPEC
+    record = read_record(path, spec=dict)
+    found = record.get("format", 1)
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        problem = f"{path}: format is {reprlib.repr(found)}, but must be a whole number >= 1"
+        raise UserError(f"{problem}; {told_by_version(folder)}")
+    if found > FORMAT:
+        raise UserError(
+            f"{path}: format is {reprlib.repr(found)}, but ssvi {__version__} knows none beyond {FORMAT}: a newer "
+            "version wrote this run folder; update ssvi to read it."
+        )
+    return record
 
 
 def _spec_of(path: Path, record: Mapping[str, Any]) -> RunSpec:
@@ -260,9 +306,10 @@ def read_data(folder: Path) -> str:
     Raises:
         UserError: if spec.json is missing, broken, or does not say.
     """
-    data = read_record(folder / SPEC, provenance=dict)["provenance"].get("data")
+    path = folder / SPEC
+    data = read_record(path, provenance=dict)["provenance"].get("data")
     if not isinstance(data, str):
-        raise UserError(f"{folder / SPEC}: provenance.data is {data!r}, but must be a word; {ANEW}")
+        raise UserError(f"{path}: provenance.data is {data!r}, but must be a word; {told_by_version(path.parent)}")
     return data
 
 
@@ -275,7 +322,8 @@ def read_training(folder: Path) -> dict[str, Any]:
     path = folder / TRAINING
     record = read_record(path, "cause", "diverged_epoch", status=str, epochs_done=float, positions=dict)
     if record["status"] not in ("complete", "diverged"):
-        raise UserError(f"{path}: status is {record['status']!r}, but must be complete or diverged; {ANEW}")
+        problem = f"{path}: status is {record['status']!r}, but must be complete or diverged"
+        raise UserError(f"{problem}; {told_by_version(path.parent)}")
     return record
 
 
@@ -288,12 +336,13 @@ def check_spec(folder: Path, spec: RunSpec) -> dict[str, Any]:
         what spec.json holds.
 
     Raises:
-        UserError: naming each option, the value found and the value expected.
+        UserError: naming each option, the value found and the value expected; or if the folder is of a newer format.
     """
     path = folder / SPEC
-    record = read_record(path, spec=dict)
+    record = _read_spec_record(folder)
     if not isinstance(record.get("provenance", {}), dict):
-        raise UserError(f"{path}: provenance is {reprlib.repr(record['provenance'])}, but must be an object; {ANEW}")
+        problem = f"{path}: provenance is {reprlib.repr(record['provenance'])}, but must be an object"
+        raise UserError(f"{problem}; {told_by_version(path.parent)}")
     # Most folders hold just what is expected, and that needs no second validation.
     if record["spec"] != dataclasses.asdict(spec):
         compare_specs(_spec_of(path, record), spec, path)
@@ -314,10 +363,10 @@ def compare_specs(found: RunSpec, spec: RunSpec, where: Path) -> None:
     if different:
         raise UserError(
             f"{where}: these results were made under other options or defaults: {'; '.join(different)}. "
-            "Move or delete this run folder, or go back to the old option."
+            "Go back to the old option, or move this run folder to where it is kept."
         )
 
 
 def spec_record(spec: RunSpec, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What spec.json holds: every option, defaults included, and where the run came from."""
-    return {"spec": dataclasses.asdict(spec), "provenance": dict(provenance)}
+    """What spec.json holds: the files' format, every option, defaults included, and where the run came from."""
+    return {"format": FORMAT, "spec": dataclasses.asdict(spec), "provenance": dict(provenance)}

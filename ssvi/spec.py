@@ -25,6 +25,8 @@ FOLDER_PREFIX = "folder:"
 REFUSED_IN_PATHS = re.compile(r"""[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff;&|<>$`"'\\*?{}]""")
 MODELS = ("mlp", "resnet8", "resnet18")
 CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
+# In these is no lambda; any other one may use exp_lambda.
+WITHOUT_LAMBDA = ("abs_mu", "snr", "e_abs", "snr_abs")
 ADDITIONS = ("mc1", "mean", "mcK")
 
 # What a parent always has in common with its child.
@@ -228,7 +230,7 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "addition_samples": ("addition", ("mcK",)),
     "addition_average": ("addition", ("mcK",)),
     "grow_sigma_value": ("grow_sigma", ("constant",)),
-    "exp_lambda": ("criterion", ("e_exp", "snr_exp")),
+    "exp_lambda": ("criterion", tuple(name for name in CRITERIA if name not in WITHOUT_LAMBDA)),
     "lrt_epsilon": ("sampling", ("local",)),
 }
 

@@ -50,7 +50,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons: dict[str, set[str]] = defaultdict(set)
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, []):
-            if fault := dict(report.user_properties).get("fault"):
+            # that of a file that could not be imported, or was left out as a whole, is no test's and has none
+            if fault := dict(getattr(report, "user_properties", ())).get("fault"):
                 trials[fault].append(outcome)
                 if outcome == "skipped":
                     reasons[fault].add(f"{str(report.longrepr[2]).removeprefix('Skipped: ')}")

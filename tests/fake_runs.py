@@ -11,8 +11,9 @@ from typing import Any
 
 from ssvi import runs
 from ssvi.registry import MOVING, SPARSE, VARIATIONAL
-from ssvi.spec import RunSpec, run_path
+from ssvi.spec import CRITERIA, RunSpec, run_path
 
+QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 WEIGHTS = 11_000_000
 DENSE_REST = 20_000
 
@@ -25,6 +26,7 @@ def write_run(
     diverged: str | None = None,
     layers: int = 3,
     updates: int = 4,
+    format: int = runs.FORMAT,
     **metrics: Any,
 ) -> str:
     """Write one finished run folder and return its run path; `metrics` replace the made-up ones."""
@@ -42,11 +44,12 @@ def write_run(
         "threads": 2,
         "started": "2025-01-02T03:04:05+00:00",
     }
-    runs.write_json(folder / runs.SPEC, runs.spec_record(spec, provenance))
+    runs.write_json(folder / runs.SPEC, runs.spec_record(spec, provenance) | {"format": format})
     runs.write_csv(folder / runs.HISTORY, _history(spec, epochs), runs.HISTORY_COLUMNS)
     all_metrics = _metrics(spec, epochs, diverged) | metrics
     training = {key: all_metrics[key] for key in ("status", "cause", "diverged_epoch", "epochs_done", "steps")}
-    runs.write_text(folder / runs.TOPOLOGY, runs.to_jsonl(_updates(spec, layers, updates, all_metrics["steps"])))
+    records = _updates(spec, layers, updates, all_metrics["steps"])
+    runs.write_text(folder / runs.TOPOLOGY, runs.to_jsonl(map(_unnamed, records) if format == 1 else records))
     runs.write_csv(folder / runs.SAMPLES, _samples(spec, all_metrics), runs.SAMPLES_COLUMNS)
     runs.write_json(folder / runs.TRAINING, training | {"training_seconds": all_metrics["training_seconds"]})
     runs.write_json(folder / runs.METRICS, all_metrics)
@@ -83,22 +86,32 @@ def _updates(spec: RunSpec, layers: int, updates: int, steps: int) -> list[dict[
     for i in range(updates):
         progress = 0.75 * (i + 1) / updates
         agree = 0.6 + 0.3 * progress
-        matrix = [[1.0 if a == b else agree / (1 + abs(a - b)) for b in range(6)] for a in range(6)]
+        places = range(len(CRITERIA))
+        matrix = [[1.0 if a == b else agree / (1 + abs(a - b)) for b in places] for a in places]
         active = int(_density(spec) * 1000)
         rows: list[dict[str, Any]] = []
         for n in range(layers):
             row = {"layer": f"blocks.{n}.conv1", "size": 1000, "active": active, "removed": 30, "added": 30, "born": 20}
             row["survivors"] = int(active * (1 - 0.8 * progress))
             if variational:
-                row["sigma"] = [spec.sigma_init * q for q in (0.2, 0.6, 1.0, 1.5, 2.1)]
-                row["snr"] = [q * (1 + progress) for q in (1.0, 5.0, 20.0, 50.0, 150.0)]
+                row["sigma"] = {
+                    q: spec.sigma_init * v for q, v in zip(QUANTILES, (0.2, 0.6, 1.0, 1.5, 2.1), strict=True)
+                }
+                row["snr"] = {q: v * (1 + progress) for q, v in zip(QUANTILES, (1, 5, 20, 50, 150), strict=True)}
                 row["sigma_drift_gradient"] = -1e-6 * progress
                 row["sigma_drift_topology"] = -1e-4 * progress
             rows.append(row)
         record = {"step": int(progress * steps), "epoch": 1, "update": i + 1, "drop_fraction": 0.3 * (1 - progress)}
-        matrices = {"iou": matrix, "spearman": matrix} if variational else {}
+        matrices = {"criteria": CRITERIA, "iou": matrix, "spearman": matrix} if variational else {}
         records.append({**record, **matrices, "layers": rows})
     return records
+
+
+def _unnamed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of an update as format 1 has it: of six criteria, without names."""
+    matrices = {key: [row[:6] for row in record[key][:6]] for key in ("iou", "spearman") if key in record}
+    layers = [{k: list(v.values()) if isinstance(v, dict) else v for k, v in row.items()} for row in record["layers"]]
+    return {k: v for k, v in record.items() if k != "criteria"} | matrices | {"layers": layers}
 
 
 def _samples(spec: RunSpec, metrics: dict[str, Any]) -> list[dict[str, Any]]:

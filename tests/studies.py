@@ -1,6 +1,7 @@
 """Studies for the tests: their config, and the workflow that makes them."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,22 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def environment() -> dict[str, str]:
-    """Of a workflow as a user starts it: with this `ssvi` on the path, and nothing of who runs the tests."""
+def copy_project(folder: Path) -> Path:
+    """A copy of the code and of the workflow, to be changed; `environment` and `command` run it."""
+    for name in ("ssvi", "workflow", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "Snakefile", folder)
+    return folder
+
+
+def environment(root: Path = ROOT) -> dict[str, str]:
+    """Of a workflow as a user starts it: with the `ssvi` of `root` on the path, and nothing of who runs the tests."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "SNAKEMAKE", "SSVI_"))}
-    return clean | {"PATH": f"{BIN}{os.pathsep}{clean['PATH']}"}
+    return clean | {"PATH": f"{BIN}{os.pathsep}{clean['PATH']}", "PYTHONPATH": str(root)}
 
 
-def command(folder: Path, *arguments: str, cores: int = 2) -> list[str | Path]:
+def command(folder: Path, *arguments: str, cores: int = 2, root: Path = ROOT) -> list[str | Path]:
     """The call of Snakemake for the config in a folder; `cores` 0 leaves them out."""
-    start = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    start = [BIN / "snakemake", "--snakefile", root / "Snakefile", "--directory", folder]
     start += ["--cores", str(cores)] if cores else []
     return [*start, "--configfile", folder / "config.yaml", *arguments]

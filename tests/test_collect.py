@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,7 +19,7 @@ from fake_runs import with_seeds, write_run, write_runs
 from ssvi import runs as files
 from ssvi.analysis import collect
 from ssvi.errors import UserError
-from ssvi.spec import CRITERIA, RunSpec
+from ssvi.spec import CRITERIA, RunSpec, run_path
 
 VI = RunSpec(method="vi", dataset="cifar10")
 SSVI = RunSpec(method="ssvi", density=0.1, dataset="cifar10")
@@ -68,10 +72,10 @@ def test_updates_and_overlap_are_the_records(tmp_path: Path) -> None:
     assert len(frames.updates) == 3 * 2
     first = frames.updates.iloc[0]
     layer = records[0]["layers"][0]
-    assert [first[f"sigma_{q}"] for q in collect.QUANTILES] == layer["sigma"]
+    assert {q: first[f"sigma_{q}"] for q in collect.QUANTILES} == layer["sigma"]
     assert (first["survivors"], first["layer"], first["position"]) == (layer["survivors"], layer["layer"], 0)
     assert frames.updates["progress"].iloc[-1] == pytest.approx(0.75, abs=1e-3)
-    assert len(frames.overlap) == 3 * 15
+    assert len(frames.overlap) == 3 * len(list(itertools.combinations(CRITERIA, 2)))
     pair = frames.overlap[(frames.overlap["first"] == "snr") & (frames.overlap["second"] == "e_exp")].iloc[1]
     assert pair["iou"] == records[1]["iou"][CRITERIA.index("snr")][CRITERIA.index("e_exp")]
 
@@ -148,7 +152,9 @@ HEADER = ",".join(files.HISTORY_COLUMNS)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("epoch,loss\n1,2\n", "has the columns 'epoch,loss'"),
+        ("loss,kl\n1,2\n", "has the columns 'loss,kl', but no 'epoch'"),
+        ("epoch,loss,step\n1,many,21\n", "loss is 'many', but must be a number"),
+        ("epoch,loss,step\n1,21\n", "a row has 2 cells instead of 3"),
         (f"{HEADER}\n1,21,many,,,,,,,,,\n", "loss is 'many', but must be a number"),
         (f"{HEADER}\n1,21\n", "a row has 2 cells instead of 12"),
         ("", "has the columns ''"),
@@ -160,6 +166,203 @@ def test_broken_history_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UserError, match=r"seed=1/history\.csv: ") as caught:
         collect.load_frames(tmp_path, specs, ["history"])
     assert words in str(caught.value)
+
+
+# ---------------------------------------------------------------- what other versions wrote
+
+# A run as commit e02c101 wrote it: `ssvi train --method=ssvi --model=mlp --epochs=3 --batch-size=256 --density=0.1
+# --delta-t=5 --sigma-init=0.05 --lr=0.1`, `ssvi evaluate`, `ssvi samples`; no record in it carries a name.
+FORMAT_1 = Path(__file__).parent / "format_1"
+ORDER_OF_FORMAT_1 = ["abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp"]
+ALL = tuple(collect.READERS)
+
+
+def old_run(results: Path) -> dict[str, RunSpec]:
+    spec = files.read_spec(FORMAT_1)
+    shutil.copytree(FORMAT_1, results / "runs" / run_path(spec))
+    return {run_path(spec): spec}
+
+
+def by_names(frames: collect.Frames, measure: str) -> dict[tuple[int, frozenset[str]], float]:
+    """A measure by step and by the two criteria, in whichever order they stand."""
+    rows = frames.overlap.itertuples()
+    return {(row.step, frozenset((row.first, row.second))): getattr(row, measure) for row in rows}
+
+
+REGISTRIES = {
+    "as it was": CRITERIA,
+    "two lines swapped": ("abs_mu", "e_abs", "snr", "snr_abs", "e_exp", "snr_exp"),
+    "from behind": CRITERIA[::-1],
+    "a seventh at the end": (*CRITERIA, "seventh"),
+    "a seventh in front": ("seventh", *CRITERIA),
+    "one less": tuple(name for name in CRITERIA if name != "e_abs"),
+}
+
+
+@pytest.mark.parametrize("registry", REGISTRIES.values(), ids=list(REGISTRIES))
+def test_what_an_older_version_wrote_is_read_whatever_the_registry_is_now(tmp_path, monkeypatch, registry) -> None:
+    monkeypatch.setattr(collect, "CRITERIA", registry)
+    frames = collect.load_frames(tmp_path, old_run(tmp_path), ALL)
+    records = files.read_jsonl(FORMAT_1 / files.TOPOLOGY)
+    known = [name for name in ORDER_OF_FORMAT_1 if name in registry]
+    place = ORDER_OF_FORMAT_1.index
+    for measure in ("iou", "spearman"):
+        # the two halves of a stored matrix are the same up to rounding
+        assert by_names(frames, measure) == pytest.approx(
+            {
+                (record["step"], frozenset((a, b))): record[measure][place(a)][place(b)]
+                for record in records
+                for a, b in itertools.combinations(known, 2)
+            },
+            rel=1e-12,
+        )
+    # which it must be, because these criteria order alike, and those otherwise
+    assert by_names(frames, "iou")[5, frozenset(("snr", "snr_abs"))] > 0.99
+    assert by_names(frames, "iou")[5, frozenset(("abs_mu", "snr_exp"))] < 0.1
+    assert all(registry.index(row.first) < registry.index(row.second) for row in frames.overlap.itertuples())
+
+
+def test_all_that_an_older_version_wrote_is_read(tmp_path: Path) -> None:
+    frames = collect.load_frames(tmp_path, old_run(tmp_path), ALL)
+    layer = files.read_jsonl(FORMAT_1 / files.TOPOLOGY)[1]["layers"][2]
+    row = frames.updates.iloc[5]
+    assert row["layer"] == layer["layer"] == "head"
+    for name in ("sigma", "snr"):
+        assert [row[f"{name}_{q}"] for q in ("q05", "q25", "q50", "q75", "q95")] == layer[name]
+    assert frames.history["loss"].tolist() == pd.read_csv(FORMAT_1 / files.HISTORY)["loss"].tolist()
+    assert frames.samples["nll"].tolist() == pd.read_csv(FORMAT_1 / files.SAMPLES)["nll"].tolist()
+    assert frames.runs["accuracy"].tolist() == [json.loads((FORMAT_1 / files.METRICS).read_text())["accuracy"]]
+
+
+def change_updates(results: Path, run: str, by: Callable[[dict[str, Any]], object]) -> None:
+    path = results / "runs" / run / files.TOPOLOGY
+    records = files.read_jsonl(path)
+    for record in records:
+        by(record)
+    files.write_text(path, files.to_jsonl(records))
+
+
+@pytest.mark.parametrize("names", [CRITERIA[::-1], (*CRITERIA[:3], "theirs", *CRITERIA[3:]), CRITERIA[:2], ("theirs",)])
+def test_overlaps_are_read_by_the_names_they_carry(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """In any order, of more or of fewer criteria; what this version does not know is left out."""
+    specs = write_runs(tmp_path, [SSVI])
+    value = {name: number for number, name in enumerate(names)}
+
+    def by(record: dict[str, Any]) -> None:
+        record["criteria"] = names
+        record["iou"] = [[100 * min(value[a], value[b]) + max(value[a], value[b]) for b in names] for a in names]
+        record["spearman"] = [[0.5 for _ in names] for _ in names]
+
+    change_updates(tmp_path, *specs, by)
+    frame = collect.load_frames(tmp_path, specs, ["overlap"]).overlap
+    pairs = [*itertools.combinations([name for name in CRITERIA if name in names], 2)]
+    assert list(zip(frame["first"], frame["second"], strict=True)) == 4 * pairs
+    for row in frame.itertuples():
+        low, high = sorted((value[row.first], value[row.second]))
+        assert row.iou == 100 * low + high
+
+
+def test_quantiles_are_read_by_the_names_they_carry(tmp_path: Path) -> None:
+    specs = write_runs(tmp_path, [SSVI])
+    change_updates(
+        tmp_path, *specs, lambda r: [x.update(sigma={"q95": 9.5, "q33": 3.3, "q05": 0.5}) for x in r["layers"]]
+    )
+    row = collect.load_frames(tmp_path, specs, ["updates"]).updates.iloc[0]
+    assert (row["sigma_q05"], row["sigma_q95"]) == (0.5, 9.5)
+    assert pd.isna(row["sigma_q50"])
+
+
+def test_what_is_written_now_carries_its_names() -> None:
+    """Read by this version or any other: the records of the training half name what they hold."""
+    import torch
+
+    from ssvi import criteria
+    from ssvi.methods.ssvi import _quantiles
+    from ssvi.overlap import overlap_matrices
+
+    scores = {
+        name: f(torch.linspace(0.1, 2, 40), torch.linspace(1, 0.01, 40), 1.0) for name, f in criteria.CRITERIA.items()
+    }
+    record = overlap_matrices([scores])
+    assert record["criteria"] == list(criteria.CRITERIA)
+    assert len(record["iou"]) == len(record["spearman"]) == len(record["criteria"])
+    found = _quantiles(torch.arange(101.0))
+    assert found == {"q05": 5, "q25": 25, "q50": 50, "q75": 75, "q95": 95}
+    assert tuple(found) == collect.QUANTILES
+
+
+@pytest.mark.parametrize("needs", ["history", "samples"])
+def test_columns_of_another_version_are_read_by_name(tmp_path: Path, needs: str) -> None:
+    """Another order, a column less, a column of quoted words more, beside a run of this version."""
+    specs = write_runs(tmp_path, with_seeds(SSVI, 3))
+    expected = getattr(collect.load_frames(tmp_path, specs, [needs]), needs)
+    name = {"history": files.HISTORY, "samples": files.SAMPLES}[needs]
+    path = tmp_path / "runs" / list(specs)[1] / name
+    stored = pd.read_csv(path, dtype=str)
+    gone = stored.columns[-1]
+    other = stored[stored.columns[::-1]].drop(columns=gone).assign(said='two words, "quoted"')
+    files.write_text(path, other.to_csv(index=False))
+    frame = getattr(collect.load_frames(tmp_path, specs, [needs]), needs)
+    mine = frame["run"] == list(specs)[1]
+    assert frame.loc[mine, gone].isna().all()
+    pd.testing.assert_frame_equal(frame.drop(columns=gone), expected.drop(columns=gone))
+    assert frame.loc[~mine, gone].tolist() == expected.loc[~mine, gone].tolist()
+
+
+# Whole files that this version does not understand, each as another version could have written it.
+OTHERWISE = {
+    files.METRICS: lambda text: text.replace('"status"', '"outcome"'),
+    files.HISTORY: lambda text: text.replace("epoch", "period", 1),
+    files.SAMPLES: lambda text: text.replace("samples", "draws", 1),
+    files.TOPOLOGY: lambda text: text.replace('"layers"', '"modules"'),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_change_of_code_never_leads_to_deleting_results(tmp_path: Path, name: str) -> None:
+    specs = write_runs(tmp_path, [SSVI])
+    path = tmp_path / "runs" / next(iter(specs)) / name
+    path.write_text(OTHERWISE[name](path.read_text()))
+    with pytest.raises(UserError) as caught:
+        collect.load_frames(tmp_path, specs, ALL)
+    assert str(path) in str(caught.value)
+    assert "ssvi 0.1.0 (commit 0123abc) wrote it: read it with that one" in str(caught.value)
+    assert "delete" not in str(caught.value)
+    assert "anew" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "who"),
+    [
+        ({"ssvi": "0.9", "commit": "a" * 40}, "ssvi 0.9 (commit aaaaaaaaaaaa) wrote it"),
+        ({"ssvi": "0.9", "commit": None}, "ssvi 0.9 wrote it"),
+        ({"ssvi": "0.9\n", "commit": "\x1b[1m"}, "a version that spec.json does not name wrote it"),
+        ({}, "a version that spec.json does not name wrote it"),
+        ([], "a version that spec.json does not name wrote it"),
+    ],
+)
+def test_the_version_that_wrote_a_folder_is_named_as_far_as_it_can_be(tmp_path: Path, provenance, who: str) -> None:
+    files.write_json(tmp_path / files.SPEC, {"spec": {}, "provenance": provenance})
+    said = files.told_by_version(tmp_path)
+    assert who in said
+    assert said.isprintable()
+    (tmp_path / files.SPEC).unlink()
+    assert "does not name wrote it" in files.told_by_version(tmp_path)
+
+
+def test_a_folder_of_a_newer_format_is_refused_and_kept(tmp_path: Path) -> None:
+    specs = write_runs(tmp_path, [SSVI], format=files.FORMAT + 1)
+    with pytest.raises(UserError, match=r"spec\.json: format is \d+, but .*a newer version .*update ssvi") as caught:
+        collect.load_frames(tmp_path, specs)
+    assert "delete" not in str(caught.value)
+    with pytest.raises(UserError, match="update ssvi"):
+        files.read_spec(tmp_path / "runs" / next(iter(specs)))
+
+
+def test_the_format_is_written_and_absent_is_the_first(tmp_path: Path) -> None:
+    assert files.spec_record(SSVI, {})["format"] == files.FORMAT == 2
+    assert "format" not in json.loads((FORMAT_1 / files.SPEC).read_text())
+    assert files.read_spec(FORMAT_1).method == "ssvi"
 
 
 def test_analysis_needs_neither_torch_nor_mlflow_nor_pyplot() -> None:

@@ -149,7 +149,7 @@ def test_overlap_at_three_moments_is_the_mean_over_seeds():
     specs = seeded(SSVI, 2)
     rows = [r for i, s in enumerate(specs) for step in (5, 30, 55, 75) for r in overlap_rows(s, step, (step + i) / 100)]
     data = drawn("iou", frames_of(specs, overlap=rows)).data
-    assert len(data) == 3 * 15
+    assert len(data) == 3 * math.comb(len(CRITERIA), 2)
     pair = data[(data["first"] == "abs_mu") & (data["second"] == "e_exp")].set_index("moment")
     # The middle one of four is the second.
     assert pair["iou_mean"].to_dict() == pytest.approx(
@@ -164,7 +164,7 @@ def test_overlap_at_three_moments_is_the_mean_over_seeds():
 def test_course_of_overlap_holds_every_pair_update_and_measure():
     rows = [r for step in (5, 30, 75) for r in overlap_rows(SSVI, step, 0.2)]
     drawing = drawn("iou_course", frames_of([SSVI], overlap=rows))
-    assert len(drawing.data) == 2 * 15 * 3
+    assert len(drawing.data) == 2 * math.comb(len(CRITERIA), 2) * 3
     assert drawing.data.groupby("measure")["mean"].min().to_dict() == {"iou": 0.2, "spearman": 0.1}
     assert sorted(drawing.data["progress_percent"].unique()) == [5, 30, 75]
     # Two random sets of 30% have 9% in common and 51% together.

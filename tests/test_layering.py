@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ssvi"
 
-FILES_ONLY = {"errors", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"}
+FILES_ONLY = {"errors", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"}
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
 
@@ -20,10 +20,11 @@ MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
     "errors": set(),
+    "imports": set(),
     "devices": set(),
     "registry": set(),
     "spec": {"registry"},
-    "runs": {"spec"},
+    "runs": {"", "spec"},
     "config": {"spec", "registry"},
     "plan": {"spec", "runs"},
     "noise": set(),

@@ -118,7 +118,9 @@ def test_overlap_of_a_hand_made_case() -> None:
     names = tuple(CRITERIA)
     up, down = torch.arange(10.0).double(), torch.arange(10.0).double().flip(0)
     table = dict.fromkeys(names, up) | {"snr_exp": down, "snr": torch.roll(up, 1)}
-    iou = overlap_matrices([table])["iou"]
-    assert iou[0][0] == 1.0  # removes 0 1 2
-    assert iou[0][5] == 0.0  # against 7 8 9
-    assert iou[0][1] == pytest.approx(2 / 4)  # against 1 2 3
+    record = overlap_matrices([table])
+    assert record["criteria"] == list(names)
+    of_abs_mu = dict(zip(names, record["iou"][names.index("abs_mu")], strict=True))
+    assert of_abs_mu["abs_mu"] == 1.0  # removes 0 1 2
+    assert of_abs_mu["snr_exp"] == 0.0  # against 7 8 9
+    assert of_abs_mu["snr"] == pytest.approx(2 / 4)  # against 1 2 3

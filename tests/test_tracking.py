@@ -17,6 +17,7 @@ from fake_runs import with_seeds, write_run, write_runs
 from filelock import FileLock
 from mlflow import MlflowClient
 
+from ssvi import runs as files
 from ssvi.analysis import tracking
 from ssvi.analysis.tracking import store as stores
 from ssvi.analysis.tracking.mirror import _run_name
@@ -80,6 +81,17 @@ def test_options_and_series_a_method_lacks_are_left_out(store: Path) -> None:
     assert mirrored.data.tags["density"] == "1.0"
     assert mirrored.data.tags["cause"] == "the loss is nan at epoch 2"
     assert mirrored.info.status == "FAILED"
+
+
+def test_a_history_with_the_columns_of_another_version_is_read_by_name(store: Path) -> None:
+    spec = dataclasses.replace(SSVI, seed=22)
+    run = write_run(store, spec, epochs=3)
+    files.write_text(store / "runs" / run / files.HISTORY, "theirs,loss,epoch\nx,0.5,1\ny,0.25,2\n")
+    tracking.mirror(store, "columns", {run: spec})
+    (mirrored,) = _runs(store, "columns")
+    assert {name for name in mirrored.data.metrics if not name.startswith("final/")} == {"loss"}
+    points = _client(store).get_metric_history(mirrored.info.run_id, "loss")
+    assert {point.step: point.value for point in points} == {1: 0.5, 2: 0.25}
 
 
 def test_a_second_time_changes_nothing_and_notes_survive(store: Path) -> None:

@@ -290,7 +290,7 @@ def test_two_mirrors_take_turns_and_write_each_run_once(study: Study) -> None:
     [
         (files.METRICS, "{", "not readable as JSON"),
         (files.METRICS, "{}", "has no 'status'"),
-        (files.HISTORY, "epoch,step\n1,\n", "not a history"),
+        (files.HISTORY, "epoch,loss\n1,many\n", "not a history"),
         (files.SPEC, '{"spec": {}, "provenance": 1}', "provenance is 1, but must be an object"),
         (files.SPEC, '{"spec": {"delta_t": 7}}', "delta_t was 7 and is now 100"),
     ],

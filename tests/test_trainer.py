@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ssvi import checkpoint, runs
 from ssvi.cli import main, parser
-from ssvi.criteria import scores
+from ssvi.criteria import CRITERIA, scores
 from ssvi.data import Data, load
 from ssvi.errors import Diverged, UserError
 from ssvi.evaluate import evaluate
@@ -315,13 +315,14 @@ def test_topology_records_add_up(tmp_path, digits) -> None:
     assert len(records) == 20
     assert records[0]["step"] == 2
     for record in records:
-        assert len(record["iou"]) == len(record["spearman"]) == 6
-        for i in range(6):
+        assert record["criteria"] == list(CRITERIA)
+        assert len(record["iou"]) == len(record["spearman"]) == len(CRITERIA)
+        for i in range(len(CRITERIA)):
             assert record["iou"][i][i] == pytest.approx(1.0)
             assert record["spearman"][i][i] == pytest.approx(1.0)
         for layer in record["layers"]:
             assert layer["removed"] == layer["added"] >= layer["born"]
-            assert layer["sigma"] == sorted(layer["sigma"])
+            assert list(layer["sigma"].values()) == sorted(layer["sigma"].values())
             assert layer["survivors"] <= layer["active"] <= layer["size"]
     # sigma's mean now = at the start + drift by gradient + drift by topology, layer by layer
     fresh = Trainer(trainer.spec, digits, tmp_path / "fresh", Settings(MACHINE), Lines())

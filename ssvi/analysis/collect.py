@@ -68,6 +68,7 @@ RUN_COLUMNS = ("run", *FIELDS, *METRIC_COLUMNS, *PROVENANCE_COLUMNS)
 HISTORY_COLUMNS = ("run", "method", "dataset", "seed", "density", "lr_start", *files.HISTORY_COLUMNS)
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
+MEASURES = ("iou", "spearman")
 UPDATE_COLUMNS = (
     *("run", "step", "epoch", "progress", "drop_fraction", "layer", "position"),
     *("size", "active", "removed", "added", "born", "survivors"),
@@ -75,8 +76,15 @@ UPDATE_COLUMNS = (
     *(f"snr_{q}" for q in QUANTILES),
     *("sigma_drift_gradient", "sigma_drift_topology"),
 )
-OVERLAP_COLUMNS = ("run", "step", "epoch", "progress", "first", "second", "iou", "spearman")
+OVERLAP_COLUMNS = ("run", "step", "epoch", "progress", "first", "second", *MEASURES)
 SAMPLES_COLUMNS = ("run", *files.SAMPLES_COLUMNS)
+
+# What stands where in records of updates that carry no names: those of format 1, which had one order alone.
+UNNAMED_CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
+UNNAMED_QUANTILES = ("q05", "q25", "q50", "q75", "q95")
+
+# What to do where a CSV file of a run folder is damaged.
+REMEDIES = {files.HISTORY: files.ANEW, files.SAMPLES: "delete this file to measure it anew."}
 
 COMPLETE, DIVERGED = "complete", "diverged"
 
@@ -93,7 +101,7 @@ class Frames:
         history: a row an epoch (`HISTORY_COLUMNS`).
         updates: a row a layer and recorded subspace update (`UPDATE_COLUMNS`); `progress` is step / all steps.
         overlap: a row a pair of removal criteria and recorded update (`OVERLAP_COLUMNS`), `first` before `second`
-            in the order of `CRITERIA`.
+            in the order of `CRITERIA`; a criterion that this version does not have is in none.
         samples: a row a number of weight samples (`SAMPLES_COLUMNS`).
     """
 
@@ -158,7 +166,7 @@ def _check_same_data(runs: pd.DataFrame) -> None:
         for _, other in group[group["data"] != first["data"]].iterrows():
             raise UserError(
                 f"{other['run']}: was trained on other images of {dataset!r} than {first['run']} (fingerprints "
-                f"{str(other['data'])[:12]} and {str(first['data'])[:12]}); delete the folders of the older runs."
+                f"{str(other['data'])[:12]} and {str(first['data'])[:12]}); keep the runs on other images elsewhere."
             )
 
 
@@ -217,7 +225,8 @@ def _check_values(path: Path, values: Mapping[str, Any]) -> None:
         kind = str if name in WORDS else bool if name in TRUTHS else float
         if value is not None and not (files.is_number(value) if kind is float else isinstance(value, kind)):
             must = {str: "a word", bool: "true or false", float: "a number"}[kind]
-            raise UserError(f"{path}: {name} is {reprlib.repr(value)}, but must be {must}; {files.ANEW}")
+            problem = f"{path}: {name} is {reprlib.repr(value)}, but must be {must}"
+            raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
 
 
 def _history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
@@ -239,30 +248,68 @@ def _joined(results: Path, specs: Mapping[str, RunSpec], name: str, columns: tup
     The files are joined as text and parsed at once, because a million rows are no rarity.
 
     Raises:
-        UserError: naming the file that is missing, has other columns or holds something else than numbers.
+        UserError: naming the file that is missing, is damaged, or holds something else than numbers.
     """
-    header, runs = ",".join(columns), list(specs)
-    parts = [f"run,{header}\n"]
+    runs = list(specs)
+    parts = [f"run,{','.join(columns)}\n"]
     for number, run in enumerate(runs):
-        path = run_folder(results, run) / name
-        first, _, rest = files.read_text(path).partition("\n")
-        if first != header:
-            raise UserError(f"{path}: has the columns {reprlib.repr(first)}, but {header!r} is expected; make it anew.")
-        rows = rest.splitlines() if rest.strip() else []
-        if wrong := {row.count(",") for row in rows} - {len(columns) - 1}:
-            raise UserError(f"{path}: a row has {max(wrong) + 1} cells instead of {len(columns)}; make it anew.")
-        parts += [f"{number},{row}\n" for row in rows]
+        parts += [f"{number},{row}\n" for row in _csv_rows(run_folder(results, run) / name, columns)]
     frame = pd.read_csv(io.StringIO("".join(parts)), low_memory=False, quoting=csv.QUOTE_NONE)
-    _to_numbers(frame, columns, lambda row: run_folder(results, runs[int(row["run"])]) / name)
+
+    def problem(row: pd.Series, text: str) -> str:
+        return f"{run_folder(results, runs[int(row['run'])]) / name}: {text}; {REMEDIES[name]}"
+
+    _to_numbers(frame, columns, problem)
     frame["run"] = frame["run"].map(dict(enumerate(runs)))
     return frame
 
 
-def _to_numbers(frame: pd.DataFrame, columns: Iterable[str], path_of: Callable[[pd.Series], Path]) -> None:
-    """Make columns numbers, in place.
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[str]:
+    """The rows of a CSV file as text, with the cells of these columns in this order.
+
+    Another version may have written more columns, fewer, or in another order: a column that is not there is empty, one
+    that is not asked for is left out. The first one tells of what a row is, and no version is without it.
 
     Raises:
-        UserError: naming the file of the first row that holds something else, or an infinite number.
+        UserError: if the file has not that column, has a column twice, or a row with more or fewer cells than columns.
+    """
+    first, _, rest = files.read_text(path).partition("\n")
+    found, rows = first.split(","), rest.splitlines() if rest.strip() else []
+    if columns[0] not in found:
+        problem = f"{path}: has the columns {reprlib.repr(first)}, but no {columns[0]!r}"
+        raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
+    if len(set(found)) < len(found):
+        raise UserError(f"{path}: has a column twice ({reprlib.repr(first)}); {REMEDIES[path.name]}")
+    if found != list(columns):
+        rows = _reordered(path, rows, found, columns)
+        found = list(columns)
+    if wrong := {row.count(",") + 1 for row in rows} - {len(found)}:
+        raise UserError(f"{path}: a row has {max(wrong)} cells instead of {len(found)}; {REMEDIES[path.name]}")
+    return rows
+
+
+def _reordered(path: Path, rows: list[str], found: list[str], columns: tuple[str, ...]) -> list[str]:
+    """Rows with the cells of other columns than they were written with; words in those left out may be quoted."""
+    places = [found.index(column) if column in found else len(found) for column in columns]
+    try:
+        table = list(csv.reader(rows))
+    except csv.Error as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); {REMEDIES[path.name]}") from None
+    if wrong := {len(row) for row in table} - {len(found)}:
+        raise UserError(f"{path}: a row has {max(wrong)} cells instead of {len(found)}; {REMEDIES[path.name]}")
+    return [",".join(map([*row, ""].__getitem__, places)) for row in table]
+
+
+def _to_numbers(frame: pd.DataFrame, columns: Iterable[str], problem: Callable[[pd.Series, str], str]) -> None:
+    """Make columns numbers, in place.
+
+    Args:
+        frame: what holds them.
+        columns: their names.
+        problem: the line to raise for a row, and for what is wrong with it.
+
+    Raises:
+        UserError: at the first row that holds something else, or an infinite number.
     """
     for column in columns:
         # pandas has read a column without anything else as numbers
@@ -271,7 +318,7 @@ def _to_numbers(frame: pd.DataFrame, columns: Iterable[str], path_of: Callable[[
         bad = (numbers.isna() & frame[column].notna()) | numbers.abs().eq(math.inf)
         if bad.any():
             row = frame[bad].iloc[0]
-            raise UserError(f"{path_of(row)}: {column} is {row[column]!r}, but must be a number; make it anew.")
+            raise UserError(problem(row, f"{column} is {row[column]!r}, but must be a number"))
         frame[column] = numbers
 
 
@@ -301,7 +348,8 @@ def _records(
                 at = {"run": run, "step": record["step"], "epoch": record["epoch"], "progress": record["step"] / steps}
                 rows += rows_of(at, record)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: not a record of updates ({error!r}); delete the run folder.") from None
+            problem = f"{path}: not a record of updates ({error!r})"
+            raise UserError(f"{problem}; {files.told_by_version(folder)}") from None
     return rows
 
 
@@ -314,7 +362,7 @@ def _updates(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
             quantiles = {
                 f"{name}_{q}": value
                 for name in ("sigma", "snr")
-                for q, value in zip(QUANTILES, layer.get(name, ()), strict=False)
+                for q, value in _quantiles(layer.get(name, {})).items()
             }
             rows.append({**at, "drop_fraction": record["drop_fraction"], "position": position, **layer, **quantiles})
         return rows
@@ -322,21 +370,45 @@ def _updates(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
     return _frame(results, _records(results, specs, rows_of), UPDATE_COLUMNS, words=("run", "layer"))
 
 
+def _quantiles(values: Mapping[str, float] | Sequence[float]) -> Mapping[str, float]:
+    """Quantiles by name, of records with and without names."""
+    return values if isinstance(values, dict) else dict(zip(UNNAMED_QUANTILES, values, strict=True))
+
+
 def _overlap(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
     def rows_of(at: dict[str, Any], record: dict[str, Any]) -> list[Row]:
-        return [
-            {**at, "first": CRITERIA[i], "second": CRITERIA[j], **{k: record[k][i][j] for k in ("iou", "spearman")}}
-            for i, j in itertools.combinations(range(len(CRITERIA)), 2)
-            if "iou" in record
-        ]
+        return [{**at, **pair} for pair in _pairs(record)] if "iou" in record else []
 
     return _frame(results, _records(results, specs, rows_of), OVERLAP_COLUMNS, words=("run", "first", "second"))
 
 
+def _pairs(record: Mapping[str, Any]) -> list[Row]:
+    """The measures of every pair of criteria that both the record and this version have.
+
+    Raises:
+        LookupError, TypeError, ValueError: if the record does not name each row and column of its matrices once.
+    """
+    names = record.get("criteria", UNNAMED_CRITERIA)
+    if not isinstance(names, list | tuple) or len(set(names)) < len(names):
+        raise ValueError(f"criteria is {names!r}")
+    for measure in MEASURES:
+        if [len(row) for row in record[measure]] != [len(names)] * len(names):
+            raise ValueError(f"{measure} is not {len(names)} x {len(names)}")
+    places = {name: names.index(name) for name in CRITERIA if name in names}
+    return [
+        {"first": a, "second": b, **{measure: record[measure][places[a]][places[b]] for measure in MEASURES}}
+        for a, b in itertools.combinations(places, 2)
+    ]
+
+
 def _frame(results: Path, rows: list[Row], columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(columns))
-    numbers = [column for column in columns if column not in words]
-    _to_numbers(frame, numbers, lambda row: run_folder(results, row["run"]) / files.TOPOLOGY)
+
+    def problem(row: pd.Series, text: str) -> str:
+        folder = run_folder(results, row["run"])
+        return f"{folder / files.TOPOLOGY}: {text}; {files.told_by_version(folder)}"
+
+    _to_numbers(frame, [column for column in columns if column not in words], problem)
     return frame
 
 

@@ -15,7 +15,7 @@ from ssvi.methods.topology import Topology, frozen_batch_statistics
 from ssvi.methods.vi import VI
 from ssvi.overlap import overlap_matrices
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 
 
 class SSVI(VI, RigL):
@@ -151,7 +151,7 @@ class SSVI(VI, RigL):
 
     @torch.no_grad()
     def describe(self, layers: dict[str, MaskedLayer]) -> tuple[Record, dict[str, Record]]:
-        """Overlap of the six criteria, and per layer the quantiles of sigma and |mu|/sigma."""
+        """Overlap of the criteria, and per layer the quantiles of sigma and |mu|/sigma."""
         posterior = {name: (x.mean[x.mask], x.sigma[x.mask]) for name, x in self.layers.items()}
         each = {
             name: {criterion: f(mu, sigma, self.spec.exp_lambda) for criterion, f in CRITERIA.items()}
@@ -172,8 +172,8 @@ class SSVI(VI, RigL):
         self._gradients = state["gradients"]
 
 
-def _quantiles(values: Tensor) -> list[float]:
-    """The values at QUANTILES, by the nearest rank (torch.quantile stops at 16 million elements)."""
+def _quantiles(values: Tensor) -> dict[str, float]:
+    """The values at QUANTILES by name, by the nearest rank (torch.quantile stops at 16 million elements)."""
     ordered = values.double().sort().values
-    ranks = [round(q * (ordered.numel() - 1)) for q in QUANTILES]
-    return ordered[ranks].tolist()
+    ranks = [round(q * (ordered.numel() - 1)) for q in QUANTILES.values()]
+    return dict(zip(QUANTILES, ordered[ranks].tolist(), strict=True))

@@ -20,7 +20,21 @@ import pytest
 import yaml
 from fake_runs import write_runs
 from mistakes import TABLE
-from mistakes.kinds import ANEW, CONFIG, JSON, MALFORMED, NEEDED, NO_FOLDER, WHERE, YAML, Bad, config, other
+from mistakes.kinds import (
+    ANEW,
+    CONFIG,
+    JSON,
+    MALFORMED,
+    NEEDED,
+    NEWER,
+    NO_FOLDER,
+    VERSION,
+    WHERE,
+    YAML,
+    Bad,
+    config,
+    other,
+)
 from spoiling import (
     Spoil,
     change,
@@ -125,22 +139,22 @@ REPORTED = {
     "a spec with an unknown option": (record(runs.SPEC, spec__rate=1), "spec.json: option 'rate' is unknown..."),
     "images that are a number": (
         record(runs.SPEC, provenance__data=3),
-        f"spec.json: data is 3, but must be a word; {ANEW}",
+        f"spec.json: data is 3, but must be a word; {VERSION}",
     ),
     "cores that are a word": (
         record(runs.SPEC, provenance__host_cpus="x"),
-        f"spec.json: host_cpus is 'x', but must be a number; {ANEW}",
+        f"spec.json: host_cpus is 'x', but must be a number; {VERSION}",
     ),
     "other images": (record(runs.SPEC, provenance__data="0" * 64), "was trained on other images of 'digits' than ..."),
     "half of the metrics": (change(runs.METRICS, half), f"metrics.json: {JSON} (...); {ANEW}"),
-    "metrics that are a list": (write(runs.METRICS, "[]"), f"metrics.json: has no 'status'; {ANEW}"),
+    "metrics that are a list": (write(runs.METRICS, "[]"), f"metrics.json: has no 'status'; {VERSION}"),
     "metrics without accuracy": (
         record(runs.METRICS, accuracy=None),
         "metrics.json: has no 'accuracy'; evaluate the run anew.",
     ),
     "an accuracy in words": (
         record(runs.METRICS, accuracy="high"),
-        f"metrics.json: accuracy is 'high', but must be a number; {ANEW}",
+        f"metrics.json: accuracy is 'high', but must be a number; {VERSION}",
     ),
     "NaN": (write(runs.METRICS, '{"status": NaN}'), f"metrics.json: {JSON} (NaN is no number of JSON); {ANEW}"),
     "an odd status": (
@@ -150,45 +164,73 @@ REPORTED = {
     "no history": (remove(runs.HISTORY), "history.csv: no such file."),
     "other columns": (
         write(runs.HISTORY, "a,b\n1,2\n"),
-        "history.csv: has the columns 'a,b', but '...' is expected; make it anew.",
+        f"history.csv: has the columns 'a,b', but no 'epoch'; {VERSION}",
     ),
     "a word in the history": (
         write(runs.HISTORY, f"{HISTORY}\n1,2,many,,,,,,,,,\n"),
-        "history.csv: loss is 'many', but must be a number; make it anew.",
+        f"history.csv: loss is 'many', but must be a number; {ANEW}",
     ),
     "infinity in the history": (
         write(runs.HISTORY, f"{HISTORY}\n1,2,inf,,,,,,,,,\n"),
-        "history.csv: loss is ..., but must be a number; make it anew.",
+        f"history.csv: loss is ..., but must be a number; {ANEW}",
     ),
     "a row cut off": (
         write(runs.HISTORY, f"{HISTORY}\n1,2\n"),
-        "history.csv: a row has 2 cells instead of 12; make it anew.",
+        f"history.csv: a row has 2 cells instead of 12; {ANEW}",
     ),
     "a history of bytes": (write(runs.HISTORY, b"\xff\xfe"), f"history.csv: not readable as text (...); {ANEW}"),
     "half an update": (change(runs.TOPOLOGY, half), f"topology.jsonl: {JSON} (...); {ANEW}"),
     "an update that is a list": (
         write(runs.TOPOLOGY, "[]\n"),
-        "topology.jsonl: not a record of updates (...); delete the run folder.",
+        f"topology.jsonl: not a record of updates (...); {VERSION}",
     ),
     "an update without a layer": (
         first_update(layers=[3]),
-        "topology.jsonl: not a record of updates (...); delete the run folder.",
+        f"topology.jsonl: not a record of updates (...); {VERSION}",
     ),
     "a layer in words": (
         first_update(layers=[{"layer": "a", "size": "b"}]),
-        "topology.jsonl: size is 'b', but must be a number; make it anew.",
+        f"topology.jsonl: size is 'b', but must be a number; {VERSION}",
+    ),
+    "a newer format": (
+        record(runs.SPEC, format=runs.FORMAT + 1),
+        f"spec.json: {NEWER}",
+    ),
+    "a format in words": (
+        record(runs.SPEC, format="new"),
+        f"spec.json: format is 'new', but must be a whole number >= 1; {VERSION}",
+    ),
+    "columns that come twice": (
+        write(runs.SAMPLES, "samples,nll,nll\n1,2,3\n"),
+        "samples.csv: has a column twice ('samples,nll,nll'); delete this file to measure it anew.",
+    ),
+    "two numbers in a cell": (
+        write(runs.SAMPLES, 'samples,nll\n1,"2,3"\n'),
+        "samples.csv: a row has 8 cells instead of 7; delete this file to measure it anew.",
+    ),
+    "a row cut off under other columns": (
+        write(runs.SAMPLES, "samples,nll\n1\n"),
+        "samples.csv: a row has 1 cells instead of 2; delete this file to measure it anew.",
+    ),
+    "an overlap of criteria that it does not name": (
+        first_update(iou=[[1] * 7] * 7),
+        f"topology.jsonl: not a record of updates (ValueError('iou is not 6 x 6')); {VERSION}",
+    ),
+    "an overlap that names a criterion twice": (
+        first_update(criteria=["snr", "snr"]),
+        f"topology.jsonl: not a record of updates (ValueError(...)); {VERSION}",
     ),
     "an overlap too small": (
         first_update(iou=[[1]]),
-        "topology.jsonl: not a record of updates (...); delete the run folder.",
+        f"topology.jsonl: not a record of updates (...); {VERSION}",
     ),
     "samples with other columns": (
         write(runs.SAMPLES, "x\n"),
-        "samples.csv: has the columns 'x', but '...' is expected; make it anew.",
+        f"samples.csv: has the columns 'x', but no 'samples'; {VERSION}",
     ),
     "a word in the samples": (
         write(runs.SAMPLES, f"{SAMPLES}\n1,a,,,,,\n"),
-        "samples.csv: accuracy is 'a', but must be a number; make it anew.",
+        "samples.csv: accuracy is 'a', but must be a number; delete this file to measure it anew.",
     ),
 }
 

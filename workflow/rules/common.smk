@@ -23,6 +23,7 @@ from ssvi.config import (
 )
 from ssvi.devices import gpu_count
 from ssvi.errors import UserError
+from ssvi.imports import closure
 from ssvi.plan import make_plan, to_text
 from ssvi.spec import parents, run_path, to_flags, unique, with_parents
 
@@ -103,7 +104,7 @@ os.environ.update(
 )
 # Another MLflow server is to be filled as well; its password is nobody's business.
 MLFLOW = without_password(os.environ.get("MLFLOW_TRACKING_URI", "").strip())
-ANALYSIS = os.path.relpath(Path(workflow.basedir) / "ssvi" / "analysis")
+ROOT = Path(os.path.relpath(workflow.basedir))
 
 GPUS = gpu_count()
 # So many runs at once on this machine (on a cluster, its scheduler gives out GPUs), unless --resources gpu=N says
@@ -175,13 +176,15 @@ def data_flags(wildcards):
     return shlex.join([spec.dataset, *size, *download])
 
 
-def code(*names):
-    """The modules that a cheap step is made anew for when they change."""
-    folder = Path(ANALYSIS)
-    found = [
-        [folder / n] if n.endswith(".py") else folder.glob(f"{n}/*") for n in names
-    ]
-    return sorted(str(path) for paths in found for path in paths if path.is_file())
+def code(script):
+    """The files that a cheap step is made anew for when one changes: its script, and all that this imports."""
+
+    # told when the rule is looked at, which most jobs of this workflow, parsing it again, never do
+    def input_code(wildcards):
+        path = ROOT / "workflow" / "scripts" / script
+        return [str(found) for found in closure(path, ROOT)]
+
+    return input_code
 
 
 def metrics_of(runs):

@@ -9,7 +9,7 @@ rule mirror:
     input:
         metrics=metrics_of(RUNS),
         artifacts=[*files_of("tables"), *files_of("figures"), REPORT],
-        code=code("tracking"),
+        code=code("mirror.py"),
     output:
         MIRROR,
     log:

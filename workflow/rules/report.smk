@@ -1,4 +1,4 @@
-"""From run folders to tables, figures and the report: cheap rules, remade when their modules change."""
+"""From run folders to tables, figures and the report: cheap rules, remade when what their scripts import changes."""
 
 
 localrules:
@@ -22,7 +22,7 @@ for name in OUTPUTS:
 rule table:
     input:
         metrics=table_input,
-        code=code("tables", "collect.py", "settings.py", "stats.py"),
+        code=code("table.py"),
     output:
         csv=f"{REPORTS}/tables/{{table}}.csv",
         md=f"{REPORTS}/tables/{{table}}.md",
@@ -47,7 +47,7 @@ rule table:
 rule figure:
     input:
         metrics=figure_input,
-        code=code("figures", "collect.py", "settings.py", "stats.py"),
+        code=code("figure.py"),
     output:
         png=f"{REPORTS}/figures/{{figure}}.png",
         svg=report(
@@ -92,14 +92,7 @@ rule report:
         metrics=metrics_of(RUNS),
         tables=files_of("tables"),
         figures=files_of("figures"),
-        code=code(
-            "report",
-            "collect.py",
-            "settings.py",
-            "stats.py",
-            "tables/published.py",
-            "figures/sigma.py",
-        ),
+        code=code("report.py"),
     output:
         REPORT,
     log:

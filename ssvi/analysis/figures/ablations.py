@@ -59,7 +59,7 @@ from ssvi.analysis.figures.style import (
     style,
 )
 from ssvi.errors import UserError
-from ssvi.spec import FIELDS
+from ssvi.spec import FIELDS, WITHOUT_LAMBDA
 
 
 def _having(frames: Frames, figure: str, option: str) -> pd.DataFrame:
@@ -205,7 +205,7 @@ def _width(parts: list[Any]) -> float:
 
 
 def exp_lambda(frames: Frames) -> Drawing:
-    """Lambda of the criteria E exp and SNR exp against accuracy, beside the default criterion (equation 8).
+    """Lambda of the criteria that have one against accuracy, beside the default criterion (equation 8).
 
     Raises:
         UserError: if no finished run has a removal criterion.
@@ -228,28 +228,31 @@ def exp_lambda(frames: Frames) -> Drawing:
         footnote(figure, frames.runs)
     band_text = ", of those without λ as a band" if None in floors else ""
     caption = (
-        "SSVI by λ of the removal criteria E exp and SNR exp, and, across, with criteria that have no λ. Means over "
+        "SSVI by λ of the removal criteria that have one, and, across, with criteria that have no λ. Means over "
         f"seeds with one sample standard deviation{band_text} ({n_text(rows)}).{scale_text(figure)}"
     )
     return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *left_out(frames.runs)))
 
 
-WITH_LAMBDA = ("e_exp", "snr_exp")
-
-
 def _draw_lambda(axes: Axes, panel: pd.DataFrame, *, spread: bool) -> list[dict[str, Any]]:
-    """A line for each criterion with a lambda, and the others as levels, with a band of one sd if `spread`."""
-    runs = panel[panel["criterion"].isin(WITH_LAMBDA)]
+    """A line for each criterion that may have a lambda, and the others as levels, with a band of one sd if `spread`."""
+    level = panel["criterion"].isin(WITHOUT_LAMBDA)
+    runs = panel[~level]
     rows = []
-    for place, line in enumerate(groups_by(runs, ("criterion",))):
+    lines = groups_by(runs, ("criterion",))
+    for place, line in enumerate(lines):
         name = line.options["criterion"]
         points = groups_by(line.runs, ("criterion", "exp_lambda"))
-        x = [point.options["exp_lambda"] * math.exp(0.08 * (place - 0.5)) for point in points]
-        look = {"color": CRITERION_COLOURS[name], "marker": CRITERION_MARKERS[name], "linestyle": LINES[place]}
+        x = [point.options["exp_lambda"] * math.exp(0.08 * (place - (len(lines) - 1) / 2)) for point in points]
+        look = {
+            "color": CRITERION_COLOURS[name],
+            "marker": CRITERION_MARKERS[name],
+            "linestyle": LINES[place % len(LINES)],
+        }
         rows += draw_line(axes, x, points, ACCURACY, label=SYMBOL[name], **look)
     log_ticks(axes, sorted(runs["exp_lambda"].unique()) or [1.0])
     axes.set_xlabel("λ")
-    for line in groups_by(panel[~panel["criterion"].isin(WITH_LAMBDA)], ("criterion",)):
+    for line in groups_by(panel[level], ("criterion",)):
         name = line.options["criterion"]
         row = {**line.row(ACCURACY), "exp_lambda": math.nan}
         colour = CRITERION_COLOURS[name]

@@ -68,10 +68,18 @@ from ssvi.errors import UserError
 from ssvi.spec import CRITERIA, FIELDS
 
 DEFAULT = FIELDS["criterion"].default
+OTHERS = tuple(name for name in CRITERIA if name != DEFAULT)
+# Inches of height for a row of a criterion's difference.
+ROW = 0.42
 
 
 def _look(criterion: str) -> dict[str, Any]:
     return {"color": CRITERION_COLOURS[criterion], "marker": CRITERION_MARKERS[criterion]}
+
+
+def _place(criterion: str) -> float:
+    """Where a criterion stands among all, from -1/2 to 1/2: so far lines at the same place are drawn apart."""
+    return CRITERIA.index(criterion) / (len(CRITERIA) - 1) - 0.5
 
 
 def figure2_right(frames: Frames) -> Drawing:
@@ -130,8 +138,9 @@ def _legend_above(axes: Axes, columns: int) -> None:
     )
 
 
-# How far apart lines at the same place of a log axis stand, as a power of e.
-APART = 0.035
+# How far apart two methods at the same place of a log axis stand, and how far the first and the last criterion, as a
+# power of e.
+APART, SPAN = 0.035, 0.175
 
 
 def _draw_methods(axes: Axes, runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -162,7 +171,7 @@ def _draw_criteria(axes: Axes, runs: pd.DataFrame) -> list[dict[str, Any]]:
     for group in groups_by(runs, ("criterion",)):
         name = group.options["criterion"]
         points = groups_by(group.runs, ("method", "criterion", "sigma_init", "kl_warmup"))
-        shift = math.exp(APART * (CRITERIA.index(name) - 2.5))
+        shift = math.exp(SPAN * _place(name))
         x = [point.options["sigma_init"] * shift for point in points]
         found = draw_line(
             axes, x, points, ACCURACY, label=SYMBOL[name], linewidth=0.9, markersize=4, capsize=1.5, **_look(name)
@@ -187,7 +196,7 @@ def criteria(frames: Frames) -> Drawing:
     floors: list[Floor | None] = []
     most = max(panel["density"].nunique() for _, panel in parts)
     with matplotlib.rc_context(style()):
-        figure = Figure(figsize=(WIDE, 0.6 + 2.1 * len(parts)), layout="constrained")
+        figure = Figure(figsize=(WIDE, 0.6 + ROW * len(OTHERS) * len(parts)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.03)
         grid = figure.subplots(len(parts), 1 + most, squeeze=False, width_ratios=[1.9, *[1.0] * most])
         for line, (title, panel) in zip(grid, parts, strict=True):
@@ -222,7 +231,7 @@ def _draw_over_density(axes: Axes, runs: pd.DataFrame) -> list[dict[str, Any]]:
     for group in groups_by(runs, ("criterion",)):
         name = group.options["criterion"]
         points = groups_by(group.runs, ("density", "criterion"))
-        shift = math.exp(0.014 * width * (2.5 - CRITERIA.index(name)))
+        shift = math.exp(-0.07 * width * _place(name))
         x = [point.options["density"] * shift for point in points]
         rows += draw_line(
             axes, x, points, ACCURACY, label=SYMBOL[name], linewidth=0.9, markersize=4, capsize=1.5, **_look(name)
@@ -237,9 +246,8 @@ def _draw_differences(
     axes: Axes, runs: pd.DataFrame, bound: float, n: int, *, labelled: bool = True
 ) -> list[dict[str, Any]]:
     """Each criterion minus the default one; nothing where one of them was not run."""
-    others = [name for name in CRITERIA if name != DEFAULT]
     rows = []
-    for place, name in enumerate(others):
+    for place, name in enumerate(OTHERS):
         pair = [where(runs, criterion=criterion) for criterion in (name, DEFAULT)]
         found = compare(*pair, ACCURACY.column, ACCURACY.factor)
         if found.n:
@@ -250,8 +258,8 @@ def _draw_differences(
             -bound, bound, color=FLOOR_COLOUR, linewidth=0, zorder=0.8, label=f"noise floor (n = {n})" * labelled
         )
     axes.axvline(0, color=GREY, linewidth=0.7, zorder=1)
-    axes.set_ylim(len(others) - 0.45, -0.55)
-    axes.set_yticks(range(len(others)), [SYMBOL[name] for name in others])
+    axes.set_ylim(len(OTHERS) - 0.45, -0.55)
+    axes.set_yticks(range(len(OTHERS)), [SYMBOL[name] for name in OTHERS])
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
@@ -289,9 +297,9 @@ def noise_floor_figure(frames: Frames) -> Drawing:
     rows: list[dict[str, Any]] = []
     with matplotlib.rc_context(style()):
         width = COLUMN if len(parts) == 1 else WIDE / 2 * len(parts)
-        figure = Figure(figsize=(width, 4.2), layout="constrained")
+        figure = Figure(figsize=(width, 2.55 + 0.33 * len(OTHERS)), layout="constrained")
         figure.get_layout_engine().set(h_pad=0.03)
-        grid = figure.subplots(3, len(parts), squeeze=False, sharex="col", height_ratios=[1, 1, 1.3])
+        grid = figure.subplots(3, len(parts), squeeze=False, sharex="col", height_ratios=[1, 1, 0.26 * len(OTHERS)])
         for column, (title, panel) in zip(grid.T, parts, strict=True):
             rows += _draw_noise(column, panel, title)
         legend(figure)

@@ -26,8 +26,8 @@ from ssvi.analysis.figures.recorded import (
 from ssvi.analysis.figures.style import GREY, PALETTE, SYMBOLS, WIDE, Drawing, footnote, left_out, style
 from ssvi.spec import CRITERIA
 
-# As the paper writes them.
-SYMBOL = {
+# As the paper writes them; one that is not in it has its name.
+SYMBOL = {name: name for name in CRITERIA} | {
     "abs_mu": r"$|\mu|$",
     "snr": r"SNR$(\theta)$",
     "e_abs": r"$\mathbb{E}\,|\theta|$",
@@ -51,7 +51,7 @@ MEASURES = {"iou": "IoU of removed weights", "spearman": "Spearman correlation"}
 
 
 def iou(frames: Frames) -> Drawing:
-    """Overlap and rank correlation of the six removal criteria at three moments of a training (appendix D.2).
+    """Overlap and rank correlation of the removal criteria at three moments of a training (appendix D.2).
 
     Raises:
         UserError: if no finished run has recorded them.
@@ -114,6 +114,7 @@ def _percent_of(summary: pd.DataFrame, moment: str) -> str:
 def _draw_matrix(axes: Axes, pairs: pd.DataFrame) -> list[Any]:
     """Overlap above the diagonal, correlation below it, each on a scale of its own; returns the two images."""
     k = len(CRITERIA)
+    size = min(6.0, 60 / k)  # two digits fit a cell
     upper, lower = np.full((k, k), np.nan), np.full((k, k), np.nan)
     for pair in pairs.itertuples():
         i, j = CRITERIA.index(pair.first), CRITERIA.index(pair.second)
@@ -126,7 +127,9 @@ def _draw_matrix(axes: Axes, pairs: pd.DataFrame) -> list[Any]:
             red, green, blue, _ = image.to_rgba(values[i, j])
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
             text = _two_digits(values[i, j])
-            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6, color="white" if dark else "black")
+            axes.text(
+                j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=size, color="white" if dark else "black"
+            )
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
@@ -142,9 +145,10 @@ def _two_digits(value: float) -> str:
 
 def _name_criteria(row: list[Axes], *, last_row: bool) -> None:
     places, names = np.arange(len(CRITERIA)) + 0.5, [SYMBOL[name] for name in CRITERIA]
+    size = min(7.0, 84 / len(CRITERIA))
     for axes in row:
-        axes.set_xticks(places, names if last_row else [], rotation=90, fontsize=7)
-        axes.set_yticks(places, names if axes is row[0] else [], fontsize=7)
+        axes.set_xticks(places, names if last_row else [], rotation=90, fontsize=size)
+        axes.set_yticks(places, names if axes is row[0] else [], fontsize=size)
 
 
 def iou_course(frames: Frames) -> Drawing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Collection, Sequence
@@ -24,46 +25,76 @@ from ssvi.registry import SPARSE
 from ssvi.runs import write_bytes, write_text
 from ssvi.spec import CRITERIA, FIELDS, METHODS
 
+
+def _completed(looks: dict[str, str], names: Collection[str], spare: Collection[str]) -> dict[str, str]:
+    """Looks with one for every name: where nobody has chosen one, the next spare one that is not taken.
+
+    When all are taken, they come again.
+    """
+    unused = [look for look in dict.fromkeys(spare) if look not in looks.values()]
+    following = itertools.cycle(unused or spare)
+    return looks | {name: next(following) for name in names if name not in looks}
+
+
 # Okabe and Ito's colours, told apart under the common colour blindnesses; the markers do it in grey.
-COLOURS = {
-    "dense": "#000000",
-    "vi": "#0072B2",
-    "rigl": "#009E73",
-    "ssvi": "#D55E00",
-    "vd": "#CC79A7",
-    "sbp": "#E69F00",
-    "aeb": "#56B4E9",
-    "mbnn": "#7A4B1F",
-    "static": "#7FCFB5",
-    "static_vi": "#F0A878",
-    "pruned": "#6BAED6",
-    "ensemble": "#555555",
-}
-MARKERS = {
-    "dense": "D",
-    "vi": "^",
-    "rigl": "s",
-    "ssvi": "o",
-    "vd": "v",
-    "sbp": "P",
-    "aeb": "X",
-    "mbnn": "*",
-    "static": "s",
-    "static_vi": "o",
-    "pruned": "^",
-    "ensemble": "D",
-}
-for _method in METHODS:
-    # one that nobody has chosen a look for is grey
-    COLOURS.setdefault(_method, "#999999")
-    MARKERS.setdefault(_method, "p")
+COLOURS = _completed(
+    {
+        "dense": "#000000",
+        "vi": "#0072B2",
+        "rigl": "#009E73",
+        "ssvi": "#D55E00",
+        "vd": "#CC79A7",
+        "sbp": "#E69F00",
+        "aeb": "#56B4E9",
+        "mbnn": "#7A4B1F",
+        "static": "#7FCFB5",
+        "static_vi": "#F0A878",
+        "pruned": "#6BAED6",
+        "ensemble": "#555555",
+    },
+    METHODS,
+    ["#999999"],
+)
+MARKERS = _completed(
+    {
+        "dense": "D",
+        "vi": "^",
+        "rigl": "s",
+        "ssvi": "o",
+        "vd": "v",
+        "sbp": "P",
+        "aeb": "X",
+        "mbnn": "*",
+        "static": "s",
+        "static_vi": "o",
+        "pruned": "^",
+        "ensemble": "D",
+    },
+    METHODS,
+    ["p"],
+)
 NAMES = METHOD_NAMES | {"vi": "dense BNN (VI)"}
 # For lines that are not methods.
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SYMBOLS = ("o", "^", "s", "D", "v", "P", "X")
 # The removal criteria; the default one looks like SSVI, as which other figures show it.
-CRITERION_COLOURS = dict(zip(CRITERIA, ("#000000", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"), strict=True))
-CRITERION_MARKERS = dict(zip(CRITERIA, ("v", "D", "s", "o", "P", "X"), strict=True))
+CRITERION_COLOURS = _completed(
+    {
+        "abs_mu": "#000000",
+        "snr": "#E69F00",
+        "e_abs": "#009E73",
+        "snr_abs": "#D55E00",
+        "e_exp": "#CC79A7",
+        "snr_exp": "#56B4E9",
+    },
+    CRITERIA,
+    (*PALETTE, *COLOURS.values()),
+)
+CRITERION_MARKERS = _completed(
+    {"abs_mu": "v", "snr": "D", "e_abs": "s", "snr_abs": "o", "e_exp": "P", "snr_exp": "X"},
+    CRITERIA,
+    (*SYMBOLS, *MARKERS.values(), "<", ">", "h", "p"),
+)
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 FILLINGS = ("full", "full", "left", "bottom")
 # Widths in inches of a figure in one column of a paper, and across both.

@@ -302,7 +302,7 @@ def _published_rows(path: Path) -> list[dict[str, Any]]:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a history ({error}); delete the run folder to train it anew.") from None
+        raise UserError(f"{path}: not a history ({error}); {files.ANEW}") from None
 
 
 def _live_rows(path: Path) -> list[dict[str, Any]]:
@@ -311,7 +311,7 @@ def _live_rows(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
     except ValueError as error:
-        raise UserError(f"{path}: not a history ({error}); delete {path.parent} to start this run anew.") from None
+        raise UserError(f"{path}: not a history ({error}); the training writes it anew when it goes on.") from None
 
 
 def _series(
@@ -322,12 +322,12 @@ def _series(
     seconds = 0.0
     try:
         for row in rows:
-            seconds += float(row["seconds"] or 0)
+            seconds += float(row.get("seconds") or 0)
             now = start + int(seconds * 1000)
-            values = {name: float(row[name]) for name in names if row[name] not in ("", None)}
+            values = {name: float(row[name]) for name in names if row.get(name) not in ("", None)}
             points += [Metric(k, v, now, int(row["epoch"])) for k, v in values.items() if math.isfinite(v)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}: not a history ({error!r}); delete the run folder to train it anew.") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: not a history ({error!r}); {files.told_by_version(folder)}") from None
     return points, start + int(seconds * 1000)
 
 

@@ -58,14 +58,20 @@ NEEDED = "It needs study, results, reports, data_root, evaluation and studies."
 NO_FOLDER = "a folder, without ; & | < > $ ` \" ' \\ * ? ( ) { } [ ] ! and control characters, and no - in front"
 NO_PATH = "; & | < > $ ` \" ' \\ * ? { } and control characters."
 ANEW = "delete the run folder to train it anew."
+VERSION = "this is ssvi ..., and ... wrote it: read it with that one, or restore what was changed since."
+NEWER = (
+    f"format is {runs.FORMAT + 1}, but ssvi ... knows none beyond {runs.FORMAT}: a newer version wrote this run "
+    "folder; update ssvi to read it."
+)
 LAYOUT = "a data set folder:PATH needs train/<class>/ and test/<class>/ with images in them."
 NO_IMAGE = "cannot be read as an image (...); replace or delete it."
 TEXT_BOMB = b"zTXtk\0\0" + zlib.compress(bytes(20_000_000))
 WRONG, NONE = "its checksum is wrong", "it does not begin as one"
 LIVE = "delete cut/live to start this run anew."
-UNREADABLE = f"cut/live/checkpoint.pt: torch cannot read this checkpoint (UnpicklingError); {LIVE}"
+OTHER_LIVE = f"{VERSION} To start this run anew, move cut/live away."
+UNREADABLE = f"cut/live/checkpoint.pt: torch cannot read this checkpoint (UnpicklingError); {OTHER_LIVE}"
 JSON = "not readable as JSON"
-MISFIT = "does not fit the network of spec.json: ..."
+MISFIT = f"does not fit the network of spec.json (...); {VERSION}"
 YAML = "not readable as YAML"
 GRID = "is not allowed: a grid (option: value or list of values) or a non-empty list of grids"
 MODEL = "run/model.safetensors"
@@ -76,7 +82,7 @@ def other(option: str, was: object, now: object) -> str:
     """The end of a line about results of another spec."""
     return (
         f"these results were made under other options or defaults: {option} was {was} and is now {now}. "
-        "Move or delete this run folder, or go back to the old option."
+        "Go back to the old option, or move this run folder to where it is kept."
     )
 
 

@@ -29,13 +29,15 @@ from mistakes.kinds import (
     EVALUATE,
     GO_ON,
     JSON,
-    LIVE,
     MISFIT,
     MODEL,
+    NEWER,
     NONE,
+    OTHER_LIVE,
     PARENT,
     TRAIN,
     UNREADABLE,
+    VERSION,
     WHERE,
     WRONG,
     Bad,
@@ -66,12 +68,12 @@ CHECKPOINTS = [
     ),
     checkpoint_row(
         "a checkpoint of another version",
-        f"cut/live/checkpoint.pt: a checkpoint of version 2, but this is version {checkpoint.VERSION}; {LIVE}",
+        f"cut/live/checkpoint.pt: a checkpoint of version 2, but this is version {checkpoint.VERSION}; {OTHER_LIVE}",
         lambda content: framed(state_of(content), 2),
     ),
     checkpoint_row(
         "a checkpoint of something else",
-        f"cut/live/checkpoint.pt: not a checkpoint of a training; {LIVE}",
+        f"cut/live/checkpoint.pt: not a checkpoint of a training; {OTHER_LIVE}",
         lambda content: framed(saved({"a": 1})),
     ),
     checkpoint_row(
@@ -99,7 +101,7 @@ ARTIFACTS = [
     run_row("a spec of bytes", f"spec.json: not readable as text (...); {ANEW}", write("run/spec.json", b"\xff\0")),
     run_row("a folder for a spec", "spec.json: Is a directory", make_folder("run/spec.json")),
     run_row("a spec nobody may read", "spec.json: Permission denied", unreadable("run/spec.json")),
-    run_row("a spec that is a list", f"spec.json: has no 'spec'; {ANEW}", write("run/spec.json", "[]")),
+    run_row("a spec that is a list", f"spec.json: has no 'spec'; {VERSION}", write("run/spec.json", "[]")),
     run_row(
         "a spec in 9000 brackets",
         f"spec.json: {JSON} (maximum recursion depth...); {ANEW}",
@@ -107,7 +109,7 @@ ARTIFACTS = [
     ),
     run_row(
         "a spec that is a number",
-        f"spec.json: spec is 3, but must be an object; {ANEW}",
+        f"spec.json: spec is 3, but must be an object; {VERSION}",
         record("run/spec.json", spec=3),
     ),
     run_row(
@@ -138,20 +140,38 @@ ARTIFACTS = [
     ),
     run_row(
         "a spec without images",
-        f"spec.json: provenance.data is None, but must be a word; {ANEW}",
+        f"spec.json: provenance.data is None, but must be a word; {VERSION}",
         record("run/spec.json", provenance__data=...),
     ),
     Bad(
         "a spec with other images",
         EVALUATE,
-        "run: was trained on other images of 'digits' (fingerprint 000000000000, now ...); delete the folder to train "
-        "it anew.",
+        "run: was trained on other images of 'digits' (fingerprint 000000000000, now ...); evaluate it on those, or "
+        "move the folder away to train on the present ones.",
         record("run/spec.json", provenance__data="0" * 64),
     ),
     run_row(
         "a spec whose origin is a list",
-        f"spec.json: provenance is [], but must be an object; {ANEW}",
+        f"spec.json: provenance is [], but must be an object; {VERSION}",
         record("run/spec.json", provenance=[]),
+    ),
+    run_row("a run of a newer version", f"spec.json: {NEWER}", record("run/spec.json", format=runs.FORMAT + 1)),
+    run_row(
+        "a run whose format is no number",
+        f"spec.json: format is True, but must be a whole number >= 1; {VERSION}",
+        record("run/spec.json", format=True),
+    ),
+    Bad(
+        "a run of a newer version that is to be trained",
+        f"{TRAIN} --out=run",
+        f"run/spec.json: {NEWER}",
+        record("run/spec.json", format=runs.FORMAT + 1),
+    ),
+    Bad(
+        "a parent of a newer version",
+        CHILD,
+        f"{PARENT}/spec.json: {NEWER}",
+        record(f"{PARENT}/spec.json", format=runs.FORMAT + 1),
     ),
     Bad(
         "a spec of another run",
@@ -161,17 +181,19 @@ ARTIFACTS = [
     run_row("no record of the training", "training.json: no such file.", remove("run/training.json")),
     run_row("half a record of the training", f"training.json: {JSON} (...); {ANEW}", change("run/training.json", half)),
     run_row(
-        "a training without status", f"training.json: has no 'status'; {ANEW}", record("run/training.json", status=...)
+        "a training without status",
+        f"training.json: has no 'status'; {VERSION}",
+        record("run/training.json", status=...),
     ),
     run_row(
         "a training with an odd status",
-        f"training.json: status is 'great', but must be complete or diverged; {ANEW}",
+        f"training.json: status is 'great', but must be complete or diverged; {VERSION}",
         record("run/training.json", status="great"),
     ),
     Bad(
         "a training of other layers",
         f"ssvi samples run {WHERE}",
-        f"run/training.json: positions are not those of the network in spec.json; {ANEW}",
+        f"run/training.json: positions are not those of the network in spec.json; {VERSION}",
         record("run/training.json", positions={}),
     ),
     run_row("no model", "model.safetensors: no such file; train the run first.", remove("run/model.safetensors")),
@@ -210,7 +232,7 @@ ARTIFACTS = [
     Bad(
         "a model of whole numbers",
         EVALUATE,
-        f"{MODEL}: {MISFIT}is of type torch.int64 instead of torch.float32",
+        f"{MODEL}: {MISFIT.replace('...', '... is of type torch.int64 instead of torch.float32', 1)}",
         tensors("run", lambda t: {k: v.long() if v.is_floating_point() else v for k, v in t.items()}),
     ),
     run_row("a folder for the predictions", "predictions.npz: Is a directory", make_folder("run/predictions.npz")),
@@ -241,7 +263,7 @@ ARTIFACTS = [
     Bad(
         "a parent whose costs are words",
         CHILD,
-        f"{PARENT}/training.json: training_flops is 'many', but must be a number; {ANEW}",
+        f"{PARENT}/training.json: training_flops is 'many', but must be a number; {VERSION}",
         record(f"{PARENT}/training.json", training_flops="many"),
     ),
     Bad(

@@ -1,0 +1,72 @@
+"""Which files of this package a script stands on, told from its text: a cheap step is made anew when one changes.
+
+Standard library only: the workflow asks while it plans.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+# Files beside the modules that these read.
+DATA = (".css", ".jinja", ".js", ".json")
+
+
+@functools.cache
+def closure(script: Path, root: Path) -> tuple[Path, ...]:
+    """The script, every module of the packages in `root` that importing runs or may run, and the data beside these.
+
+    Imports inside functions count, and so does a package's own `__init__.py`, which runs before its modules. What is
+    not in `root`, such as another package, is left out, and so is what is imported by a name made while running.
+
+    Args:
+        script: a Python file, anywhere.
+        root: the folder that holds the packages.
+    """
+    found: set[Path] = set()
+    waiting = [script]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imported(path, root)
+    data = {file for folder in {path.parent for path in found - {script}} for file in _data(folder)}
+    return tuple(sorted(found | data))
+
+
+@functools.cache
+def _imported(path: Path, root: Path) -> frozenset[Path]:
+    """The files of the modules that a file names in its import statements, with those of the packages around them."""
+    found: set[Path] = set()
+    for name in _names(_statements(ast.parse(path.read_bytes()).body), path, root):
+        parts = name.split(".")
+        for length in range(1, len(parts) + 1):
+            place = root.joinpath(*parts[:length])
+            # a name that is no module is what is taken from one
+            found |= {file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()}
+    return frozenset(found)
+
+
+def _names(statements: Iterable[ast.AST], path: Path, root: Path) -> Iterator[str]:
+    """Dotted names of all that may be a module."""
+    for node in statements:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            around = path.relative_to(root).parts[: -node.level] if node.level else ()
+            module = ".".join([*around, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Every statement, at whatever depth; expressions, which are most of a file, hold no import."""
+    for node in body:
+        yield node
+        for inside in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, inside, ()))
+
+
+def _data(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.iterdir() if file.suffix in DATA and file.is_file())
