@@ -23,7 +23,7 @@ from ssvi.errors import UserError
 from ssvi.runs import CHECKPOINT, PREVIOUS_CHECKPOINT, told_by_version, write_bytes
 
 # Raised whenever a checkpoint's content changes its meaning.
-VERSION = 3
+VERSION = 4
 MAGIC = "ssvi checkpoint"
 
 

@@ -297,6 +297,20 @@ def _evaluate(given: argparse.Namespace) -> None:
         return
     shown = ("accuracy", "nll", "ece", "ece_marginal", "brier", "sparsity")
     print("  ".join(f"{name} {metrics[name]:.4f}" for name in shown))
+    print(_uncertainty(metrics))
+    if metrics["accuracy_best_checkpoint"] is not None:
+        best = "  ".join(f"{name} {metrics[f'{name}_best_checkpoint']:.4f}" for name in shown[:-1])
+        print(f"of epoch {metrics['best_epoch']}, the best on test data: {best}")
+
+
+def _uncertainty(metrics: dict[str, Any]) -> str:
+    """How uncertain the predictions are, and what of it the posterior makes."""
+    line = f"predictive entropy {metrics['predictive_entropy']:.4f} nats"
+    information, share = metrics["mutual_information"], metrics["mutual_information_share"]
+    if information is None:
+        return f"{line}, of one sample: no mutual information"
+    of = "" if share is None else f", {share:.2%} of it"
+    return f"{line}, mutual information {information:.2g} nats{of} ({metrics['evaluation']['samples']} samples)"
 
 
 def _samples(given: argparse.Namespace) -> None:
@@ -304,7 +318,8 @@ def _samples(given: argparse.Namespace) -> None:
     from ssvi.evaluate import sample_curve
 
     for row in sample_curve(spec, data, given.folder, device, given.samples, given.bins):
-        print("  ".join(f"{name} {value:.4f}" if name != "samples" else f"{value:3d}" for name, value in row.items()))
+        numbers = {name: value for name, value in row.items() if name != "samples" and value is not None}
+        print("  ".join([f"{row['samples']:3d}", *(f"{name} {value:.4f}" for name, value in numbers.items())]))
 
 
 def _preload(given: argparse.Namespace) -> None:

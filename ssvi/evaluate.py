@@ -8,6 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ssvi.counting import active_macs, parameter_counts
 from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.methods import Method
-from ssvi.metrics import METRICS, at_temperature, evaluate_all, fit_temperature
+from ssvi.metrics import METRICS, at_temperature, entropy, evaluate_all, fit_temperature
 from ssvi.network import build, load_model, reference_weights
 from ssvi.noise import NormalSource
 from ssvi.precision import full_float32
@@ -31,24 +32,72 @@ BATCH = 1000
 # Metrics that temperature scaling changes; the order of the classes, and so the accuracy, stays.
 CALIBRATED = ("nll", "ece", "ece_marginal", "brier")
 SCALED = tuple(f"{name}_scaled" for name in CALIBRATED)
+SPREAD = ("predictive_entropy", "mutual_information", "mutual_information_share")
+BEST = tuple(f"{name}_best_checkpoint" for name in METRICS)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What some weight samples predict together.
+
+    Attributes:
+        samples: how many.
+        probabilities: [n, classes], float64, averaged over the samples.
+        expected_entropy: [n], in nats: the entropy of one sample's probabilities, averaged over the samples.
+    """
+
+    samples: int
+    probabilities: Tensor
+    expected_entropy: Tensor
+
+    @property
+    def entropy(self) -> Tensor:
+        """Predictive entropy [n] in nats."""
+        return entropy(self.probabilities)
+
+    @property
+    def mutual_information(self) -> Tensor:
+        """Of label and weights, [n] in nats: the entropy less what each sample has of its own (0 for one sample).
+
+        Of few samples it is too small, on average by about a factor of 1 - 1/samples.
+        """
+        return (self.entropy - self.expected_entropy).clamp_min(0.0)
 
 
 @torch.inference_mode()
 def predictions(
     model: nn.Module, method: Method, data: Data, images: Tensor, samples: int, source: NormalSource
-) -> Iterator[tuple[int, Tensor]]:
-    """Class probabilities [n, classes] in float64, averaged over 1, 2, ... weight samples.
+) -> Iterator[Prediction]:
+    """Predictions with 1, 2, ... weight samples.
 
-    The average streams: memory does not grow with the number of samples, and each value is only valid until
+    The averages stream: memory does not grow with the number of samples, and each value is only valid until
     the next one is taken. A method without a posterior gives one.
     """
     model.eval()
     total = torch.zeros(len(images), data.n_classes, dtype=torch.float64, device=images.device)
+    entropies = torch.zeros(len(images), dtype=torch.float64, device=images.device)
     for count, _ in enumerate(method.samples(samples, source), 1):
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
-            total[part] += model(data.normalise(images[part])).double().softmax(1)
-        yield count, total / count
+            probabilities = model(data.normalise(images[part])).double().softmax(1)
+            total[part] += probabilities
+            entropies[part] += entropy(probabilities)
+        yield Prediction(count, total / count, entropies / count)
+
+
+def last(averages: Iterator[Prediction]) -> Prediction:
+    """The prediction with all samples."""
+    return functools.reduce(lambda _, after: after, averages)
+
+
+def spread(prediction: Prediction) -> dict[str, float | None]:
+    """Predictive entropy and, of at least two samples, mutual information, both averaged over images in nats, and the
+    share of the one that is the other: what of the uncertainty the posterior makes."""
+    total = float(prediction.entropy.mean())
+    alone = prediction.samples < 2
+    information = None if alone else float(prediction.mutual_information.mean())
+    share = None if information is None or total == 0 else information / total
+    return dict(zip(SPREAD, (total, information, share), strict=True))
 
 
 def evaluate(
@@ -73,19 +122,21 @@ def evaluate(
     counts = _counts(spec, data, model, method, training.pop("positions"))
     method.slim()
     start = time.perf_counter()
-    figures: dict[str, Any] = dict.fromkeys([*METRICS, "temperature", *SCALED])
+    figures: dict[str, Any] = dict.fromkeys([*METRICS, *SPREAD, "temperature", *SCALED, *BEST])
     probabilities = torch.zeros(0, data.n_classes, dtype=torch.float64)
     used = 0
     if training["status"] == "complete":
-        averages = predictions(model, method, data, data.test_images, samples, noise)
-        used, probabilities = functools.reduce(lambda _, last: last, averages)
+        prediction = last(predictions(model, method, data, data.test_images, samples, noise))
+        used, probabilities = prediction.samples, prediction.probabilities
         if bool(probabilities.isfinite().all()):
-            figures |= evaluate_all(probabilities, data.test_labels, bins)
+            figures |= evaluate_all(probabilities, data.test_labels, bins) | spread(prediction)
             if not KINDS[spec.method].posterior and len(data.val_labels):
                 figures |= _scaled(model, method, data, probabilities, noise, bins)
+            if training.get("best_epoch") is not None:
+                figures |= _best(spec, data, folder, device, samples, bins)
         else:
-            last = {"cause": "the predictions are not finite", "diverged_epoch": training["epochs_done"]}
-            training |= {"status": "diverged", **last}
+            cause = {"cause": "the predictions are not finite", "diverged_epoch": training["epochs_done"]}
+            training |= {"status": "diverged", **cause}
     buffer = io.BytesIO()
     labels = data.test_labels[: len(probabilities)]
     np.savez_compressed(buffer, probabilities=probabilities.float().cpu().numpy(), labels=labels.cpu().numpy())
@@ -123,13 +174,13 @@ def sample_curve(
     if training["status"] == "complete":
         wanted = _spread(samples)
         seconds, tick = 0.0, time.perf_counter()
-        for count, probabilities in predictions(model, method, data, data.test_images, samples, noise):
-            if not bool(probabilities.isfinite().all()):
+        for prediction in predictions(model, method, data, data.test_images, samples, noise):
+            if not bool(prediction.probabilities.isfinite().all()):
                 break
             seconds += time.perf_counter() - tick
-            if count in wanted:
-                figures = evaluate_all(probabilities, data.test_labels, bins)
-                rows.append({"samples": count, **figures, "seconds": seconds})
+            if prediction.samples in wanted:
+                figures = evaluate_all(prediction.probabilities, data.test_labels, bins) | spread(prediction)
+                rows.append({"samples": prediction.samples, **figures, "seconds": seconds})
             tick = time.perf_counter()
     runs.write_csv(folder / runs.SAMPLES, rows, runs.SAMPLES_COLUMNS)
     return rows
@@ -139,11 +190,27 @@ def _scaled(
     model: nn.Module, method: Method, data: Data, probabilities: Tensor, noise: NormalSource, bins: int
 ) -> dict[str, float]:
     """The metrics after temperature scaling, with the temperature that the held-out images choose."""
-    held_out = predictions(model, method, data, data.val_images, 1, noise)
-    _, known = functools.reduce(lambda _, last: last, held_out)
+    known = last(predictions(model, method, data, data.val_images, 1, noise)).probabilities
     temperature = fit_temperature(known, data.val_labels)
     found = evaluate_all(at_temperature(probabilities, temperature), data.test_labels, bins)
     return {"temperature": temperature} | {f"{name}_scaled": found[name] for name in CALIBRATED}
+
+
+def _best(spec: RunSpec, data: Data, folder: Path, device: torch.device, samples: int, bins: int) -> dict[str, float]:
+    """The metrics of the network of the epoch with the best test accuracy: the published code's protocol.
+
+    It is chosen on test data, so it stands in columns of its own.
+    """
+    noise = NormalSource(spec.seed, "evaluation", device)
+    model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
+    load_model(folder, model, method, runs.BEST_MODEL)
+    model.to(device)
+    averages = predictions(model, method, data, data.test_images, samples, noise)
+    prediction = functools.reduce(lambda _, after: after, averages, None)
+    if prediction is None:
+        return {}  # a chain that had no snapshot yet
+    found = evaluate_all(prediction.probabilities, data.test_labels, bins)
+    return {f"{name}_best_checkpoint": value for name, value in found.items()}
 
 
 def _counts(

@@ -64,8 +64,7 @@ def brier(probabilities: Tensor, labels: Tensor) -> float:
 def ece(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Expected calibration error of the predicted class, equal-width bins (Guo et al. 2017, eq. 3).
 
-    sum_b n_b/n |accuracy of bin b - mean confidence of bin b|. A bin is [i/bins, (i+1)/bins), and a confidence of
-    exactly 1 has a bin of its own, as in torchmetrics' `MulticlassCalibrationError(norm="l1")`.
+    sum_b n_b/n |accuracy of bin b - mean confidence of bin b|. A bin is (i/bins, (i+1)/bins], as there.
 
     Args:
         probabilities: [n, K], rows sum to 1.
@@ -78,9 +77,15 @@ def ece(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
     probabilities, labels = _checked(probabilities, labels, bins)
     confidence, predicted = probabilities.max(1)
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
-    index = torch.bucketize(confidence, edges, right=True) - 1
+    # the most probable class has a probability above 0, so none is below the first bin
+    index = torch.bucketize(confidence, edges) - 1
     gap = (predicted == labels).double() - confidence
-    return torch.zeros(bins + 1, dtype=torch.float64).scatter_add_(0, index, gap).abs().sum().item() / len(labels)
+    return torch.zeros(bins, dtype=torch.float64).scatter_add_(0, index, gap).abs().sum().item() / len(labels)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Entropy in nats of each row of [n, K], float64 [n]; where a probability is 0 it adds nothing."""
+    return torch.special.entr(probabilities.double()).sum(1)
 
 
 def ece_marginal(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:

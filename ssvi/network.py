@@ -83,19 +83,19 @@ def reference_weights(spec: RunSpec, channels: int, image_size: int, classes: in
     return {name: layer.mean.numel() for name, layer in masked_layers(model).items()}
 
 
-def save_model(folder: Path, state: dict[str, torch.Tensor]) -> None:
+def save_model(folder: Path, state: dict[str, torch.Tensor], file: str = MODEL) -> None:
     """Write parameters, masks and BatchNorm statistics to the run folder, with their checksum."""
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
-    write_bytes(folder / MODEL, save(tensors, {"fingerprint": fingerprint(tensors)}))
+    write_bytes(folder / file, save(tensors, {"fingerprint": fingerprint(tensors)}))
 
 
-def read_model(folder: Path) -> dict[str, torch.Tensor]:
+def read_model(folder: Path, file: str = MODEL) -> dict[str, torch.Tensor]:
     """The tensors of a trained run.
 
     Raises:
         UserError: if the file is missing or damaged.
     """
-    path = folder / MODEL
+    path = folder / file
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
@@ -125,13 +125,13 @@ def read_parent(folder: Path, spec: RunSpec, channels: int, image_size: int, cla
     return tensors
 
 
-def load_model(folder: Path, model: nn.Module, method: Method) -> dict[str, torch.Tensor]:
+def load_model(folder: Path, model: nn.Module, method: Method, file: str = MODEL) -> dict[str, torch.Tensor]:
     """Read a trained run back into a network and method of the same spec. Returns all that the file holds.
 
     Raises:
         UserError: if the file is missing, damaged, or of another network.
     """
-    tensors = read_model(folder)
+    tensors = read_model(folder, file)
     types = {name: value.dtype for name, value in model.state_dict().items()}
     try:
         state = method.take_tensors(tensors)
@@ -141,6 +141,6 @@ def load_model(folder: Path, model: nn.Module, method: Method) -> dict[str, torc
     except (RuntimeError, KeyError, ValueError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise UserError(
-            f"{folder / MODEL}: does not fit the network of spec.json ({reason}); {told_by_version(folder)}"
+            f"{folder / file}: does not fit the network of spec.json ({reason}); {told_by_version(folder)}"
         ) from None
     return tensors

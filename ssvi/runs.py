@@ -8,6 +8,7 @@
     topology.jsonl      a record per kept subspace update    |  published by `ssvi train` when it ends
     model.safetensors   final parameters and masks           |
     training.json       status, seconds, memory, FLOPs       |
+    best.safetensors    the network of the epoch with the best test accuracy, where a spec asks to `record_best_test`
     predictions.npz     averaged test probabilities and labels   | written by `ssvi evaluate`
     metrics.json        every figure of the run, final           |
     samples.csv         metrics by the number of weight samples, written by `ssvi samples` where a figure needs it
@@ -41,6 +42,7 @@ SPEC = "spec.json"
 HISTORY = "history.csv"
 TOPOLOGY = "topology.jsonl"
 MODEL = "model.safetensors"
+BEST_MODEL = "best.safetensors"
 TRAINING = "training.json"
 PREDICTIONS = "predictions.npz"
 METRICS = "metrics.json"
@@ -69,12 +71,15 @@ HISTORY_COLUMNS = (
     "seconds",
 )
 
-SAMPLES_COLUMNS = ("samples", "accuracy", "nll", "ece", "ece_marginal", "brier", "seconds")
+SAMPLES_COLUMNS = (
+    *("samples", "accuracy", "nll", "ece", "ece_marginal", "brier"),
+    *("predictive_entropy", "mutual_information", "mutual_information_share", "seconds"),
+)
 
 # What `ssvi train` publishes; the folder is complete when all of them are there.
 TRAINED = (SPEC, HISTORY, TOPOLOGY, MODEL, TRAINING)
 # All that it writes.
-WRITTEN = (*TRAINED, CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER)
+WRITTEN = (*TRAINED, BEST_MODEL, CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER)
 
 # Of the files of a run folder; spec.json says it, but not in folders of format 1. Raised when a version before would
 # misread what is written now; what was written before stays readable.
@@ -263,7 +268,7 @@ def remove_live(folder: Path) -> None:
 
 def remove_outdated(folder: Path) -> None:
     """Delete what says that this folder's training has ended, and what was measured of it then."""
-    for name in (TRAINING, METRICS, PREDICTIONS, SAMPLES):
+    for name in (TRAINING, BEST_MODEL, METRICS, PREDICTIONS, SAMPLES):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -37,6 +37,7 @@ CHECKPOINT_KEYS = frozenset(
         "spec",
         "sessions",
         "good",
+        "best",
         "model",
         "method",
         "streams",
@@ -109,6 +110,7 @@ class Trainer:
         self._spec_record: Record = {}
         self._save_seconds = 0.0
         self._self_check: Record | None = None
+        self._best: Record | None = None
         self._interrupts = Interrupts()
         self._sessions: list[Record] = []
 
@@ -222,6 +224,8 @@ class Trainer:
         self.history.append({column: row.get(column) for column in runs.HISTORY_COLUMNS})
         self._append(runs.LIVE_HISTORY, self.history[-1])
         self._remember_good()
+        if row["test_accuracy"] is not None:
+            self._remember_best(row)
         self.reporter.epoch(row)
         self.clock.epoch += 1
 
@@ -233,6 +237,12 @@ class Trainer:
     def _remember_good(self) -> None:
         """Keep the present state: what a run that diverges from here on is left with."""
         self._good = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _remember_best(self, row: Record) -> None:
+        """Keep the network of the epoch with the best test accuracy, the earliest of several."""
+        if self._best is None or row["test_accuracy"] > self._best["accuracy"]:
+            tensors = {name: value.detach().cpu().clone() for name, value in self.method.tensors().items()}
+            self._best = {"epoch": row["epoch"], "accuracy": row["test_accuracy"], "tensors": tensors}
 
     def _stop_watch(self) -> None:
         """Add the time since the last look to this epoch's and this run's."""
@@ -336,6 +346,7 @@ class Trainer:
                 "spec": self._spec_record,
                 "sessions": self._sessions,
                 "good": self._good,
+                "best": self._best,
                 "model": self.model.state_dict(),
                 "method": self.method.state_dict(),
                 "streams": self.streams.state_dict(),
@@ -354,7 +365,8 @@ class Trainer:
         self._save_seconds = self._saved - start
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self._spec_record, self._good, self._sessions = state["spec"], state["good"], state["sessions"]
+        self._spec_record, self._sessions = state["spec"], state["sessions"]
+        self._good, self._best = state["good"], state["best"]
         runs.compare_specs(RunSpec(**self._spec_record["spec"]), self.spec, self.folder / runs.CHECKPOINT)
         before = self._spec_record["provenance"]
         if before["data"] != self.data.fingerprint:
@@ -414,16 +426,19 @@ class Trainer:
         self.method.settle()
         good = status["status"] == "complete"
         save_model(self.folder, self.method.tensors() if good else self._good)
+        best = self._best if good else None
+        if best is not None:
+            save_model(self.folder, best["tensors"], runs.BEST_MODEL)
         runs.write_csv(self.folder / runs.HISTORY, self.history, runs.HISTORY_COLUMNS)
         runs.write_text(self.folder / runs.TOPOLOGY, runs.to_jsonl(self.topology))
-        best = [row["test_accuracy"] for row in self.history if row["test_accuracy"] is not None]
         images = self.clock.step / self.clock.steps_per_epoch * self.data.n_train
         before = {key: sum(r[key] for r in self._heritage) for key in ("training_flops", "training_seconds")}
         summary = {
             **status,
             "epochs_done": len(self.history),
             "steps": self.clock.step,
-            "accuracy_best_test": max(best, default=None),
+            "accuracy_best_test": self._best and self._best["accuracy"],
+            "best_epoch": best and best["epoch"],
             "training_flops": self.method.flops + before["training_flops"],
             "training_flops_dense": round(self.method.passes * self._dense_macs() * images) if images else 0,
             "training_seconds": self.seconds + before["training_seconds"],

@@ -406,9 +406,9 @@ def test_closed_gates_shrink_the_evaluated_network(digits, trained) -> None:
                 made.recalled = lambda: None
             if slim:
                 made.slim()
-            *_, (count, average) = predictions(model, made, digits, digits.test_images, 3, source)
-            assert count == 3
-            found.append(average)
+            *_, prediction = predictions(model, made, digits, digits.test_images, 3, source)
+            assert prediction.samples == 3
+            found.append(prediction.probabilities)
             if slim:
                 assert any(layer._slim is not None for layer in made.layers.values())
         assert torch.allclose(found[0], found[1], atol=1e-6)

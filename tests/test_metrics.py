@@ -1,6 +1,7 @@
 """Metrics against independent libraries, hand-made numbers and laws."""
 
 import math
+from fractions import Fraction
 
 import calibration
 import numpy as np
@@ -60,12 +61,37 @@ def test_ece_marginal_is_the_published_one(probabilities, labels):
     assert ece_marginal(probabilities, labels) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
+def guos_ece(probabilities, labels, bins=15):
+    """Guo et al. 2017, eqs. 1 to 3, in exact arithmetic on the bins ((m-1)/M, m/M]."""
+    total = 0
+    confidence = [Fraction(float(row.max())) for row in probabilities]
+    right = [int(row.argmax()) == int(label) for row, label in zip(probabilities, labels, strict=True)]
+    for m in range(1, bins + 1):
+        inside = [i for i, c in enumerate(confidence) if Fraction(m - 1, bins) < c <= Fraction(m, bins)]
+        total += abs(sum(right[i] for i in inside) - sum(confidence[i] for i in inside))
+    return float(total / len(labels))
+
+
 @pytest.mark.parametrize(("probabilities", "labels"), CASES)
-def test_ece_is_torchmetrics(probabilities, labels):
+@pytest.mark.parametrize("bins", [1, 8, 16])
+def test_ece_is_guos(probabilities, labels, bins):
+    assert ece(probabilities, labels, bins) == pytest.approx(guos_ece(probabilities, labels, bins), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels"), [case for case in CASES if "flat" in case.id or "soft" in case.id]
+)
+def test_ece_is_torchmetrics_where_nothing_lies_on_an_edge(probabilities, labels):
     k = probabilities.shape[1]
     # torchmetrics bins in float32, so confidences must be told apart from the edges there too.
     expected = multiclass_calibration_error(probabilities, labels, num_classes=k, n_bins=15, norm="l1")
     assert ece(probabilities, labels) == pytest.approx(expected.item(), abs=2e-6)
+
+
+def test_a_certain_prediction_is_in_the_last_bin():
+    """With one at 0.98, of which the first is wrong: in a bin of its own it would count for itself."""
+    probabilities = torch.tensor([[1.0, 0.0], [0.98, 0.02]], dtype=torch.float64)
+    assert ece(probabilities, torch.tensor([1, 0])) == pytest.approx((1.98 - 1) / 2)
 
 
 @pytest.mark.parametrize(("probabilities", "labels"), CASES)
@@ -103,7 +129,7 @@ def test_other_numbers_of_bins(bins, seed):
 
 
 def test_ece_of_four_points_by_hand():
-    # Two bins: [0.5, 1) holds 0.9 right, 0.7 wrong, 0.6 right; [0, 0.5) holds 0.4 wrong.
+    # Two bins: (0.5, 1] holds 0.9 right, 0.7 wrong, 0.6 right; (0, 0.5] holds 0.4 wrong.
     probabilities = torch.tensor([[0.9, 0.1, 0.0], [0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.3, 0.3, 0.4]])
     labels = torch.tensor([0, 1, 1, 0])
     expected = abs(2 - (0.9 + 0.7 + 0.6)) / 4 + abs(0 - 0.4) / 4
