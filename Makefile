@@ -6,19 +6,22 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 CORES ?= all
 STUDY ?= digits
+# The versions that were tested; CONSTRAINTS= takes the newest that pyproject.toml allows.
+CONSTRAINTS ?= ssvi/constraints.txt
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS))
 
-.PHONY: reproduce quick test lint format bench scaling faults slurm readme clean help
+.PHONY: reproduce quick test lint format bench scaling faults slurm lock torch-versions readme clean help
 
 help: ## this list
-	@grep -hE "^[a-z]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 12
+	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 16
 
-$(BIN)/.installed: pyproject.toml
+$(BIN)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	$(INSTALL) -e .
 	touch $@
 
 $(BIN)/.installed-dev: $(BIN)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(INSTALL) -e ".[dev]"
 	touch $@
 
 reproduce: $(BIN)/.installed ## train, evaluate and report the study (STUDY=digits, CORES=all)
@@ -42,7 +45,7 @@ format: $(BIN)/.installed-dev ## rewrite the code in the house style
 	$(BIN)/snakefmt Snakefile workflow/rules
 
 bench: $(BIN)/.installed-dev ## how fast a step is, beside other packages, and what a run costs beyond its steps
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(INSTALL) -e ".[bench]"
 	$(BIN)/ssvi bench --repeats 9 --json benchmarks/records/speed.json
 	$(BIN)/python benchmarks/overhead.py --json benchmarks/records/overhead.json
 
@@ -55,11 +58,21 @@ faults: $(BIN)/.installed-dev ## kill, fill, damage, double, malform: every tria
 	$(BIN)/pytest -n 2 -m fault --all-trials
 
 slurm: $(BIN)/.installed ## prove the SLURM profile, and that faults lose nothing, on a real two-node Slurm started here
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[slurm]"
+	$(INSTALL) -e ".[slurm]"
 	tests/cluster/run
+
+lock: ## write the newest versions that pyproject.toml allows into ssvi/constraints.txt; then make clean test
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check "uv>=0.8"
+	$(VENV)-lock/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+		--no-annotate --custom-compile-command "make lock" --output-file ssvi/constraints.txt
+	rm -rf $(VENV)-lock
+
+torch-versions: ## try the oldest, the newest and a middling PyTorch of pyproject.toml's range (TORCH="2.6.0 2.11.0 2.13.0")
+	$(PYTHON) tests/versions/run.py $(TORCH)
 
 readme: $(BIN)/.installed ## render README.md, docs/digits and the benchmarks' picture
 	$(BIN)/python -m ssvi.analysis.readme
 
-clean: ## remove the environment; results stay
-	rm -rf $(VENV)
+clean: ## remove the environments; results stay
+	rm -rf $(VENV) $(VENV)-*

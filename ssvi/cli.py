@@ -1,4 +1,4 @@
-"""The command `ssvi`: train, evaluate, samples, data, bench, report, ui. Heavy modules load only where needed."""
+"""The command `ssvi` and what follows it. Heavy modules load only where needed."""
 
 from __future__ import annotations
 
@@ -157,6 +157,9 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
     bench.add_argument("--json", type=_path, help="write the record to this file, after each suite")
     bench.set_defaults(run=_bench)
+
+    doctor = commands.add_parser("doctor", help="what this installation is beside what was tested, and what it can do")
+    doctor.set_defaults(run=_doctor)
 
     ui = commands.add_parser("ui", help="mirror all runs to MLflow as they train, and serve its pages")
     ui.add_argument("--config", type=_path, default=Path("config.yaml"), help="default: config.yaml")
@@ -401,6 +404,13 @@ def _report(given: argparse.Namespace) -> None:
         say=lambda line: print(line, file=sys.stderr),
     )
     print(path)
+
+
+def _doctor(given: argparse.Namespace) -> None:
+    from ssvi.doctor import examine
+
+    for line in examine():
+        print(line)
 
 
 def _ui(given: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from ssvi.noise import NormalSource
 from ssvi.precision import full_float32
 from ssvi.registry import KINDS
 from ssvi.spec import RunSpec
+from ssvi.versions import EVALUATION
 
 BATCH = 1000
 # Metrics that temperature scaling changes; the order of the classes, and so the accuracy, stays.
@@ -144,7 +145,7 @@ def evaluate(
     macs = counts.pop("macs")
     metrics = {
         **training,
-        "evaluation": {"samples": used, "bins": bins},
+        "evaluation": {"samples": used, "bins": bins, "numerics": EVALUATION},
         "test_images": len(data.test_labels),
         **figures,
         **counts,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # Files beside the modules that these read.
-DATA = (".css", ".jinja", ".js", ".json")
+DATA = (".css", ".jinja", ".js", ".json", ".txt")
 
 
 @functools.cache

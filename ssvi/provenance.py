@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from ssvi import __version__
+from ssvi.precision import float32_is_full
+from ssvi.versions import NUMERICS, untested
 
 
 def device_name(device: torch.device) -> str:
@@ -37,13 +39,19 @@ def git_state() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
-def provenance(device: torch.device, data_fingerprint: str, switches: dict[str, bool]) -> dict[str, Any]:
+def provenance(
+    device: torch.device, data_fingerprint: str, switches: dict[str, bool], precision: str
+) -> dict[str, Any]:
     """What spec.json says beside the spec."""
     return {
         **git_state(),
         "ssvi": __version__,
+        "numerics": NUMERICS,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
+        "untested": untested(),
+        "computed_precision": precision,
+        "full_float32": float32_is_full(),
         "device": device_name(device),
         "host_cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -28,6 +28,7 @@ from ssvi.selfcheck import self_check
 from ssvi.spec import RunSpec
 from ssvi.spec import parents as parents_of
 from ssvi.step import Machine, Stepper
+from ssvi.versions import NUMERICS
 
 EVALUATION_BATCH = 1000
 # Switches on which the order of a checkpoint's numbers depends.
@@ -322,7 +323,8 @@ class Trainer:
         self._self_check = self_check(self.take_step, self.reporter.note)
         switches = self.take_step.machine.settings()
         if state is None:
-            self._spec_record = runs.spec_record(self.spec, provenance(self.device, self.data.fingerprint, switches))
+            origin = provenance(self.device, self.data.fingerprint, switches, self.take_step.precision)
+            self._spec_record = runs.spec_record(self.spec, origin)
             self._remember_good()
         self._sessions.append(session(self.clock.step) | {"switches": switches})
         # What was made of another training in this folder, perhaps of other options, is not of this one.
@@ -369,21 +371,29 @@ class Trainer:
         self._good, self._best = state["good"], state["best"]
         runs.compare_specs(RunSpec(**self._spec_record["spec"]), self.spec, self.folder / runs.CHECKPOINT)
         before = self._spec_record["provenance"]
+        if before.get("numerics", 1) != NUMERICS:
+            raise UserError(
+                f"{self.folder}: this training began by numerics {before.get('numerics', 1)}, which give other numbers "
+                f"than this version's ({NUMERICS}); {runs.told_by_version(self.folder)}"
+            )
         if before["data"] != self.data.fingerprint:
             raise UserError(
                 f"{self.folder}: the data set {self.spec.dataset!r} has changed since this training began "
-                f"(fingerprint {before['data'][:12]}, now {self.data.fingerprint[:12]}); delete the folder."
+                f"(fingerprint {before['data'][:12]}, now {self.data.fingerprint[:12]}); bring those images back, "
+                "or move the folder away."
             )
         if (before["device"] == "cpu") != (self.device.type == "cpu"):
             raise UserError(
                 f"{self.folder}: this training began on {before['device']}, whose random numbers no other kind of "
-                "device has; go on there (--device), or delete the folder."
+                "device has; go on there (--device), or move the folder away."
             )
         for switch in LASTING:
             then, now = before["switches"][switch], self.machine.settings()[switch]
             if then != now:
                 flag = f"--{switch.replace('_', '-')}={'on' if then else 'off'}"
-                raise UserError(f"{self.folder}: this training began with {flag}; go on with it, or delete the folder.")
+                raise UserError(
+                    f"{self.folder}: this training began with {flag}; go on with it, or move the folder away."
+                )
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
@@ -414,7 +424,8 @@ class Trainer:
             if record["data"] != self.data.fingerprint:
                 raise UserError(
                     f"{folder}: the parent of this run was trained on other images of {self.spec.dataset!r} "
-                    f"(fingerprint {record['data'][:12]}, now {self.data.fingerprint[:12]}); delete its folder."
+                    f"(fingerprint {record['data'][:12]}, now {self.data.fingerprint[:12]}); bring those images back, "
+                    "or move its folder away."
                 )
 
     def _append(self, name: str, record: Record) -> None:
@@ -435,6 +446,7 @@ class Trainer:
         before = {key: sum(r[key] for r in self._heritage) for key in ("training_flops", "training_seconds")}
         summary = {
             **status,
+            "numerics": NUMERICS,
             "epochs_done": len(self.history),
             "steps": self.clock.step,
             "accuracy_best_test": self._best and self._best["accuracy"],

@@ -11,7 +11,9 @@ import yaml
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ssvi"
 
-FILES_ONLY = {"errors", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"}
+FILES_ONLY = {
+    *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"),
+}
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
 
@@ -38,7 +40,9 @@ MAY_IMPORT = {
     "checkpoint": {"runs"},
     "lock": {"runs"},
     "tensors": set(),
-    "provenance": {""},
+    "provenance": {"", "precision", "versions"},
+    "versions": set(),
+    "doctor": {"", "versions", "precision", "step"},
     "precision": set(),
     "selfcheck": {"layers", "methods", "step"},
     "process": set(),
@@ -56,9 +60,10 @@ MAY_IMPORT = {
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "step", "process", "selfcheck",
+        "step", "process", "selfcheck", "versions",
     },
-    "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting"},
+    "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
+        "versions"},
     "analysis": {"spec", "registry", "runs", "config", "analysis"},
     "preload": set(),
     "bench": {
@@ -67,7 +72,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
-        "evaluate", "progress", "analysis", "bench",
+        "evaluate", "progress", "analysis", "bench", "doctor",
     },
 }  # fmt: skip
 
@@ -147,7 +152,7 @@ def test_conda_environment_pins_what_pyproject_pins() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(item["pip"] for item in conda if isinstance(item, dict))
-    assert pip == [*project["dependencies"], "-e ."]
+    assert pip == ["-c ssvi/constraints.txt", *project["dependencies"], "-e ."]
     assert f"python{project['requires-python']}" in conda
 
 

@@ -79,9 +79,10 @@ def test_compiled_steps_are_the_eager_ones_and_are_compiled_once(tmp_path, digit
 
 
 @pytest.mark.parametrize("method", [name for name, kind in KINDS.items() if "epochs" in kind.uses])
-def test_every_method_compiled_is_the_eager_one(tmp_path, monkeypatch, digits, method) -> None:
-    """Through the compiler's own derivation of gradients, without the code that it generates, which takes longer."""
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+def test_every_method_compiled_is_the_eager_one(tmp_path, request, monkeypatch, digits, method) -> None:
+    """Through the compiler's own derivation of gradients, and with --all-trials the code that it generates, too."""
+    backend = "inductor" if request.config.getoption("--all-trials") else "aot_eager"
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     torch._dynamo.reset()
     found, starts = [], {}
     for compile in (False, True):

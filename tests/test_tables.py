@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -14,10 +15,12 @@ import pytest
 from fake_runs import with_seeds, write_run, write_runs
 from scipy import stats as scipy_stats
 
+from ssvi import runs as files
 from ssvi.analysis import tables
 from ssvi.analysis.collect import Frames, load_frames
+from ssvi.analysis.figures import make_figure
+from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import Estimate, difference, interval, seed_differences
-from ssvi.analysis.tables import rows
 from ssvi.analysis.tables.format import NO_ROWS, format_difference, format_mean_sd, format_signed
 from ssvi.analysis.tables.published import published, published_rows
 from ssvi.errors import UserError
@@ -231,9 +234,26 @@ def test_missing_runs_belong_to_their_setting_and_are_named(tmp_path: Path) -> N
 
 def test_many_missing_runs_are_counted(tmp_path: Path) -> None:
     runs = frames(tmp_path, {f"digits/seed={s}": dataclasses.replace(SSVI, seed=s) for s in range(12)}, partial=True)
-    (note,) = rows.left_out(runs.runs)
+    (note,) = caveats(runs.runs)
     assert note == "Left out, missing: digits/seed=0, digits/seed=1, digits/seed=2 and 9 more."
     assert tables.make_table("summary", runs).frame["accuracy (%)"].tolist() == ["–"]
+
+
+def test_runs_of_two_versions_of_the_arithmetic_are_not_averaged_without_a_word(tmp_path: Path) -> None:
+    """In every table and under every figure; a run that does not say is of the first."""
+    runs = write(tmp_path, SSVI, accuracy=[0.9, 0.92, 0.91])
+    assert not any("arithmetic" in note for note in tables.make_table("summary", frames(tmp_path, runs)).notes)
+    path = tmp_path / "runs" / next(iter(runs)) / files.SPEC
+    record = json.loads(path.read_text())
+    record["provenance"]["numerics"] = 7
+    path.write_text(json.dumps(record))
+    for made in (
+        tables.make_table("summary", frames(tmp_path, runs)),
+        make_figure("figure2_left", frames(tmp_path, runs)),
+    ):
+        (note,) = [note for note in made.notes if "arithmetic" in note]
+        assert note.startswith("WARNING: these runs were trained by different versions of the arithmetic")
+        assert "(numerics: 2 by 1, 1 by 7)" in note
 
 
 # Summary

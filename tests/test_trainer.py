@@ -24,6 +24,7 @@ from ssvi.spec import make_spec
 from ssvi.step import Machine
 from ssvi.subspace import UpdateSchedule, largest, update
 from ssvi.trainer import CHECKPOINT_KEYS, LASTING, Settings, Trainer
+from ssvi.versions import EVALUATION, NUMERICS
 
 CPU = torch.device("cpu")
 MACHINE = Machine(CPU)
@@ -225,6 +226,22 @@ def test_one_update_follows_the_table_of_decisions(tmp_path, digits, preset, gro
         }[grow_sigma]
         got = TO_SIGMA["softplus"](new["rho"].flatten()[born]).double()
         assert torch.allclose(got, expected.expand_as(got), rtol=1e-5)
+
+
+def test_a_training_is_not_finished_by_another_arithmetic(tmp_path, digits, monkeypatch) -> None:
+    """Half of it would be of one version and half of the other; what it is of stands in both files."""
+    spec = spec_of("vi")
+    with pytest.raises(Stopped):
+        trained(spec, digits, tmp_path, StopAt(3), every=0.0)
+    assert runs.read_json(tmp_path / runs.SPEC)["provenance"]["numerics"] == NUMERICS
+    monkeypatch.setattr("ssvi.trainer.NUMERICS", NUMERICS + 1)
+    with pytest.raises(
+        UserError, match=rf"began by numerics {NUMERICS}, .* this version's \({NUMERICS + 1}\); this is"
+    ):
+        trained(spec, digits, tmp_path)
+    monkeypatch.undo()
+    trained(spec, digits, tmp_path)
+    assert runs.read_json(tmp_path / runs.TRAINING)["numerics"] == NUMERICS
 
 
 def test_growth_gradients_of_the_three_addition_criteria(tmp_path, digits) -> None:
@@ -444,7 +461,7 @@ def test_train_and_evaluate_by_command(tmp_path, data_root, capsys) -> None:
     main(["evaluate", str(out), "--samples=3", *common])
     assert "accuracy" in capsys.readouterr().out
     metrics = json.loads((out / runs.METRICS).read_text())
-    assert metrics["evaluation"] == {"samples": 3, "bins": 15}
+    assert metrics["evaluation"] == {"samples": 3, "bins": 15, "numerics": EVALUATION}
     assert metrics["complexity"] == metrics["active_weights"] + 256 + 256 + 10
     assert metrics["stored_numbers"] == 2 * metrics["active_weights"] + 522
     assert metrics["inference_flops"] == 2 * metrics["active_weights"] * 3

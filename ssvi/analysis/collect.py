@@ -26,6 +26,7 @@ METRIC_COLUMNS = (
     "diverged_epoch",
     "evaluation_samples",
     "evaluation_bins",
+    "evaluation_numerics",
     "accuracy",
     "nll",
     "ece",
@@ -66,8 +67,11 @@ METRIC_COLUMNS = (
     "epochs_done",
     "steps",
 )
-PROVENANCE_COLUMNS = ("commit", "dirty", "device", "host_cpus", "threads", "ssvi", "torch", "python", "data", "started")
-WORDS = {"status", "cause", "commit", "device", "ssvi", "torch", "python", "data", "started"}
+PROVENANCE_COLUMNS = (
+    *("commit", "dirty", "device", "computed_precision", "host_cpus", "threads"),
+    *("ssvi", "numerics", "torch", "python", "data", "started"),
+)
+WORDS = {"status", "cause", "commit", "device", "computed_precision", "ssvi", "torch", "python", "data", "started"}
 TRUTHS = {"dirty"}
 # What every run has that did not diverge.
 RESULTS = ("accuracy", "nll", "ece", "ece_marginal", "brier")
@@ -215,10 +219,13 @@ def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     measured = {
         "evaluation_samples": evaluation.get("samples"),
         "evaluation_bins": evaluation.get("bins"),
+        "evaluation_numerics": evaluation.get("numerics", 1),
         "density_actual": metrics.get("density"),
     }
     measured |= {name: metrics.get(name) for name in METRIC_COLUMNS if name not in measured}
-    provenance = {name: stored.get("provenance", {}).get(name) for name in PROVENANCE_COLUMNS}
+    # versions that did not say computed by numerics 1
+    origin = {"numerics": 1} | stored.get("provenance", {})
+    provenance = {name: origin.get(name) for name in PROVENANCE_COLUMNS}
     _check_values(path, measured)
     _check_values(folder / files.SPEC, provenance)
     if measured["status"] not in (COMPLETE, DIVERGED):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from ssvi.analysis.collect import COMPLETE
 from ssvi.registry import KINDS
 from ssvi.spec import CRITERIA, FIELDS, METHODS
 
 METHOD_NAMES = {name: kind.title for name, kind in KINDS.items()}
 SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins")
+# More runs than these of one status and cause are counted, not listed.
+LISTED = 10
+FIRST_OF_MANY = 3
 FIRST = ("dataset", "model", "method", "density", "lr")
 
 
@@ -41,6 +46,36 @@ def _reading_order(key: tuple[Any, ...]) -> tuple[Any, ...]:
         for v in key
     ]
     return (options["dataset"], options["model"], METHODS.index(options["method"]), -options["density"], rest)
+
+
+def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
+    """What stands under every table and figure of runs: which are left out, and whether the others are alike.
+
+    Runs that are not averaged are named by status and cause, or the first of many. Runs of which the same spec would
+    have given other numbers are never put side by side, or averaged, without a word.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in runs[runs["status"] != COMPLETE].itertuples():
+        cause = "" if is_missing(row.cause) else f" ({row.cause})"
+        groups.setdefault((row.status, cause), []).append(row.run)
+    notes = []
+    for (status, cause), paths in groups.items():
+        many = len(paths) > LISTED
+        named = ", ".join(paths[:FIRST_OF_MANY] if many else paths)
+        rest = f" and {len(paths) - FIRST_OF_MANY} more" if many else ""
+        notes.append(f"Left out, {status}: {named}{rest}{cause}.")
+    return (*_numerics(runs[runs["status"] == COMPLETE]), *notes)
+
+
+def _numerics(runs: pd.DataFrame) -> Iterator[str]:
+    for column, what in (("numerics", "trained"), ("evaluation_numerics", "evaluated")):
+        counts = runs[column].dropna().astype(int).value_counts().sort_index()
+        if len(counts) > 1:
+            words = ", ".join(f"{n} by {version}" for version, n in counts.items())
+            yield (
+                f"WARNING: these runs were {what} by different versions of the arithmetic (numerics: {words}), which "
+                "give other numbers for the same options; means and differences mix them."
+            )
 
 
 def _rank(word: str) -> float:

@@ -51,13 +51,13 @@ from ssvi.analysis.figures.style import (
     Drawing,
     complete_runs,
     footnote,
-    left_out,
     legend,
     panels,
     row_of_axes,
     scale_text,
     style,
 )
+from ssvi.analysis.settings import caveats
 from ssvi.errors import UserError
 from ssvi.spec import FIELDS, WITHOUT_LAMBDA
 
@@ -171,7 +171,7 @@ def figure3_right(frames: Frames) -> Drawing:
         f"mean ρ. Means over seeds with one sample standard deviation ({n_text(rows)}); lines lead the means across."
         f"{scale_text(figure)}"
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *left_out(frames.runs)))
+    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *caveats(frames.runs)))
 
 
 LEVELS = {"mean": ("mean\nσ", PALETTE[0], "o", LINES[0]), "mean_rho": ("mean\nρ", PALETTE[2], "s", LINES[1])}
@@ -231,7 +231,7 @@ def exp_lambda(frames: Frames) -> Drawing:
         "SSVI by λ of the removal criteria that have one, and, across, with criteria that have no λ. Means over "
         f"seeds with one sample standard deviation{band_text} ({n_text(rows)}).{scale_text(figure)}"
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *left_out(frames.runs)))
+    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *caveats(frames.runs)))
 
 
 def _draw_lambda(axes: Axes, panel: pd.DataFrame, *, spread: bool) -> list[dict[str, Any]]:
@@ -296,7 +296,7 @@ def schedule(frames: Frames) -> Drawing:
         f"other as in the rest of the study. Means over seeds with one sample standard deviation ({n_text(rows)}), "
         f"single seeds as dots beside them.{scale_text(figure)}"
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *left_out(frames.runs)))
+    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *caveats(frames.runs)))
 
 
 def _draw_alone(axes: Axes, panel: pd.DataFrame, option: str, other: str) -> list[dict[str, Any]]:

@@ -47,13 +47,13 @@ from ssvi.analysis.figures.style import (
     complete_runs,
     density_axis,
     footnote,
-    left_out,
     legend,
     panels,
     percent,
     scale_text,
     style,
 )
+from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import (
     DIFFERENCES,
     MAX_SPLITS,
@@ -120,7 +120,7 @@ def figure2_right(frames: Frames) -> Drawing:
         "right, SSVI with each removal criterion. Means over seeds with one sample standard deviation "
         f"({n_text(rows)}).{scale_text(figure)}"
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *left_out(frames.runs)))
+    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *caveats(frames.runs)))
 
 
 def _legend_above(axes: Axes, columns: int) -> None:
@@ -221,7 +221,7 @@ def criteria(frames: Frames) -> Drawing:
         "Right: difference to the default criterion, positive where the other is better; small dots are single seeds, "
         f"markers the mean, bars its 95 % interval ({n_text(rows)}).{scale_text(figure)}"
     )
-    notes = (*floor_notes(floors), DIFFERENCES, *left_out(frames.runs))
+    notes = (*floor_notes(floors), DIFFERENCES, *caveats(frames.runs))
     return Drawing(figure, pd.DataFrame(rows), caption, notes)
 
 
@@ -310,7 +310,7 @@ def noise_floor_figure(frames: Frames) -> Drawing:
         "dashed, one particular split. Below, the observed differences of the other removal criteria to the "
         "default one at the same density: small dots are single seeds, markers the mean, bars its 95 % interval."
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, (DIFFERENCES, *left_out(frames.runs)))
+    return Drawing(figure, pd.DataFrame(rows), caption, (DIFFERENCES, *caveats(frames.runs)))
 
 
 # Seeds in the means that others are compared by, where no other criterion tells.

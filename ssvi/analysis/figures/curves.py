@@ -16,13 +16,12 @@ from ssvi.analysis.figures.style import (
     Series,
     complete_runs,
     footnote,
-    left_out,
     legend,
     panels,
     series,
     style,
 )
-from ssvi.analysis.settings import settings
+from ssvi.analysis.settings import caveats, settings
 from ssvi.spec import FIELDS, METHODS
 
 MAX_VARIANTS = 3
@@ -60,7 +59,7 @@ def curves(frames: Frames) -> Drawing:
         f"Training curves: the dense methods, and the sparse ones at the density nearest to {CURVE_DENSITY:.0%}. "
         "Lines are means over seeds, bands reach from the smallest to the largest."
     )
-    return Drawing(figure, pd.concat(rows, ignore_index=True), caption, left_out(runs))
+    return Drawing(figure, pd.concat(rows, ignore_index=True), caption, caveats(runs))
 
 
 def _quantities(history: pd.DataFrame) -> dict[str, str]:

@@ -23,7 +23,6 @@ from ssvi.analysis.figures.style import (
     complete_runs,
     density_axis,
     footnote,
-    left_out,
     legend,
     panels,
     row_of_axes,
@@ -31,6 +30,7 @@ from ssvi.analysis.figures.style import (
     series,
     style,
 )
+from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import mean_sd
 from ssvi.registry import SPARSE
 
@@ -58,7 +58,7 @@ def figure2_left(frames: Frames) -> Drawing:
         f"standard deviation, small points single runs, horizontal lines the dense networks ({n_text(rows)})."
         f"{scale_text(figure)}"
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, left_out(frames.runs))
+    return Drawing(figure, pd.DataFrame(rows), caption, caveats(frames.runs))
 
 
 def _draw_accuracy(axes: Axes, panel: pd.DataFrame) -> list[dict[str, Any]]:

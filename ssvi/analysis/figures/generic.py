@@ -17,12 +17,11 @@ from ssvi.analysis.figures.style import (
     SYMBOLS,
     Drawing,
     complete_runs,
-    left_out,
     legend,
     row_of_axes,
     style,
 )
-from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, settings
+from ssvi.analysis.settings import METHOD_NAMES, caveats, is_missing, option_text, settings
 from ssvi.analysis.stats import mean_sd
 from ssvi.errors import UserError
 from ssvi.spec import FIELDS
@@ -80,7 +79,7 @@ def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None
             legend(figure, title=_label(hue))
     by = f", by {_label(hue)}" if hue else ""
     caption = f"{_label(y)} against {_label(x)}{by}: means over seeds with one sample standard deviation."
-    return Drawing(figure, pd.DataFrame(rows), caption[0].upper() + caption[1:], left_out(frames.runs))
+    return Drawing(figure, pd.DataFrame(rows), caption[0].upper() + caption[1:], caveats(frames.runs))
 
 
 def _split(runs: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:

@@ -25,7 +25,8 @@ from ssvi.analysis.figures.recorded import (
     setting_rows,
     where,
 )
-from ssvi.analysis.figures.style import COLOURS, WIDE, Drawing, footnote, left_out, legend, style
+from ssvi.analysis.figures.style import COLOURS, WIDE, Drawing, footnote, legend, style
+from ssvi.analysis.settings import caveats
 
 LOOKS = dict(zip(MOMENTS, (("#0072B2", "o"), ("#009E73", "D"), ("#D55E00", "s")), strict=True))
 PARTS = {
@@ -86,7 +87,7 @@ def layers(frames: Frames) -> Drawing:
         "signal-to-noise ratio; a bar that reaches 0 ends on the edge. Means over seeds "
         f"({seeds([g for _, g in groups])})."
     )
-    return Drawing(figure, pd.concat(data, ignore_index=True), caption, left_out(frames.runs))
+    return Drawing(figure, pd.concat(data, ignore_index=True), caption, caveats(frames.runs))
 
 
 def _of_layers(updates: pd.DataFrame, part: str) -> pd.DataFrame:
@@ -155,7 +156,7 @@ def survival(frames: Frames) -> Drawing:
         f"has the largest gradients comes back at once. Thin lines are layers, coloured by depth. {BANDS} "
         f"({seeds([g for _, g in groups])})."
     )
-    return Drawing(figure, pd.concat(data, ignore_index=True), caption, left_out(frames.runs))
+    return Drawing(figure, pd.concat(data, ignore_index=True), caption, caveats(frames.runs))
 
 
 def _draw_fates(axes: Axes, updates: pd.DataFrame, part: str, colours: Any) -> list[pd.DataFrame]:

@@ -23,7 +23,8 @@ from ssvi.analysis.figures.recorded import (
     setting_rows,
     where,
 )
-from ssvi.analysis.figures.style import GREY, PALETTE, SYMBOLS, WIDE, Drawing, footnote, left_out, style
+from ssvi.analysis.figures.style import GREY, PALETTE, SYMBOLS, WIDE, Drawing, footnote, style
+from ssvi.analysis.settings import caveats
 from ssvi.spec import CRITERIA
 
 # As the paper writes them; one that is not in it has its name.
@@ -82,7 +83,7 @@ def iou(frames: Frames) -> Drawing:
         f"{REMOVED:.0%} of the active weights that each would remove (by chance {CHANCE:.2f}); below it, Spearman's "
         f"correlation of the scores. Means over seeds ({seeds([g for _, g in groups])})."
     )
-    return Drawing(figure, pd.concat(data, ignore_index=True), caption, left_out(frames.runs))
+    return Drawing(figure, pd.concat(data, ignore_index=True), caption, caveats(frames.runs))
 
 
 def _keys(figure: Figure, grid: np.ndarray, images: list[Any]) -> None:
@@ -182,7 +183,7 @@ def iou_course(frames: Frames) -> Drawing:
         f"({seeds([g for _, g in groups])}). The subspace, and with it the record, ends before the training does."
     )
     data_frame = pd.concat(data, ignore_index=True).rename(columns={"progress": "progress_percent"})
-    return Drawing(figure, data_frame, caption, left_out(frames.runs))
+    return Drawing(figure, data_frame, caption, caveats(frames.runs))
 
 
 def _draw_course(axes: Axes, summary: pd.DataFrame, measure: str) -> None:

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.figures.style import WIDE, Drawing, Series, accuracy_axis, footnote, left_out, legend, style
-from ssvi.analysis.settings import SETTING, is_missing, settings
+from ssvi.analysis.figures.style import WIDE, Drawing, Series, accuracy_axis, footnote, legend, style
+from ssvi.analysis.settings import SETTING, caveats, is_missing, settings
 from ssvi.analysis.stats import interval, mean_sd, noise_floor
 from ssvi.spec import ADDITIONS, CRITERIA, METHODS
 
@@ -320,7 +320,7 @@ def dots_figure(
         legend(figure)
         footnote(figure, frames.runs)
     caption = f"{caption} {DOTS_CAPTION} ({n_text(rows)})."
-    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *left_out(frames.runs)))
+    return Drawing(figure, pd.DataFrame(rows), caption, (*floor_notes(floors), *caveats(frames.runs)))
 
 
 def n_text(rows: Sequence[Mapping[str, Any]]) -> str:

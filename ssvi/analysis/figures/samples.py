@@ -12,7 +12,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures.recorded import BANDS, METRICS, draw_band, over_runs, panels_of, recorded, seeds, where
-from ssvi.analysis.figures.style import GREY, WIDE, Drawing, footnote, left_out, legend, series, style
+from ssvi.analysis.figures.style import GREY, WIDE, Drawing, footnote, legend, series, style
+from ssvi.analysis.settings import caveats
 from ssvi.registry import VARIATIONAL
 
 QUANTITIES = {name: (heading, factor) for name, (heading, factor, _) in METRICS.items()}
@@ -54,7 +55,7 @@ def weight_samples(frames: Frames) -> Drawing:
         "probabilities are averaged; counted cost is proportional to that number, and the dotted line is the number "
         f"that tables use. {BANDS} ({seeds(lines)})."
     )
-    return Drawing(figure, pd.concat(data, ignore_index=True), caption, left_out(frames.runs))
+    return Drawing(figure, pd.concat(data, ignore_index=True), caption, caveats(frames.runs))
 
 
 def _is_sampled(frames: Frames) -> pd.Series:

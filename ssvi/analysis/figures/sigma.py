@@ -30,12 +30,11 @@ from ssvi.analysis.figures.style import (
     Series,
     complete_runs,
     footnote,
-    left_out,
     legend,
     series,
     style,
 )
-from ssvi.analysis.settings import option_text
+from ssvi.analysis.settings import caveats, option_text
 from ssvi.analysis.stats import interval
 from ssvi.errors import UserError
 from ssvi.registry import VARIATIONAL
@@ -119,7 +118,7 @@ def sigma_drift(frames: Frames) -> Drawing:
         f"did, as long as its subspace changes; of the dense BNN, all by gradient. Numbers are the last means. {BANDS} "
         f"({seeds([g for _, g in runs.groupby(['dataset', 'model', 'method', 'density', 'sigma_init', *RECIPE])])})."
     )
-    return Drawing(figure, pd.concat(data, ignore_index=True), caption, left_out(frames.runs))
+    return Drawing(figure, pd.concat(data, ignore_index=True), caption, caveats(frames.runs))
 
 
 def _changes(runs: pd.DataFrame, frames: Frames) -> pd.DataFrame:
@@ -232,7 +231,7 @@ def sigma_learning(frames: Frames) -> Drawing:
         "cut off where the metric ends "
         f"({seeds([g for _, g in runs.groupby(['dataset', 'model', 'method', 'density', 'sigma_init', *RECIPE])])})."
     )
-    return Drawing(figure, pd.DataFrame(data), caption, left_out(frames.runs))
+    return Drawing(figure, pd.DataFrame(data), caption, caveats(frames.runs))
 
 
 def _draw_recipes(

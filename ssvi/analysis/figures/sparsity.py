@@ -18,13 +18,13 @@ from ssvi.analysis.figures.style import (
     Series,
     complete_runs,
     footnote,
-    left_out,
     legend,
     panels,
     scale_text,
     series,
     style,
 )
+from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import mean_sd
 from ssvi.errors import UserError
 
@@ -60,7 +60,7 @@ def sparsity(frames: Frames) -> Drawing:
         f"gone. Markers are means over seeds, bars their 95 % t intervals ({n_text(rows)}); lines join the settings "
         f"of one method that differ in what its sparsity is chosen by.{scale_text(figure)}"
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, left_out(frames.runs))
+    return Drawing(figure, pd.DataFrame(rows), caption, caveats(frames.runs))
 
 
 def _draw(axes: Axes, panel: pd.DataFrame, quantity: Quantity) -> list[dict[str, Any]]:

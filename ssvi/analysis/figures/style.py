@@ -369,14 +369,6 @@ def complete_runs(runs: pd.DataFrame, figure: str) -> pd.DataFrame:
     return complete
 
 
-def left_out(runs: pd.DataFrame) -> tuple[str, ...]:
-    """A note a run that a figure leaves out because it did not end well."""
-    return tuple(
-        f"Left out, {row.status}: {row.run}{'' if pd.isna(row.cause) else f' ({row.cause})'}."
-        for row in runs[runs["status"] != COMPLETE].itertuples()
-    )
-
-
 def write_figure(drawing: Drawing, stem: Path) -> None:
     """Write STEM.png (200 dpi), STEM.svg, STEM.pdf, the numbers in STEM.csv and the caption in STEM.md."""
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}

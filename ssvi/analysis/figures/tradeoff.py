@@ -19,7 +19,6 @@ from ssvi.analysis.figures.style import (
     Drawing,
     complete_runs,
     footnote,
-    left_out,
     legend,
     panels,
     percent,
@@ -28,6 +27,7 @@ from ssvi.analysis.figures.style import (
     series,
     style,
 )
+from ssvi.analysis.settings import caveats
 from ssvi.errors import UserError
 from ssvi.registry import SPARSE
 
@@ -60,7 +60,7 @@ def figure1(frames: Frames) -> Drawing:
         f"with their 95 % t intervals ({n_text(rows)}); "
         f"numbers at them are densities in %.{scale_text(figure)}"
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, left_out(frames.runs))
+    return Drawing(figure, pd.DataFrame(rows), caption, caveats(frames.runs))
 
 
 def _draw_tradeoff(axes: Axes, panel: pd.DataFrame) -> list[dict[str, Any]]:

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.settings import METHOD_NAMES
+from ssvi.analysis.settings import METHOD_NAMES, caveats
 from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.format import COUNTED, DASH, Table, format_difference, format_interval
 from ssvi.analysis.tables.options import describe, usual_options
 from ssvi.analysis.tables.published import is_papers, published, published_rows, what_was_run
 from ssvi.analysis.tables.results import relative_cost
-from ssvi.analysis.tables.rows import by_seed, complete, left_out, reading_order
+from ssvi.analysis.tables.rows import by_seed, complete, reading_order
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _beside(frames: Frames, name: str) -> Table:
     options = ("options",) if any(text["options"] for text in shown) else ()
     columns = [*SHOWN[:3], *options, *SHOWN[3:]]
     source = f"Source: {paper['paper']}, {paper[name]['source']}."
-    notes = [source, *paper["notes"], *left_out(comparable)] if shown else [_why_empty(frames.runs), source]
+    notes = [source, *paper["notes"], *caveats(comparable)] if shown else [_why_empty(frames.runs), source]
     table = pd.DataFrame(numbers, columns=NUMBERS)
     return Table(pd.DataFrame(shown, columns=columns), table.astype({"n": "Int64"}), caption, tuple(notes))
 

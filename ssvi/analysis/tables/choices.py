@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.settings import METHOD_NAMES, SETTING
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, caveats
 from ssvi.analysis.stats import DIFFERENCES, mean_sd
 from ssvi.analysis.tables.format import DASH, Table, format_difference, format_mean_sd
 from ssvi.analysis.tables.options import departures, describe, usual_options
 from ssvi.analysis.tables.results import ACCURACY, ECE, NLL
-from ssvi.analysis.tables.rows import compare, complete, left_out, reading_order
+from ssvi.analysis.tables.rows import compare, complete, reading_order
 from ssvi.errors import UserError
 from ssvi.spec import FIELDS, options_of
 
@@ -60,7 +60,7 @@ def choices(frames: Frames) -> Table:
             strong |= {(len(shown), heading) for heading in bold}
             shown.append(text)
             numbers.append(number)
-    notes = (*defaults, *_notes(len(shown)), *left_out(frames.runs))
+    notes = (*defaults, *_notes(len(shown)), *caveats(frames.runs))
     caption = "Design choices: differences to the default setting, with 95 % intervals."
     columns = _headings(len(models) > 1)
     frame = pd.DataFrame(shown, columns=columns)

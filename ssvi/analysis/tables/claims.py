@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import Frames
+from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import DIFFERENCES, Estimate, noise_floor
 from ssvi.analysis.tables.evidence import (
     ACCURACY,
@@ -59,7 +60,6 @@ from ssvi.analysis.tables.findings import (
 )
 from ssvi.analysis.tables.format import COUNTED, Table, format_interval, format_signed
 from ssvi.analysis.tables.published import is_papers, published, published_rows, what_was_run
-from ssvi.analysis.tables.rows import left_out
 from ssvi.errors import UserError
 
 VERDICTS = {HOLDS: "hold", FAILS: "fail", UNDECIDED: "undecided", INCOMPARABLE: "not comparable"}
@@ -173,7 +173,7 @@ def claims(frames: Frames) -> Table:
     verdicts = [number["verdict"] for number in numbers]
     counts = ", ".join(f"{verdicts.count(v)} {word}" for v, word in VERDICTS.items())
     first, *notes = _notes(frames.runs, everything)
-    notes = (first, f"Verdicts of {len(verdicts)} lines: {counts}.", *notes, *left_out(frames.runs))
+    notes = (first, f"Verdicts of {len(verdicts)} lines: {counts}.", *notes, *caveats(frames.runs))
     return Table(pd.DataFrame(shown), pd.DataFrame(numbers), caption, notes, prose=("claimed", "measured", "verdict"))
 
 

@@ -9,16 +9,12 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
-from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, setting_columns, settings
+from ssvi.analysis.settings import METHOD_NAMES, caveats, option_text, setting_columns, settings
 from ssvi.analysis.stats import Estimate, difference, interval, mean_sd
 from ssvi.analysis.tables.format import Table, format_mean_sd
 from ssvi.analysis.tables.options import describe, usual_options, with_evaluation
 from ssvi.registry import POINT
 from ssvi.spec import METHODS, options_of
-
-# More runs than these of one status and cause are counted, not listed.
-LISTED = 10
-FIRST_OF_MANY = 3
 
 
 @dataclass(frozen=True)
@@ -203,19 +199,4 @@ def common_notes(runs: pd.DataFrame) -> list[str]:
     if devices:
         warning = " (times are not comparable between devices)" if len(devices) > 1 else ""
         notes.append(f"Measured on: {', '.join(devices)}{warning}.")
-    return notes + left_out(runs)
-
-
-def left_out(runs: pd.DataFrame) -> list[str]:
-    """A note for each status and cause of the runs that are not averaged, naming them, or the first of many."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in runs[runs["status"] != COMPLETE].itertuples():
-        cause = "" if is_missing(row.cause) else f" ({row.cause})"
-        groups.setdefault((row.status, cause), []).append(row.run)
-    notes = []
-    for (status, cause), paths in groups.items():
-        many = len(paths) > LISTED
-        named = ", ".join(paths[:FIRST_OF_MANY] if many else paths)
-        rest = f" and {len(paths) - FIRST_OF_MANY} more" if many else ""
-        notes.append(f"Left out, {status}: {named}{rest}{cause}.")
-    return notes
+    return [*notes, *caveats(runs)]
