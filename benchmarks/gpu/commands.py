@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.gpu.given import Fault, Given, spec_of
+from benchmarks.gpu.given import Fault, Given, Skipped, spec_of
 from ssvi import runs
 from ssvi.registry import KINDS
 from ssvi.spec import run_path, to_flags, with_parents
@@ -56,6 +56,8 @@ def tests(given: Given) -> None:
 
 def smoke(method: str, extra: tuple[str, ...], given: Given) -> None:
     """`ssvi train` and `ssvi evaluate` of a method on digits, its parents first."""
+    if extra and given.tiny:
+        raise Skipped("compiling takes too long for a tiny trial")
     kind, epochs = KINDS[method], TINY_EPOCHS if given.tiny else EPOCHS
     parent = {"parent": f"{kind.parents[0]},epochs={epochs}"} if kind.parents else {}
     spec = spec_of(method, epochs=0 if method == "pruned" else epochs, **parent)

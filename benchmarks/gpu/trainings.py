@@ -47,6 +47,7 @@ def images(given: Given, source: str) -> None:
         raise Fault(f"{source}: has no folders train/ and test/ with a folder of images for each class")
     dataset = f"{FOLDER_PREFIX}{found.resolve()}"
     data = json.loads(run(ssvi(given, "data", dataset)))
+    del data["dataset"]
     given.say(dataset=dataset, data=data, seconds=round(time.monotonic() - begun, 1))
 
 
@@ -77,7 +78,7 @@ def _new_rows(live: Path, known: int) -> list[dict[str, Any]]:
 def training(name: str, given: Given, dataset: str, epochs: int) -> None:
     """One of the runs, told epoch by epoch, stopped in order if its time is over, else evaluated."""
     spec, folder = spec_of(name, dataset, epochs, given.tiny), given.room / "runs" / name
-    given.say(spec=to_flags(spec))
+    given.say(spec=[flag for flag in to_flags(spec) if not flag.startswith("--dataset=")])
     job = subprocess.Popen(ssvi(given, "train", *to_flags(spec), "--out", folder, "--device", given.device))
     known, stopped = 0, False
     while True:
