@@ -330,8 +330,8 @@ def test_runs_side_by_side_differ_in_nothing_but_their_method() -> None:
 
 
 def test_a_training_that_goes_on_otherwise_is_found(given, monkeypatch) -> None:
-    """Three trainings, of which the one that was stopped ends with other bytes."""
-    digests = iter(["a", "a", "b"])
+    """Undisturbed, stopped, undisturbed again: the one that was stopped ends with other bytes."""
+    digests = iter(["a", "b", "a"])
     monkeypatch.setattr(commands, "results", lambda folder: next(digests))
     with pytest.raises(Fault, match="ended with other bytes than two undisturbed ones"):
         commands.resume(given)

@@ -133,10 +133,7 @@ def faults(way: str, seen: Walk, eager: Walk, precision: str) -> list[str]:
 
 def agreement(method: str, precision: str, given: Given) -> None:
     """A method's walk in every way against the eager one; the others are still seen when one breaks."""
-    ways = [way for way, on in WAYS.items() if given.cuda or not on["capture"]]
-    if not given.cuda:
-        given.say(left_out="captured, both: only CUDA has graphs")
-    options, wrong, eager = _options(method, precision), [], None
+    ways, options, wrong, eager = given.ways(), _options(method, precision), [], None
     compiler = partial(torch.compile, backend=given.backend)
     with comparable(given.device), replaced(torch, "compile", compiler):
         for way in ways:

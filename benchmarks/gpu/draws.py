@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.given import Fault, Given, replaced
+from ssvi.bench.cuda import WAYS
 from ssvi.noise import NormalSource
 
 NUMBERS = 100_000
@@ -46,9 +47,10 @@ def captured(work: Callable[[], None]) -> Callable[[], None]:
 
 
 def _sequence(given: Given, compiled: bool, capture: bool) -> Tensor:
-    """Draws [DRAWS, NUMBERS] of a source with seed 0, one after the other."""
+    """Draws [DRAWS, NUMBERS] of a source with seed 0, one after the other, once everything is compiled and captured."""
     torch._dynamo.reset()
     source = NormalSource(0, "noise", given.device)
+    start = source.get_state()
     like = torch.empty(NUMBERS, device=given.device)
     draw = torch.compile(source.normal, dynamic=False, backend=given.backend) if compiled else source.normal
     drawn = torch.empty_like(like)
@@ -57,7 +59,8 @@ def _sequence(given: Given, compiled: bool, capture: bool) -> Tensor:
         drawn.copy_(draw(like) * 1.0)
 
     step = captured(work) if capture else work
-    source = NormalSource(0, "noise", given.device) if given.cuda else source  # on CUDA that sets the seed anew
+    step()
+    source.set_state(start)
     found = []
     for _ in range(DRAWS):
         step()
@@ -67,12 +70,10 @@ def _sequence(given: Given, compiled: bool, capture: bool) -> Tensor:
 
 def draws(given: Given) -> None:
     """Standard normal numbers, new ones at every replay, the same ones from the same seed."""
-    ways = {"eager": (False, False), "compiled": (True, False)}
-    ways |= {"captured": (False, True), "both": (True, True)} if given.cuda else {}
     bound = ERRORS / NUMBERS**0.5
     faults = []
-    for way, (compiled, capture) in ways.items():
-        numbers, again = (_sequence(given, compiled, capture) for _ in range(2))
+    for way in given.ways():
+        numbers, again = (_sequence(given, WAYS[way]["compile"], WAYS[way]["capture"]) for _ in range(2))
         mean = float(numbers.mean(1).abs().max())
         variance = float((numbers.square().mean(1) - 1).abs().max())
         correlation = float((numbers[:-1] * numbers[1:]).mean(1).abs().max())

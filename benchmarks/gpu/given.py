@@ -11,7 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ssvi.bench.cuda import WAYS
+from ssvi.errors import UserError
 from ssvi.spec import RunSpec, make_spec, options_of
+from ssvi.step import choose_machine
 
 # A job ends with it where it has nothing to do on this device; "skipped", as for automake.
 SKIPPED = 77
@@ -63,6 +68,24 @@ class Given:
     def left(self) -> float:
         """Seconds until the job is killed."""
         return self.limit - (time.monotonic() - self.start)
+
+    def cannot_compile(self) -> str:
+        """Why nothing is compiled for this device, in a line; empty where it is."""
+        if self.backend != "inductor":  # the others stay in Python
+            return ""
+        try:
+            choose_machine(torch.device(self.device), {"compile": True})
+        except UserError as error:
+            return str(error)
+        return ""
+
+    def ways(self) -> list[str]:
+        """The ways to take a step that can be compared here, eager first; what is left out is said."""
+        left_out = {} if self.cuda else {"capture": "only CUDA has graphs"}
+        left_out |= {"compile": reason} if (reason := self.cannot_compile()) else {}
+        if left_out:
+            self.say(left_out="; ".join(f"{switch}: {reason}" for switch, reason in left_out.items()))
+        return [way for way, on in WAYS.items() if not any(on[switch] for switch in left_out)]
 
     def say(self, **facts: Any) -> None:
         """Write down something that was found, so that it is kept however the job ends."""

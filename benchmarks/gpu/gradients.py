@@ -50,14 +50,13 @@ def _gradients(given: Given, layer: str, precision: str, way: str) -> dict[str, 
     def work() -> None:
         for leaf in leaves.values():
             leaf.grad = None
-        found["loss"] = passes()
-        found["loss"].backward()
+        loss = passes()
+        loss.backward()
+        found["loss"] = loss.detach()
 
     step: Callable[[], None] = captured(work) if switches["capture"] else work
     step()
-    return {name: leaf.grad.double().cpu() for name, leaf in leaves.items()} | {
-        "loss": found["loss"].detach().double().cpu()
-    }
+    return {name: leaf.grad.double().cpu() for name, leaf in leaves.items()} | {"loss": found["loss"].double().cpu()}
 
 
 def relative(found: Tensor, true: Tensor) -> float:
@@ -67,10 +66,7 @@ def relative(found: Tensor, true: Tensor) -> float:
 
 def gradients(given: Given) -> None:
     """Every kind of layer in both precisions, in every way that the device has."""
-    ways = [way for way, on in WAYS.items() if given.cuda or not on["capture"]]
-    if not given.cuda:
-        given.say(left_out="captured, both: only CUDA has graphs")
-    faults = []
+    ways, faults = given.ways(), []
     with comparable(given.device):
         for layer, precision in itertools.product(LAYERS, TOLERANCES):
             eager = _gradients(given, layer, precision, "eager")

@@ -27,7 +27,7 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        outcome: passed, failed, timed out, skipped, or not started.
+        outcome: passed, failed, timed out, skipped, not started, or stopped with the whole trial.
         reason: in a line, where it did not pass.
         found: what it said, a part of it also if it was killed.
         log: its last lines, where it failed.
@@ -97,7 +97,8 @@ class Runner:
     def _one(self, name: str, limit: float, until: float, environment: Mapping[str, str]) -> None:
         limit = min(limit, until - time.monotonic())
         if limit < LEAST or self._closed:
-            outcome = Outcome(name, "not started", reason="no time was left")
+            reason = "the trial was stopped" if self._closed else "no time was left"
+            outcome = Outcome(name, "not started", reason=reason)
         else:
             outcome = self._played(name, limit, environment)
         with self._lock:
@@ -134,6 +135,8 @@ class Runner:
             return Outcome(name, "passed", seconds, left_out and f"left out: {left_out}", said)
         if code == SKIPPED:
             return Outcome(name, "skipped", seconds, _last(said, "skipped"), said)
+        if self._closed:
+            return Outcome(name, "stopped", seconds, "the trial was stopped", said)
         lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         if code is None:
             return Outcome(name, "timed out", seconds, f"it was ended after {limit:.0f} s", said, lines)

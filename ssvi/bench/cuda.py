@@ -6,6 +6,7 @@ then begin with `try.` in place of `gpu.`.
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -102,8 +103,9 @@ class Place:
         return choose_machine(self.device, None if way is None else WAYS[way])
 
     def ways(self) -> tuple[str, ...]:
-        """Those that the device has: without CUDA nothing is captured, and compiling does not pay."""
-        return tuple(WAYS) if self.cuda else ("eager",)
+        """Those that `ssvi train` may take here: nothing is captured without CUDA, or compiled without a compiler."""
+        best = choose_machine(self.device)
+        return tuple(way for way, on in WAYS.items() if all(getattr(best, switch) >= on[switch] for switch in on))
 
     def sync(self) -> None:
         """Wait for the device."""
@@ -152,6 +154,7 @@ def ways(contestant: str, place: Place, repeats: int, say: Callable[[str], None]
     for way in place.ways():
         say(f"steps of {contestant}, {way}")
         torch._dynamo.reset()
+        gc.collect()  # the training before, whose parts know each other
         if place.cuda:
             torch.cuda.reset_peak_memory_stats(place.device)
         training = Training(data, place.machine(way), place.options(contestant))
