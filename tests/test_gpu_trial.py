@@ -120,18 +120,23 @@ def test_every_method_is_tried_as_a_command_and_every_one_with_steps_in_all_ways
 
 def test_only_what_a_whole_trial_on_a_gpu_found_is_its_record(tmp_path) -> None:
     found = [{"hardware": "G", "torch": "9", "when": "2001"}]
-    for device, tiny, only, counts in [
-        ("cuda", False, ["*"], True),
-        ("cuda", True, ["*"], False),
-        ("cuda", False, ["smoke.*"], False),
-        ("cpu", True, ["*"], False),
-    ]:
-        out, target = tmp_path / f"{device}{tiny}{len(only[0])}", tmp_path / f"{device}{tiny}{len(only[0])}.json"
+    for i, (device, tiny, only, outcome, counts) in enumerate(
+        [
+            ("cuda", False, ["*"], "passed", True),
+            ("cuda", False, ["*"], "failed", False),
+            ("cuda", True, ["*"], "passed", False),
+            ("cuda", False, ["smoke.*"], "passed", False),
+            ("cpu", True, ["*"], "passed", False),
+        ]
+    ):
+        out, target = tmp_path / str(i), tmp_path / f"{i}.json"
         options = {"device": device, "tiny": tiny, "only": only, "out": out, "json": target, "images": None}
         played = trial.Trial(Namespace(**options, seconds=60.0, at_once=1, backend="aot_eager"), tmp_path / "room")
-        played._ended(Outcome("probe", "passed", found=found))
-        assert target.exists() == counts
+        played._ended(Outcome("probe", outcome, found=found))
         assert (out / "record.json").exists()
+        assert not target.exists()  # a trial that is stopped leaves the record that is there
+        assert played.publish() == counts
+        assert target.exists() == counts
 
 
 # ---------------------------------------------------------------- processes
@@ -319,6 +324,29 @@ def test_as_many_epochs_as_fit_by_what_was_measured() -> None:
     assert fit({}, 50_000, 200.0) < fit(measured, 50_000, 200.0)
     assert fit(measured, 50_000, 1.0) == 2
     assert fit(measured, 100, 1e9) == trainings.MOST_EPOCHS
+
+
+def test_trainings_are_planned_by_the_figures_and_not_started_without_images(tmp_path, monkeypatch) -> None:
+    options = {"device": "cuda", "tiny": False, "only": ["*"], "out": tmp_path, "json": None, "images": None}
+    played = trial.Trial(Namespace(**options, seconds=100.0 + 1e4, at_once=1, backend="inductor"), tmp_path / "room")
+    rows = [
+        {"name": f"gpu.ms.{name}.both", "value": ms, "unit": "ms"} for name, ms in (("ssvi", 400.0), ("dense", 200.0))
+    ]
+    played.outcomes = [
+        Outcome("digits", "passed", found=[{"data": {"train_images": 50_000}}]),
+        Outcome("figures.ways", "passed", found=[{"figures": [row]} for row in rows]),
+    ]
+    begun: list[str] = []
+    monkeypatch.setattr(played.runner, "play", lambda jobs, until, at_once: begun.extend(jobs))
+    played._train()
+    assert set(begun) == {f"training.{name}" for name in trainings.RUNS}
+    # 352 steps of 0.8 s and a tenth more, which leaves a minute over
+    assert all(played.more[name] == {"dataset": "digits", "epochs": 32} for name in begun)
+    begun.clear()
+    played.given.images = Path("broken.tar")
+    played._train()
+    assert not begun
+    assert [o.reason for o in played.outcomes[2:]] == ["the images are not there"] * len(trainings.RUNS)
 
 
 def test_runs_side_by_side_differ_in_nothing_but_their_method() -> None:

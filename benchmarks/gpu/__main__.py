@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.gpu import plan, trainings
 from benchmarks.gpu.record import figures, found, record
 from benchmarks.gpu.running import Outcome, Runner
+from ssvi.bench.cuda import CONTESTANTS
 from ssvi.errors import UserError, unknown
 from ssvi.runs import write_json
 
@@ -70,11 +71,6 @@ class Trial:
         options += ["--tiny"] if given.tiny else []
         return [sys.executable, "-m", "benchmarks.gpu.job", name, *map(str, options)]
 
-    @property
-    def whole(self) -> bool:
-        """Whether no job was left out by the command line."""
-        return self.given.only == ["*"]
-
     def _ended(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         now = time.monotonic() - self.start
@@ -82,18 +78,21 @@ class Trial:
         print(line.rstrip(), flush=True)
         self.save()
 
-    def save(self) -> None:
-        """Write what is known; to --json only what a GPU did, and only if it was asked for everything."""
-        seconds = time.monotonic() - self.start
-        what = record(self.outcomes, self.given.device, self.given.tiny, self.whole, seconds)
+    def save(self) -> dict[str, Any]:
+        """Write what is known so far; returns it."""
+        seconds, whole = time.monotonic() - self.start, self.given.only == ["*"]
+        what = record(self.outcomes, self.given.device, self.given.tiny, whole, seconds)
         write_json(self.given.out / "record.json", what)
-        if self.given.json and self.counts and what["hardware"]:
-            write_json(self.given.json, what)
+        return what
 
-    @property
-    def counts(self) -> bool:
-        """Whether this says something about a GPU."""
-        return self.given.device == "cuda" and not self.given.tiny and self.whole
+    def publish(self) -> bool:
+        """Write what a GPU has found to --json: of a trial that was played to its end, with everything in it."""
+        what = self.save()
+        begun = all(outcome.good for outcome in self.outcomes if outcome.name in plan.stage("first"))
+        counts = what["device"] == "cuda" and what["whole"] and not what["tiny"] and begun
+        if self.given.json and counts:
+            write_json(self.given.json, what)
+        return counts
 
     def limits(self, stage: str) -> dict[str, float]:
         """The jobs of a stage that were asked for, with their limits."""
@@ -108,24 +107,28 @@ class Trial:
         checked, measured = (self.start + share * self.given.seconds for share in shares)
         self.runner.play({name: plan.JOBS[name].limit for name in plan.stage("first")}, self.until)
         if all(outcome.good for outcome in self.outcomes):
-            beside = self.limits("beside")
-            with ThreadPoolExecutor(1) as thread:
-                ahead = thread.submit(self.runner.play, beside, checked, max(1, len(beside)))
-                try:
-                    threads = str(max(1, (os.cpu_count() or 1) // self.at_once))
-                    calm = {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads}
-                    calm = calm if self.given.device == "cuda" else {}
-                    self.runner.play(self.limits("checks"), checked, self.at_once, **calm)
-                except BaseException:
-                    self.runner.close()
-                    raise
-                ahead.result()
+            self._check(checked)
             self.runner.play(self.limits("figures"), measured)
             self._train()
-        self.save()
         return all(outcome.good for outcome in self.outcomes)
 
+    def _check(self, until: float) -> None:
+        """The checks, several at once, and beside them what later stages need."""
+        cores = str(max(1, (os.cpu_count() or 1) // self.at_once))
+        shared = {"OMP_NUM_THREADS": cores, "TORCHINDUCTOR_COMPILE_THREADS": cores}
+        shared = shared if self.given.device == "cuda" else {}
+        beside = self.limits("beside")
+        with ThreadPoolExecutor(1) as thread:
+            ahead = thread.submit(self.runner.play, beside, until, max(1, len(beside)))
+            try:
+                self.runner.play(self.limits("checks"), until, self.at_once, **shared)
+                ahead.result()
+            except BaseException:
+                self.runner.close()
+                raise
+
     def _train(self) -> None:
+        """The trainings, side by side, in the time that is left."""
         jobs = self.limits("trainings")
         source = "images" if self.given.images else "digits"
         data = found(self.outcomes, "data", source)
@@ -138,13 +141,12 @@ class Trial:
         epochs = 2
         if not self.given.tiny:
             rows = {row["name"]: row["value"] for row in figures(self.outcomes)}
-            prefix, suffix = "gpu.ms.", ".both"
-            steps = {n[len(prefix) : -len(suffix)]: v for n, v in rows.items() if n.startswith(prefix) and suffix in n}
+            steps = {name: rows[full] for name in CONTESTANTS if (full := f"gpu.ms.{name}.both") in rows}
             epochs = trainings.epochs_that_fit(steps, data[0]["train_images"], self.until - time.monotonic())
         self.more |= {name: {"dataset": dataset, "epochs": epochs} for name in jobs}
         self.runner.play(jobs, self.until, max(1, len(jobs)))
 
-    def summary(self) -> str:
+    def summary(self, published: bool) -> str:
         """What people want to know at the end."""
         bad = [outcome for outcome in self.outcomes if not outcome.good]
         lines = [f"{row['name']:28} {row['value']:.4g} {row['unit']}" for row in figures(self.outcomes)]
@@ -155,7 +157,7 @@ class Trial:
         lines += ["", f"{counted['passed']} passed, {counted['skipped']} skipped, not passed: {names}"]
         lines.append(f"record: {self.given.out / 'record.json'}; logs beside it")
         if self.given.json:
-            kept = "written" if self.counts else "not written: only a whole trial on a GPU, not --tiny, is a record"
+            kept = "written" if published else "not written: only a whole trial on a GPU, not --tiny, is a record"
             lines.append(f"{self.given.json}: {kept}")
         return "\n".join(lines)
 
@@ -209,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
             trial.save()
             print("stopped", file=sys.stderr)
             return 130
-        print(trial.summary())
+        print(trial.summary(trial.publish()))
     return 0 if passed else 1
 
 
