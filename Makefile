@@ -3,14 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The commands that recipes start (ssvi, snakemake) come from the environment made here.
+AT_HAND := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 CORES ?= all
 STUDY ?= digits
 # The versions that were tested; CONSTRAINTS= takes the newest that pyproject.toml allows.
 CONSTRAINTS ?= ssvi/constraints.txt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS))
+# Seconds of a trial on a GPU, and the Python that plays it.
+SECONDS ?= 570
+PYTHON_GPU ?=
+IMAGES ?=
+GPU_FLAGS ?=
 
-.PHONY: reproduce quick test lint format bench scaling faults slurm lock torch-versions readme clean help
+.PHONY: reproduce quick test lint format bench scaling gpu faults slurm lock torch-versions readme clean help
 
 help: ## this list
 	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 16
@@ -53,6 +59,11 @@ scaling: $(BIN)/.installed-dev ## steps and workflow as they grow; that the fast
 	$(BIN)/ssvi bench scaling --repeats 3 --json benchmarks/records/scaling.json
 	$(BIN)/ssvi bench accuracy --json benchmarks/records/accuracy.json
 	$(BIN)/python benchmarks/scale.py --json benchmarks/records/scale.json
+
+gpu: export PATH := $(AT_HAND)
+gpu: $(if $(PYTHON_GPU),,$(BIN)/.installed-dev) ## check, measure, train on a GPU (SECONDS=570, IMAGES=folder or tar, PYTHON_GPU=python3: without .venv, GPU_FLAGS)
+	$(or $(PYTHON_GPU),$(BIN)/python) -m benchmarks.gpu --seconds $(SECONDS) $(if $(IMAGES),--images "$(IMAGES)") \
+	    --json benchmarks/records/gpu.json $(GPU_FLAGS)
 
 faults: $(BIN)/.installed-dev ## kill, fill, damage, double, malform: every trial of every fault, and a table of them
 	$(BIN)/pytest -n 2 -m fault --all-trials

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from ssvi.bench import SUITES, TARGETS, Figure, record, table
+from ssvi.bench import SUITES, TARGETS, Figure, cuda, record, table
 from ssvi.bench.contestants import in_turn, ratios
 from ssvi.bench.record import Target
 from ssvi.bench.worker import Worker
@@ -68,6 +69,28 @@ def test_a_contestant_that_fails_is_an_error() -> None:
     worker = Worker({"method": "nosuch"})
     with pytest.raises(RuntimeError, match="a contestant ended with exit code 1"):
         worker.step()
+
+
+@pytest.mark.parametrize("part", cuda.PARTS)
+def test_what_a_gpu_is_asked_is_tried_on_the_cpu_and_never_called_a_gpus(part, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the packed ones, processes of their own
+    figures = list(cuda.PARTS[part](cuda.Place(torch.device("cpu"), cuda.TINY), 2, print))
+    assert figures
+    for figure in figures:
+        assert figure.name.startswith("try.")
+        assert "cpu" in figure.note
+        assert all(value > 0 for value in figure.values)
+    if part.startswith("ways."):
+        assert {f.name for f in figures} == {
+            f"try.{what}.{part.removeprefix('ways.')}.eager" for what in ("ms", "bytes")
+        }
+
+
+def test_only_the_full_size_on_a_gpu_is_a_figure_of_it() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    places = {(gpu, cuda.FULL): "gpu.x", (gpu, cuda.TINY): "try.x", (cpu, cuda.FULL): "try.x"}
+    for (device, size), name in places.items():
+        assert cuda.Place(device, size).figure("x", "", (1.0,), "note").name == name
 
 
 def test_by_command(tmp_path, capsys) -> None:

@@ -32,6 +32,49 @@ def test_performance_is_rendered_from_the_records() -> None:
     assert ("on the GPU" in performance.speed_table(records)) == on_gpu
 
 
+def trial(**changed) -> dict:
+    """A record as `make gpu` writes it, of a machine that there is not."""
+    history = [{"history": {"epoch": i, "seconds": 2.0 + i, "validation_accuracy": 0.1 * i}} for i in (1, 2, 3)]
+    jobs = [
+        {"name": "gradients", "outcome": "passed", "reason": "", "found": []},
+        {"name": "resume", "outcome": "timed out", "reason": "it was ended after 150 s", "found": []},
+        {
+            "name": "training.ssvi",
+            "outcome": "passed",
+            "reason": "",
+            "found": [*history, {"metrics": {"accuracy": 0.25}}],
+        },
+        {"name": "training.dense", "outcome": "passed", "reason": "", "found": [*history[:2], {"stopped_after": 2}]},
+    ]
+    whole = {"minimum": 1.0, "maximum": 2.0, "repeats": 5}
+    values = {"gpu.lrt_over_plain": 2.0, "gpu.ms.ssvi.eager": 8.0, "gpu.ms.ssvi.both": 4.0, "gpu.ms.dense.both": 2.0}
+    values["gpu.ms.update"] = 30.0
+    figures = [{"name": name, "value": value, "unit": "", **whole} for name, value in values.items()]
+    header = {"when": "2001-02-03T04:05:06+00:00", "hardware": "G", "torch": "9", "commit": "0123456789", "dirty": True}
+    return {**header, "device": "cuda", "tiny": False, "whole": True, "jobs": jobs, "figures": figures, **changed}
+
+
+def test_a_trial_on_a_gpu_is_rendered_with_what_did_not_pass() -> None:
+    records = performance.read_records(ROOT / "benchmarks/records")
+    text = performance.section(records | {"gpu": trial()})
+    assert (
+        "On a GPU (G; torch 9; 2001-02-03, commit 0123456, with changes), 3 of the 4 jobs of `make gpu` passed" in text
+    )
+    assert "- `resume`: timed out: it was ended after 150 s" in text
+    assert "| SSVI step ÷ plain network's step, on the GPU | 2 | 1 to 2 | `gpu.lrt_over_plain` |" in text
+    assert "| milliseconds a step | eager | both |" in text
+    assert "| ssvi | 8 | 4 |\n| dense |  | 2 |" in text
+    assert "| ssvi | 3 | 4 | 30.00 % | 25.00 % |\n| dense | 2 | 4 | 20.00 % |  |" in text
+    assert "No GPU has been measured" not in text
+    assert "No GPU has been measured" in performance.section({k: v for k, v in records.items() if k != "gpu"})
+
+
+@pytest.mark.parametrize("changed", [{"device": "cpu"}, {"tiny": True}, {"whole": False}])
+def test_what_no_gpu_measured_is_never_rendered_as_if_one_had(changed) -> None:
+    with pytest.raises(UserError, match=r"gpu.json: is not a whole trial on a GPU; delete it"):
+        performance.gpu_part(trial(**changed))
+
+
 def test_the_readme_lists_every_target() -> None:
     config = load_config(ROOT / "config.yaml")
     content = resolve(config, "paper")

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssvi.analysis.figures.style import COLOURS, MARKERS, NAMES, WIDE, style
+from ssvi.errors import UserError
 
 Record = dict[str, Any]
 
@@ -48,7 +49,17 @@ def read_records(folder: Path) -> dict[str, Record]:
 
 def speed_table(records: dict[str, Record]) -> str:
     """The figures of `ssvi bench` that have a name in `WHAT`, as Markdown."""
-    measured = {f["name"]: f for f in records["speed"]["figures"]}
+    figures = records["speed"]["figures"]
+    first = figures[0]
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    notes = sorted({f["note"] for f in figures if f["name"] in WHAT and f["note"]})
+    machine = f"{first['hardware']}, {first['threads']} threads; {versions}. {'; '.join(notes)}."
+    return "\n".join([*_named(figures), "", machine])
+
+
+def _named(figures: list[Record]) -> list[str]:
+    """The lines of a table of the figures that have a name in `WHAT`."""
+    measured = {f["name"]: f for f in figures}
     lines = ["| figure | median | range | |", "| :--- | ---: | :--- | :--- |"]
     for name, what in WHAT.items():
         if (figure := measured.get(name)) is None:
@@ -56,11 +67,7 @@ def speed_table(records: dict[str, Record]) -> str:
         unit = f" {figure['unit']}" if figure["unit"] else ""
         span = f"{figure['minimum']:.2g} to {figure['maximum']:.2g}" if figure["repeats"] > 1 else ""
         lines.append(f"| {what} | {figure['value']:.3g}{unit} | {span} | `{name}` |")
-    first = records["speed"]["figures"][0]
-    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
-    notes = sorted({f["note"] for name, f in measured.items() if name in WHAT and f["note"]})
-    lines += ["", f"{first['hardware']}, {first['threads']} threads; {versions}. {'; '.join(notes)}."]
-    return "\n".join(lines)
+    return lines
 
 
 def accuracy_line(records: dict[str, Record]) -> str:
@@ -80,10 +87,65 @@ def overhead_line(records: dict[str, Record]) -> str:
     return f"A run of the workflow takes {found:.1f} s of processor time beyond its training steps."
 
 
+def gpu_part(record: Record) -> str:
+    """What a trial on a GPU (`make gpu`) has found: what did not pass, figures, every way of a step, trainings.
+
+    Raises:
+        UserError: if no GPU wrote the record.
+    """
+    if record["device"] != "cuda" or record["tiny"] or not record["whole"]:
+        raise UserError("benchmarks/records/gpu.json: is not a whole trial on a GPU; delete it.")
+    jobs = record["jobs"]
+    bad = {job["name"]: job for job in jobs if job["outcome"] not in ("passed", "skipped")}
+    changed = ", with changes" if record["dirty"] else ""
+    commit = (record["commit"] or "unknown")[:7]
+    lines = [
+        f"On a GPU ({record['hardware']}; torch {record['torch']}; {record['when'][:10]}, commit {commit}{changed}), "
+        f"{len(jobs) - len(bad)} of the {len(jobs)} jobs of `make gpu` passed.",
+    ]
+    lines += [f"- `{name}`: {job['outcome']}: {job['reason']}" for name, job in bad.items()]
+    figures = {f["name"]: f for f in record["figures"]}
+    if set(figures) & set(WHAT):
+        lines += ["", *_named(record["figures"])]
+    return "\n".join([*lines, *_ways(figures), *_trainings(jobs)])
+
+
+def _ways(figures: dict[str, Record]) -> list[str]:
+    """Milliseconds of a step, a row for each contestant."""
+    names = [name.split(".")[2:] for name in figures if name.startswith("gpu.ms.") and name.count(".") == 3]
+    if not names:
+        return []
+    contestants, ways = (list(dict.fromkeys(column)) for column in zip(*names, strict=True))
+    lines = ["", f"| milliseconds a step | {' | '.join(ways)} |", f"| :--- |{' ---: |' * len(ways)}"]
+    for contestant in contestants:
+        found = [figures.get(f"gpu.ms.{contestant}.{way}") for way in ways]
+        cells = ["" if figure is None else f"{figure['value']:.3g}" for figure in found]
+        lines.append(f"| {contestant} | {' | '.join(cells)} |")
+    return lines
+
+
+def _trainings(jobs: list[Record]) -> list[str]:
+    """Trainings side by side: epochs, seconds of one, accuracy."""
+    rows = []
+    for job in jobs:
+        said = {key: value for line in job["found"] for key, value in line.items()}
+        if not job["name"].startswith("training.") or "history" not in said:
+            continue
+        seconds = sorted(line["history"]["seconds"] for line in job["found"] if "history" in line)
+        validation, test = said["history"]["validation_accuracy"], said.get("metrics", {}).get("accuracy")
+        shown = ["" if value is None else f"{100 * value:.2f} %" for value in (validation, test)]
+        name = job["name"].removeprefix("training.")
+        rows.append(f"| {name} | {len(seconds)} | {seconds[len(seconds) // 2]:.3g} | {' | '.join(shown)} |")
+    head = ["", "| side by side | epochs | s an epoch | validation | test |", "| :--- | ---: | ---: | ---: | ---: |"]
+    return [*head, *rows] if rows else []
+
+
 def section(records: dict[str, Record]) -> str:
     """The performance section of the main README."""
     parts = [speed_table(records), accuracy_line(records), overhead_line(records)]
-    if not any(f["name"].startswith("gpu.") for f in records["speed"]["figures"]):
+    if "gpu" in records:
+        parts.append(gpu_part(records["gpu"]))
+    elif not any(f["name"].startswith("gpu.") for f in records["speed"]["figures"]):
         parts.append("No GPU has been measured: the CUDA path is tested as far as a CPU can.")
     return "\n\n".join(parts)
 

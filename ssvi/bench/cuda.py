@@ -1,96 +1,238 @@
-"""What only a GPU can tell: epochs as a user has them, synchronisations, and several runs on one device."""
+"""What a GPU can tell: steps in every way they can be taken, epochs as a user has them, several runs on one device.
+
+Each part yields its figures as they come. On a CPU, and with `TINY` sizes, the parts only try their own code: names
+then begin with `try.` in place of `gpu.`.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from ssvi.bench.contestants import Training, images, in_turn, ratios
+from ssvi.bench.contestants import Step, Training, images, in_turn, ratios
 from ssvi.bench.record import Figure
+from ssvi.data import Data
 from ssvi.progress import Lines
+from ssvi.provenance import device_name, peak_memory
 from ssvi.spec import RunSpec
-from ssvi.step import choose_machine
+from ssvi.step import Machine, choose_machine
 from ssvi.trainer import Settings, Trainer
 
-BATCH = 128
-SSVI = {"method": "ssvi", "density": 0.1, "batch_size": BATCH}
-STEPS = 50
+CONTESTANTS = {
+    "dense": {"method": "dense"},
+    "ssvi": {"method": "ssvi", "density": 0.1},
+    "vi": {"method": "vi"},
+    "sampling": {"method": "ssvi", "density": 0.1, "sampling": "weight"},
+}
+# The ways to take a step, by the switches that are on.
+WAYS = {
+    "eager": {"compile": False, "capture": False},
+    "captured": {"compile": False, "capture": True},
+    "compiled": {"compile": True, "capture": False},
+    "both": {"compile": True, "capture": True},
+}
 PACKED = 3
 # Host calls that wait for the device.
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 
 
-def figures(repeats: int, say: Callable[[str], None]) -> list[Figure]:
-    """All of them, on the current device."""
-    device = torch.device("cuda")
-    note = f"ResNet-18, batch {BATCH}, {torch.cuda.get_device_name(device)}"
-    return [
-        *_steps(device, repeats, say, note),
-        _epochs(device, repeats, say, note),
-        _packed(say, note),
-    ]
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        steps: of a round.
+    """
+
+    model: str
+    width: float
+    batch: int
+    images: int
+    steps: int
 
 
-def _steps(device: torch.device, repeats: int, say: Callable[[str], None], note: str) -> list[Figure]:
-    say("compiling and capturing dense and ssvi")
-    machine, data = choose_machine(device), images(50_000, device)
-    specs = {"dense": {"method": "dense", "batch_size": BATCH}, "ssvi": SSVI}
-    trainings = {name: Training(data, machine, spec) for name, spec in specs.items()}
+FULL = Size("resnet18", 1.0, 128, 50_000, 50)
+TINY = Size("resnet8", 0.25, 16, 160, 2)
 
-    def many(training: Training) -> Callable[[], None]:
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how much is measured."""
+
+    device: torch.device
+    size: Size = FULL
+
+    @property
+    def cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def note(self) -> str:
+        """What stands beside the figures."""
+        network = {"resnet18": "ResNet-18"}.get(self.size.model, self.size.model)
+        return f"{network}, batch {self.size.batch}, {device_name(self.device)}"
+
+    def figure(self, name: str, unit: str, values: Iterable[float], note: str = "") -> Figure:
+        """A figure whose name says that a GPU has measured it only if one has, at full size."""
+        measured = self.cuda and self.size is FULL
+        return Figure(f"{'gpu' if measured else 'try'}.{name}", unit, tuple(values), note or self.note)
+
+    def options(self, contestant: str) -> dict[str, str | float | int]:
+        """Of a run, by the contestant's name."""
+        size = self.size
+        return {"model": size.model, "width": size.width, "batch_size": size.batch, **CONTESTANTS[contestant]}
+
+    def data(self) -> Data:
+        """Images of noise, a tenth as many held out."""
+        return images(self.size.images, self.device, self.size.images // 10)
+
+    def machine(self, way: str | None = None) -> Machine:
+        """The fastest of the device, or a way of `WAYS`."""
+        return choose_machine(self.device, None if way is None else WAYS[way])
+
+    def ways(self) -> tuple[str, ...]:
+        """Those that `ssvi train` may take here: nothing is captured without CUDA, or compiled without a compiler."""
+        best = choose_machine(self.device)
+        return tuple(way for way, on in WAYS.items() if all(getattr(best, switch) >= on[switch] for switch in on))
+
+    def sync(self) -> None:
+        """Wait for the device."""
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+
+    def many(self, training: Training) -> Step:
+        """A round of steps without a subspace update."""
+
         def work() -> None:
-            for _ in range(STEPS):
+            for _ in range(self.size.steps):
                 training.step()
 
         return work
 
+    def profiled(self, work: Step) -> profile:
+        """What the host and the device did in `work`, up to the end of a wait that is put there to be seen."""
+        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * self.cuda
+        with profile(activities=activities) as seen:
+            work()
+            torch.ones((), device=self.device).item()
+        return seen
+
+
+def against_plain(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    """SSVI's step over the plain network's, in turn, as `ssvi train` takes them; how often one waits for the device."""
+    say("steps of dense and ssvi in turn")
+    data, machine = place.data(), place.machine()
+    trainings = {name: Training(data, machine, place.options(name)) for name in ("dense", "ssvi")}
     # each round ends when the device is done, so that rounds do not run into each other
-    seconds = in_turn({n: many(t) for n, t in trainings.items()}, repeats, sync=torch.cuda.synchronize)
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        many(trainings["ssvi"])()
-        torch.ones((), device=device).item()
-    waits = sum(event.count for event in seen.key_averages() if event.key in WAITS) - 1
-    if waits < 0:
-        raise RuntimeError("the profiler did not see the one wait that was put there for it, so it sees none")
-    return [
-        Figure("gpu.lrt_over_plain", "", ratios(seconds, "ssvi", "dense"), note),
-        Figure("gpu.syncs_per_step", "", (waits / STEPS,), note),
-        *(Figure(f"gpu.seconds.{n}", "s", tuple(t / STEPS for t in each), note) for n, each in seconds.items()),
-    ]
+    seconds = in_turn({n: place.many(t) for n, t in trainings.items()}, repeats, sync=place.sync)
+    yield place.figure("lrt_over_plain", "", ratios(seconds, "ssvi", "dense"))
+    for name, each in seconds.items():
+        yield place.figure(f"seconds.{name}", "s", (t / place.size.steps for t in each))
+    if place.cuda:
+        seen = place.profiled(place.many(trainings["ssvi"])).key_averages()
+        waits = sum(event.count for event in seen if event.key in WAITS) - 1
+        if waits < 0:
+            raise RuntimeError("the profiler did not see the one wait that was put there for it, so it sees none")
+        yield place.figure("syncs_per_step", "", (waits / place.size.steps,))
 
 
-def _epochs(device: torch.device, repeats: int, say: Callable[[str], None], note: str) -> Figure:
-    """50,000 images an epoch, with augmentation, validation, logging and updates; the first is not counted."""
+def ways(contestant: str, place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    """Milliseconds, kernels and peak memory of a contestant's step in every way that the device has."""
+    data = place.data()
+    for way in place.ways():
+        say(f"steps of {contestant}, {way}")
+        torch._dynamo.reset()
+        gc.collect()  # the training before, whose parts know each other
+        if place.cuda:
+            torch.cuda.reset_peak_memory_stats(place.device)
+        training = Training(data, place.machine(way), place.options(contestant))
+        seconds = in_turn({way: place.many(training)}, repeats, sync=place.sync)[way]
+        yield place.figure(f"ms.{contestant}.{way}", "ms", (1e3 * t / place.size.steps for t in seconds))
+        yield place.figure(f"bytes.{contestant}.{way}", "B", (peak_memory(place.device),))
+        if place.cuda:
+            seen = place.profiled(place.many(training)).key_averages()
+            kernels = sum(event.count for event in seen if event.device_type == DeviceType.CUDA)
+            if not kernels:
+                raise RuntimeError("the profiler saw no kernel, though one was there for it to see")
+            yield place.figure(f"kernels.{contestant}.{way}", "", (kernels / place.size.steps,))
+        del training
+
+
+def beside(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    """Milliseconds of what stands beside the routine steps: an update, a batch of another size, a validation."""
+    say("an update, an odd batch, a validation")
+    training = Training(place.data(), place.machine(), place.options("ssvi"))
+    trainer, data = training.trainer, training.trainer.data
+    index = torch.arange(place.size.batch * 9 // 16, device=place.device)
+
+    def odd_batch() -> None:
+        while not trainer.method.routine(training.clock.step + 1):
+            training.clock.step += 1
+        trainer._step(index)
+
+    def validation() -> None:
+        trainer._accuracy(data.val_images, data.val_labels)
+
+    steps = {"update": training.update_step, "odd_batch": odd_batch, "validation": validation}
+    for name, seconds in in_turn(steps, repeats, sync=place.sync).items():
+        yield place.figure(f"ms.{name}", "ms", (1e3 * t for t in seconds))
+
+
+def epochs(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    """With augmentation, validation, logging and updates; the first is not counted."""
     say(f"{repeats} epochs of ssvi")
     with tempfile.TemporaryDirectory(prefix="ssvi-bench-") as name:
-        spec = RunSpec(dataset="cifar10", epochs=repeats + 1, **SSVI)
-        data = images(50_000, device, held_out=5_000)
-        trainer = Trainer(spec, data, Path(name), Settings(choose_machine(device)), Lines())
+        spec = RunSpec(dataset="cifar10", epochs=repeats + 1, **place.options("ssvi"))
+        trainer = Trainer(spec, place.data(), Path(name), Settings(place.machine()), Lines())
         trainer.run()
-    return Figure("gpu.seconds_per_epoch", "s", tuple(row["seconds"] for row in trainer.history[1:]), note)
+    seconds = [row["seconds"] for row in trainer.history[1:]]
+    yield place.figure("seconds_per_epoch", "s", seconds, f"{place.size.images:,} images, {place.note}")
 
 
-def _packed(say: Callable[[str], None], note: str) -> Figure:
-    """Images a second of several processes on one GPU over those of one."""
-    say(f"{PACKED} trainings on one GPU")
-    alone, together = _images_per_second(1), _images_per_second(PACKED)
-    return Figure("gpu.packed_speedup", "", (together / alone,), f"{note}, {PACKED} processes")
+def packed(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    """Images a second of several processes on one device over those of one; measured once."""
+    say(f"{PACKED} trainings on one device")
+    alone, together = _images_per_second(1, place), _images_per_second(PACKED, place)
+    yield place.figure("packed_speedup", "", (together / alone,), f"{place.note}, {PACKED} processes")
 
 
-def _images_per_second(n: int) -> float:
-    command = [sys.executable, "-m", "ssvi.bench.cuda"]
+PARTS: dict[str, Callable[[Place, int, Callable[[str], None]], Iterator[Figure]]] = {
+    "against_plain": against_plain,
+    **{f"ways.{contestant}": partial(ways, contestant) for contestant in CONTESTANTS},
+    "beside": beside,
+    "epochs": epochs,
+    "packed": packed,
+}
+
+
+def figures(repeats: int, say: Callable[[str], None]) -> list[Figure]:
+    """All of them, on the current device."""
+    found: list[Figure] = []
+    for part in PARTS.values():
+        torch._dynamo.reset()  # which keeps few compiled versions of a function, and goes on without beyond them
+        found += part(Place(torch.device("cuda")), repeats, say)
+    return found
+
+
+def _images_per_second(n: int, place: Place) -> float:
+    command = [sys.executable, "-m", "ssvi.bench.cuda", place.device.type, "full" if place.size is FULL else "tiny"]
     jobs = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(n)]
     for job in jobs:
         assert job.stdout is not None
-        job.stdout.readline()  # compiled and captured
+        if not job.stdout.readline():  # compiled and captured
+            raise RuntimeError(f"a training ended with exit code {job.wait()}; its error stands above")
     for job in jobs:
         assert job.stdin is not None
         job.stdin.write("go\n")
@@ -98,20 +240,20 @@ def _images_per_second(n: int) -> float:
     return sum(json.loads(job.communicate()[0].splitlines()[-1]) for job in jobs)
 
 
-def _worker() -> None:
-    device = torch.device("cuda")
-    training = Training(images(50_000, device), choose_machine(device), SSVI)
-    for _ in range(STEPS):
-        training.step()
-    torch.cuda.synchronize()
+def _worker(place: Place) -> None:
+    training = Training(place.data(), place.machine(), place.options("ssvi"))
+    work = place.many(training)
+    work()
+    place.sync()
     print("ready", flush=True)
     sys.stdin.readline()
-    start, steps = time.perf_counter(), 20 * STEPS
-    for _ in range(steps):
-        training.step()
-    torch.cuda.synchronize()
-    print(json.dumps(steps * BATCH / (time.perf_counter() - start)), flush=True)
+    start, rounds = time.perf_counter(), 20
+    for _ in range(rounds):
+        work()
+    place.sync()
+    done = rounds * place.size.steps * place.size.batch
+    print(json.dumps(done / (time.perf_counter() - start)), flush=True)
 
 
 if __name__ == "__main__":
-    _worker()
+    _worker(Place(torch.device(sys.argv[1]), {"full": FULL, "tiny": TINY}[sys.argv[2]]))

@@ -1,0 +1,90 @@
+"""Noise: that compiled and captured code draws it as it should, and how other checks do without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.given import Fault, Given, replaced
+from ssvi.bench.cuda import WAYS
+from ssvi.noise import NormalSource
+
+NUMBERS = 100_000
+DRAWS = 10
+# Standard errors that a moment or a correlation may be off.
+ERRORS = 6.0
+
+
+@contextmanager
+def comparable(device: str) -> Iterator[None]:
+    """Make noise the same however a step is computed.
+
+    On a CPU it is, by the same generators. On CUDA compiled kernels draw other numbers than eager ones, so there every
+    draw is 1, and all that is done with it is still compared.
+    """
+    if device != "cuda":
+        yield
+        return
+    with replaced(NormalSource, "normal", lambda source, like: torch.ones_like(like)):
+        yield
+
+
+def captured(work: Callable[[], None]) -> Callable[[], None]:
+    """Work on tensors that stay where they are, as a CUDA graph that is replayed."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def _sequence(given: Given, compiled: bool, capture: bool) -> Tensor:
+    """Draws [DRAWS, NUMBERS] of a source with seed 0, one after the other, once everything is compiled and captured."""
+    torch._dynamo.reset()
+    source = NormalSource(0, "noise", given.device)
+    start = source.get_state()
+    like = torch.empty(NUMBERS, device=given.device)
+    draw = torch.compile(source.normal, dynamic=False, backend=given.backend) if compiled else source.normal
+    drawn = torch.empty_like(like)
+
+    def work() -> None:
+        drawn.copy_(draw(like) * 1.0)
+
+    step = captured(work) if capture else work
+    step()
+    source.set_state(start)
+    found = []
+    for _ in range(DRAWS):
+        step()
+        found.append(drawn.clone())
+    return torch.stack(found).double().cpu()
+
+
+def draws(given: Given) -> None:
+    """Standard normal numbers, new ones at every replay, the same ones from the same seed."""
+    bound = ERRORS / NUMBERS**0.5
+    faults = []
+    for way in given.ways():
+        numbers, again = (_sequence(given, WAYS[way]["compile"], WAYS[way]["capture"]) for _ in range(2))
+        mean = float(numbers.mean(1).abs().max())
+        variance = float((numbers.square().mean(1) - 1).abs().max())
+        correlation = float((numbers[:-1] * numbers[1:]).mean(1).abs().max())
+        repeatable = bool(torch.equal(numbers, again))
+        given.say(way=way, mean=mean, variance=variance, correlation=correlation, repeatable=repeatable)
+        # the variance of a square of a normal number is 2
+        if mean > bound or variance > bound * 2**0.5:
+            faults.append(f"{way}: draws are not standard normal (mean off by {mean:.3g}, variance by {variance:.3g})")
+        if correlation > bound:
+            faults.append(f"{way}: draws of steps in turn are correlated ({correlation:.3g})")
+        if not repeatable:
+            faults.append(f"{way}: the same seed gives other draws")
+    if faults:
+        raise Fault("; ".join(faults))
