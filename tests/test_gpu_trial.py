@@ -67,8 +67,8 @@ def test_a_method_that_is_wrong_only_when_compiled_fails_and_the_rest_goes_on(tm
         "warm.ssvi": "skipped",
     }, done.stdout
     (reason,) = (row["reason"] for row in written["jobs"] if row["name"] == "agreement.rigl")
-    assert "compiled: losses are off by" in reason
-    assert "eager" not in reason
+    # by the self-check, which is why the losses agree
+    assert reason == "compiled: compile was switched off on the way"
     assert f"agreement.rigl: failed: {reason}" in done.stdout
     assert written["hardware"]
     assert written["torch"] == torch.__version__

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.draws import comparable
+from benchmarks.gpu.draws import alike
 from benchmarks.gpu.given import DIGITS, Fault, Given, replaced
 from ssvi.bench.contestants import Training
 from ssvi.bench.cuda import WAYS
@@ -75,13 +75,14 @@ def walk(given: Given, options: dict[str, Any], machine: Machine) -> Walk:
         return {k: v.detach().double().cpu() for k, v in model.state_dict().items() if v.is_floating_point()}
 
     start = state()
-    for i in range(BEFORE + 1 + AFTER):
-        before = take.totals.clone()
-        training.update_step() if i == BEFORE and _has_updates(training) else training.step()
-        loss, _, count = (take.totals - before).tolist()
-        seen.losses.append(loss / count)
-        if i + 1 == BEFORE:
-            seen.moved = {name: value - start[name] for name, value in state().items()}
+    with alike(training.trainer.streams.noise):
+        for i in range(BEFORE + 1 + AFTER):
+            before = take.totals.clone()
+            training.update_step() if i == BEFORE and _has_updates(training) else training.step()
+            loss, _, count = (take.totals - before).tolist()
+            seen.losses.append(loss / count)
+            if i + 1 == BEFORE:
+                seen.moved = {name: value - start[name] for name, value in state().items()}
     counters = torch._dynamo.utils.counters
     seen.notes = {
         "graphs": counters["stats"].get("unique_graphs", 0),
@@ -135,7 +136,7 @@ def agreement(method: str, precision: str, given: Given) -> None:
     """A method's walk in every way against the eager one; the others are still seen when one breaks."""
     ways, options, wrong, eager = given.ways(), _options(method, precision), [], None
     compiler = partial(torch.compile, backend=given.backend)
-    with comparable(given.device), replaced(torch, "compile", compiler):
+    with replaced(torch, "compile", compiler):
         for way in ways:
             machine = Machine(torch.device(given.device), channels_last=True, **WAYS[way])
             try:

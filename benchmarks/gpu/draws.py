@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.given import Fault, Given, replaced
+from benchmarks.gpu.given import Fault, Given
 from ssvi.bench.cuda import WAYS
 from ssvi.noise import NormalSource
 
@@ -18,18 +18,13 @@ DRAWS = 10
 ERRORS = 6.0
 
 
-@contextmanager
-def comparable(device: str) -> Iterator[None]:
-    """Make noise the same however a step is computed.
+def alike(source: NormalSource) -> AbstractContextManager[None]:
+    """Make its noise the same however a step is computed.
 
     On a CPU it is, by the same generators. On CUDA compiled kernels draw other numbers than eager ones, so there every
     draw is 1, and all that is done with it is still compared.
     """
-    if device != "cuda":
-        yield
-        return
-    with replaced(NormalSource, "normal", lambda source, like: torch.ones_like(like)):
-        yield
+    return source.held() if source.device.type == "cuda" else nullcontext()
 
 
 def captured(work: Callable[[], None]) -> Callable[[], None]:
