@@ -9,8 +9,12 @@ import os
 from collections import defaultdict
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# no test depends on time
+settings.register_profile("ssvi", deadline=None)
+settings.load_profile("ssvi")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -166,7 +166,7 @@ def test_probabilities_that_round_above_one_are_accepted():
     assert ece(probabilities, torch.tensor([0, 0])) == pytest.approx(0.25)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(2, 12), st.integers(0, 10**6), st.sampled_from(KINDS), st.integers(1, 20))
 def test_laws(n, k, seed, kind, bins):
     probabilities, labels = _case(n, k, seed, kind)
@@ -182,7 +182,7 @@ def test_laws(n, k, seed, kind, bins):
     assert ece(perfect, labels, bins) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 60), st.integers(2, 12), st.integers(0, 10**6))
 def test_renaming_the_classes_changes_nothing(n, k, seed):
     probabilities, labels = _case(n, k, seed, "flat")

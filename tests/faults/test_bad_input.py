@@ -206,7 +206,8 @@ REPORTED = {
     ),
     "two numbers in a cell": (
         write(runs.SAMPLES, 'samples,nll\n1,"2,3"\n'),
-        "samples.csv: a row has 8 cells instead of 7; delete this file to measure it anew.",
+        f"samples.csv: a row has {len(runs.SAMPLES_COLUMNS) + 1} cells instead of {len(runs.SAMPLES_COLUMNS)}; "
+        "delete this file to measure it anew.",
     ),
     "a row cut off under other columns": (
         write(runs.SAMPLES, "samples,nll\n1\n"),
