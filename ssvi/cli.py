@@ -299,11 +299,11 @@ def _evaluate(given: argparse.Namespace) -> None:
         print(f"{given.folder}: diverged in epoch {metrics['diverged_epoch']}: {metrics['cause']}")
         return
     shown = ("accuracy", "nll", "ece", "ece_marginal", "brier", "sparsity")
-    print("  ".join(f"{name} {metrics[name]:.4f}" for name in shown))
-    print(_uncertainty(metrics))
     if metrics["accuracy_best_checkpoint"] is not None:
         best = "  ".join(f"{name} {metrics[f'{name}_best_checkpoint']:.4f}" for name in shown[:-1])
         print(f"of epoch {metrics['best_epoch']}, the best on test data: {best}")
+    # the last line, by which a report knows that this went well
+    print("  ".join([*(f"{name} {metrics[name]:.4f}" for name in shown), _uncertainty(metrics)]))
 
 
 def _uncertainty(metrics: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ BATCH = 1000
 # Metrics that temperature scaling changes; the order of the classes, and so the accuracy, stays.
 CALIBRATED = ("nll", "ece", "ece_marginal", "brier")
 SCALED = tuple(f"{name}_scaled" for name in CALIBRATED)
-SPREAD = ("predictive_entropy", "mutual_information", "mutual_information_share")
+UNCERTAINTY = ("predictive_entropy", "mutual_information", "mutual_information_share")
 BEST = tuple(f"{name}_best_checkpoint" for name in METRICS)
 
 
@@ -91,14 +91,14 @@ def last(averages: Iterator[Prediction]) -> Prediction:
     return functools.reduce(lambda _, after: after, averages)
 
 
-def spread(prediction: Prediction) -> dict[str, float | None]:
+def uncertainty(prediction: Prediction) -> dict[str, float | None]:
     """Predictive entropy and, of at least two samples, mutual information, both averaged over images in nats, and the
     share of the one that is the other: what of the uncertainty the posterior makes."""
     total = float(prediction.entropy.mean())
     alone = prediction.samples < 2
     information = None if alone else float(prediction.mutual_information.mean())
     share = None if information is None or total == 0 else information / total
-    return dict(zip(SPREAD, (total, information, share), strict=True))
+    return dict(zip(UNCERTAINTY, (total, information, share), strict=True))
 
 
 def evaluate(
@@ -123,14 +123,14 @@ def evaluate(
     counts = _counts(spec, data, model, method, training.pop("positions"))
     method.slim()
     start = time.perf_counter()
-    figures: dict[str, Any] = dict.fromkeys([*METRICS, *SPREAD, "temperature", *SCALED, *BEST])
+    figures: dict[str, Any] = dict.fromkeys([*METRICS, *UNCERTAINTY, "temperature", *SCALED, *BEST])
     probabilities = torch.zeros(0, data.n_classes, dtype=torch.float64)
     used = 0
     if training["status"] == "complete":
         prediction = last(predictions(model, method, data, data.test_images, samples, noise))
         used, probabilities = prediction.samples, prediction.probabilities
         if bool(probabilities.isfinite().all()):
-            figures |= evaluate_all(probabilities, data.test_labels, bins) | spread(prediction)
+            figures |= evaluate_all(probabilities, data.test_labels, bins) | uncertainty(prediction)
             if not KINDS[spec.method].posterior and len(data.val_labels):
                 figures |= _scaled(model, method, data, probabilities, noise, bins)
             if training.get("best_epoch") is not None:
@@ -145,7 +145,8 @@ def evaluate(
     macs = counts.pop("macs")
     metrics = {
         **training,
-        "evaluation": {"samples": used, "bins": bins, "numerics": EVALUATION},
+        "evaluation": {"samples": used, "bins": bins},
+        "evaluation_numerics": EVALUATION,
         "test_images": len(data.test_labels),
         **figures,
         **counts,
@@ -180,8 +181,8 @@ def sample_curve(
                 break
             seconds += time.perf_counter() - tick
             if prediction.samples in wanted:
-                figures = evaluate_all(prediction.probabilities, data.test_labels, bins) | spread(prediction)
-                rows.append({"samples": prediction.samples, **figures, "seconds": seconds})
+                figures = evaluate_all(prediction.probabilities, data.test_labels, bins) | uncertainty(prediction)
+                rows.append({"samples": prediction.samples, **figures, "seconds": seconds, "numerics": EVALUATION})
             tick = time.perf_counter()
     runs.write_csv(folder / runs.SAMPLES, rows, runs.SAMPLES_COLUMNS)
     return rows
@@ -206,10 +207,9 @@ def _best(spec: RunSpec, data: Data, folder: Path, device: torch.device, samples
     model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
     load_model(folder, model, method, runs.BEST_MODEL)
     model.to(device)
-    averages = predictions(model, method, data, data.test_images, samples, noise)
-    prediction = functools.reduce(lambda _, after: after, averages, None)
-    if prediction is None:
-        return {}  # a chain that had no snapshot yet
+    prediction = last(predictions(model, method, data, data.test_images, samples, noise))
+    if not bool(prediction.probabilities.isfinite().all()):
+        return {}
     found = evaluate_all(prediction.probabilities, data.test_labels, bins)
     return {f"{name}_best_checkpoint": value for name, value in found.items()}
 

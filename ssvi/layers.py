@@ -297,8 +297,9 @@ class Operation:
 
     Attributes:
         stride: of the convolution, None for the matrix product.
-        padding: zeros around the image.
-        every: the convolution looks at every n-th row and column of the image alone (see `seen`).
+        padding: zeros around what is seen of the image.
+        every, around: the convolution sees every n-th row and column of the image alone, which has so many zeros around
+            it (see `seen`).
         channels: the dimension of the channels, from the end.
     """
 
@@ -306,16 +307,19 @@ class Operation:
         """`stride` None is the matrix product, else a 2-d convolution, whose `kernel` may be told."""
         # A strided 1x1 convolution is one with stride 1 of what it looks at. PyTorch's backward pass of the former
         # writes outside its memory on a CPU: channels-last, under 16 channels, an odd batch, two threads.
-        pointwise = stride is not None and kernel == 1 and padding == 0
-        self.every = stride if pointwise else 1
-        self.stride = 1 if pointwise else stride
-        self.padding = padding
+        pointwise = stride is not None and stride > 1 and kernel == 1
+        self.every, self.around = (stride, padding) if pointwise else (1, 0)
+        self.stride, self.padding = (1, 0) if pointwise else (stride, padding)
         self.channels = -1 if stride is None else -3
 
     def seen(self, x: Tensor) -> Tensor:
         """The part of the input that the weights are applied to; comes before everything else."""
+        if self.every == 1:
+            return x
+        if self.around:
+            x = functional.pad(x, [self.around] * 4)
         # averages of one pixel each, because that keeps the layout in memory, backwards too
-        return x if self.every == 1 else functional.avg_pool2d(x, 1, self.every)
+        return functional.avg_pool2d(x, 1, self.every)
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.stride is None:

@@ -58,21 +58,33 @@ def _seeded(seed: int) -> Iterator[None]:
         torch.default_generator.set_state(before)
 
 
+# Modules of PyTorch's whose own parameters are no weights of a linear map.
+NORMALISING = ("torch.nn.modules.batchnorm", "torch.nn.modules.instancenorm", "torch.nn.modules.normalization")
+PLAIN = {nn.Module.__module__, nn.Sequential.__module__, *NORMALISING}
+
+
 def _check(model: nn.Module, name: str) -> None:
-    """Refuse weights outside the density: those of PyTorch's own layers, biases and normalisation apart.
+    """Refuse weights outside the density, those of PyTorch's own layers, and what cannot be stored.
 
     Raises:
-        UserError: naming the layer, or if there is no other one.
+        UserError: naming the layer, or if there is none of the factory's.
     """
     for path, module in model.named_modules():
+        where, kind = path or "at the top", type(module).__name__
+        own = list(module.parameters(recurse=False))
+        if any(map(is_lazy, own)):
+            raise UserError(f"network {name!r}: {kind} {where} does not know its sizes when it is made; give them.")
         bases = {base.__module__ for base in type(module).__mro__}
-        theirs = any(base.startswith("torch.nn.") for base in bases - {nn.Module.__module__, nn.Sequential.__module__})
-        if theirs and any(is_lazy(p) or p.dim() > 1 for p in module.parameters(recurse=False)):
+        if any(base.startswith("torch.nn.") for base in bases - PLAIN) and any(p.dim() > 1 for p in own):
             raise UserError(
-                f"network {name!r}: layer {path or 'at the top'} is a plain {type(module).__name__}, whose weights "
-                "would be outside the density and the posterior; ask the factory for it: make.linear or make.conv2d."
+                f"network {name!r}: layer {where} is a plain {kind}, whose weights would be outside the density and "
+                "the posterior; ask the factory for it: make.linear or make.conv2d."
             )
-    if not masked_layers(model):
+    seen: dict[nn.Module, str] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, MaskedLayer) and seen.setdefault(module, path) != path:
+            raise UserError(f"network {name!r}: layer {seen[module]} is also called {path}; it needs one name.")
+    if not seen:
         raise UserError(f"network {name!r}: has no layer of the factory's: make.linear or make.conv2d.")
 
 
@@ -97,9 +109,9 @@ def read_model(folder: Path, file: str = MODEL) -> dict[str, torch.Tensor]:
     """
     path = folder / file
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-            known = (file.metadata() or {}).get("fingerprint")
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
+            known = (opened.metadata() or {}).get("fingerprint")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train the run first.") from None
     except OSError as error:

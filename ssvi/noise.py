@@ -53,7 +53,7 @@ class NormalSource:
             n = 1 if single else GENERATORS
             self._generators = [generator(seed, f"{purpose}/{i}" if i else purpose) for i in range(n)]
         self._threads: ThreadPoolExecutor | None = None
-        # Compiled code on CUDA draws for itself: there a draw becomes draw * scale + shift, see `held`.
+        # Compiled code on CUDA draws for itself: there a draw becomes draw * scale + pattern * shift, see `held`.
         self._scale, self._shift = torch.ones((), device=self.device), torch.zeros((), device=self.device)
         self._held = False
         self.key = next(_keys)
@@ -63,10 +63,10 @@ class NormalSource:
         """Draws in the shape, type, memory order and on the device of `like`, as a new tensor."""
         if torch.compiler.is_compiling():
             if self.device.type == "cuda":
-                return torch.randn_like(like) * self._scale + self._shift
+                return torch.randn_like(like) * self._scale + _pattern(like) * self._shift
             return torch.ops.ssvi.normal(like, self.key)
         if self._held:
-            return torch.ones_like(like)
+            return _pattern(like)
         if self.device.type == "cuda":
             return torch.randn_like(like)
         out = torch.empty_like(like)
@@ -75,7 +75,7 @@ class NormalSource:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Meanwhile every draw is 1, in eager and in compiled code, which on CUDA share no random numbers."""
+        """Meanwhile every draw is one pattern, in eager and in compiled code, which on CUDA draw different numbers."""
         self._held = True
         self._scale.fill_(0.0)
         self._shift.fill_(1.0)
@@ -148,6 +148,14 @@ class NormalSource:
         """Put the stream back to where `get_state` saw it."""
         for g, row in zip(self._generators, state.cpu(), strict=True):
             g.set_state(row.clone())  # the generator reads a tensor's whole storage
+
+
+def _pattern(like: Tensor) -> Tensor:
+    """Numbers spread evenly over +-sqrt(3), so of mean 0 and sd 1, that depend on their place in the shape alone."""
+    places = torch.arange(like.numel(), device=like.device)
+    even = (places * 40503 & 0xFFFF).to(torch.float32) * (2 / 0xFFFF) - 1
+    # in the memory order of `like`, as draws are
+    return torch.empty_like(like).copy_((even * 3**0.5).view(like.shape))
 
 
 def _drawn_in(dtype: torch.dtype) -> torch.dtype:

@@ -51,6 +51,12 @@ class Kind:
     needs_parent: bool = False
 
     @property
+    def same_to_the_end(self) -> bool:
+        """Whether its network is the same after an epoch as it would be if the training ended there: nothing is pruned
+        at the end, and predictions need no states from other epochs."""
+        return "lr" in self.uses
+
+    @property
     def options(self) -> tuple[str, ...]:
         """Every option that it uses."""
         return (*COMMON, *self.uses, *(("parent",) if self.parents else ()))

@@ -95,9 +95,13 @@ class Probe:
 
         def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             at = module.operation.channels if isinstance(module, MaskedLayer) else 1
-            alive[module] = _channels(inputs[0].detach(), at)
+            # a module that is used more than once is alive, and needed, where it is so once
+            alive[module] = _channels(inputs[0].detach(), at) | alive.get(module, torch.tensor(False))
             if output.requires_grad:
-                output.register_hook(lambda gradient: needed.__setitem__(module, _channels(gradient, at)))
+                output.register_hook(lambda gradient: needs(module, _channels(gradient, at)))
+
+        def needs(module: nn.Module, channels: Tensor) -> None:
+            needed[module] = channels | needed.get(module, torch.tensor(False))
 
         watched = [m for m in self._model.modules() if isinstance(m, MaskedLayer | _BatchNorm)]
         hooks = [m.register_forward_hook(look) for m in watched]

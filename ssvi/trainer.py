@@ -18,12 +18,14 @@ from ssvi import checkpoint, runs
 from ssvi.counting import active_macs, positions
 from ssvi.data import Data
 from ssvi.errors import Diverged, UserError
+from ssvi.layers import masked_layers
 from ssvi.methods.base import Clock, Record, Workbench
 from ssvi.network import build, read_parent, reference_weights, save_model
 from ssvi.noise import Streams
 from ssvi.process import Interrupted, Interrupts
 from ssvi.progress import Reporter
 from ssvi.provenance import peak_memory, provenance, session
+from ssvi.registry import KINDS
 from ssvi.selfcheck import self_check
 from ssvi.spec import RunSpec
 from ssvi.spec import parents as parents_of
@@ -93,6 +95,8 @@ class Trainer:
         self._heritage = [self._read_parent(*p) for p in zip(parents_of(spec), parents, strict=True)]
         self.spec, self.data, self.folder, self.settings = spec, data, folder, settings
         self._check_heritage()
+        # what is made of older numbers is as old as they are
+        self._numerics = min([NUMERICS, *(record["numerics"] for record in self._heritage)])
         self.reporter = reporter
         self.machine = settings.machine
         self.device = self.machine.device
@@ -240,9 +244,10 @@ class Trainer:
         self._good = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _remember_best(self, row: Record) -> None:
-        """Keep the network of the epoch with the best test accuracy, the earliest of several."""
+        """Keep the epoch with the best test accuracy, the earliest of several, and its network if that is complete."""
         if self._best is None or row["test_accuracy"] > self._best["accuracy"]:
-            tensors = {name: value.detach().cpu().clone() for name, value in self.method.tensors().items()}
+            kept = self.method.tensors() if KINDS[self.spec.method].same_to_the_end else {}
+            tensors = {name: value.detach().cpu().clone() for name, value in kept.items()}
             self._best = {"epoch": row["epoch"], "accuracy": row["test_accuracy"], "tensors": tensors}
 
     def _stop_watch(self) -> None:
@@ -295,13 +300,15 @@ class Trainer:
 
     def _open(self) -> None:
         """Start, or go on where the checkpoint was taken; the live files then hold just what it knows."""
-        image = self.take_step.images(self.data.train_images[:1])
+        places = positions(self.model, self.take_step.images(self.data.train_images[:1]))
+        if unused := sorted(masked_layers(self.model).keys() - places.keys()):
+            raise UserError(f"network {self.spec.model!r}: layer {unused[0]} is not used by its forward; leave it out.")
         bench = Workbench(
             model=self.model,
             streams=self.streams,
             clock=self.clock,
             n_train=self.data.n_train,
-            positions=positions(self.model, image),
+            positions=places,
             data_loss=lambda batch: self.take_step.loss(batch)[0],
             exact_loss=lambda batch: self.take_step.exact_loss(batch)[0],
             fresh_batch=self.take_step.fresh_batch,
@@ -324,7 +331,7 @@ class Trainer:
         switches = self.take_step.machine.settings()
         if state is None:
             origin = provenance(self.device, self.data.fingerprint, switches, self.take_step.precision)
-            self._spec_record = runs.spec_record(self.spec, origin)
+            self._spec_record = runs.spec_record(self.spec, origin | {"numerics": self._numerics})
             self._remember_good()
         self._sessions.append(session(self.clock.step) | {"switches": switches})
         # What was made of another training in this folder, perhaps of other options, is not of this one.
@@ -367,14 +374,14 @@ class Trainer:
         self._save_seconds = self._saved - start
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self._spec_record, self._sessions = state["spec"], state["sessions"]
+        self._spec_record, self._sessions = state["spec"] | {"format": runs.FORMAT}, state["sessions"]
         self._good, self._best = state["good"], state["best"]
         runs.compare_specs(RunSpec(**self._spec_record["spec"]), self.spec, self.folder / runs.CHECKPOINT)
         before = self._spec_record["provenance"]
-        if before.get("numerics", 1) != NUMERICS:
+        if before.get("numerics", 1) != self._numerics:
             raise UserError(
                 f"{self.folder}: this training began by numerics {before.get('numerics', 1)}, which give other numbers "
-                f"than this version's ({NUMERICS}); {runs.told_by_version(self.folder)}"
+                f"than this version's ({self._numerics}); {runs.told_by_version(self.folder)}"
             )
         if before["data"] != self.data.fingerprint:
             raise UserError(
@@ -417,7 +424,10 @@ class Trainer:
             raise UserError(f"{folder}: the parent of this run is not trained; train it first.")
         runs.check_spec(folder, spec)
         costs = runs.read_record(folder / runs.TRAINING, training_flops=float, training_seconds=float)
-        return costs | runs.read_training(folder) | {"data": runs.read_data(folder)}
+        origin = runs.read_record(folder / runs.SPEC, provenance=dict)["provenance"]
+        return (
+            costs | runs.read_training(folder) | {"data": runs.read_data(folder), "numerics": origin.get("numerics", 1)}
+        )
 
     def _check_heritage(self) -> None:
         for folder, record in zip(self.parents, self._heritage, strict=True):
@@ -437,7 +447,7 @@ class Trainer:
         self.method.settle()
         good = status["status"] == "complete"
         save_model(self.folder, self.method.tensors() if good else self._good)
-        best = self._best if good else None
+        best = self._best if good and self._best and self._best["tensors"] else None
         if best is not None:
             save_model(self.folder, best["tensors"], runs.BEST_MODEL)
         runs.write_csv(self.folder / runs.HISTORY, self.history, runs.HISTORY_COLUMNS)
@@ -446,7 +456,7 @@ class Trainer:
         before = {key: sum(r[key] for r in self._heritage) for key in ("training_flops", "training_seconds")}
         summary = {
             **status,
-            "numerics": NUMERICS,
+            "numerics": self._numerics,
             "epochs_done": len(self.history),
             "steps": self.clock.step,
             "accuracy_best_test": self._best and self._best["accuracy"],

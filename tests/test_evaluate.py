@@ -10,7 +10,7 @@ import torch
 from ssvi import runs
 from ssvi.cli import main
 from ssvi.data import load
-from ssvi.evaluate import Prediction, evaluate, last, predictions, spread
+from ssvi.evaluate import Prediction, evaluate, last, predictions, uncertainty
 from ssvi.metrics import accuracy, entropy
 from ssvi.network import build, load_model
 from ssvi.noise import NormalSource
@@ -66,13 +66,13 @@ def test_mutual_information_is_that_of_the_joint_distribution(tmp_path) -> None:
 
 def test_samples_that_agree_share_nothing_and_ones_that_are_sure_of_different_labels_everything() -> None:
     same = Prediction(3, torch.full((2, 4), 0.25), entropy(torch.full((2, 4), 0.25)))
-    assert spread(same) == {
+    assert uncertainty(same) == {
         "predictive_entropy": pytest.approx(math.log(4)),
         "mutual_information": 0.0,
         "mutual_information_share": 0.0,
     }
     sure = Prediction(2, torch.tensor([[0.5, 0.5]]), torch.zeros(1))
-    assert spread(sure)["mutual_information_share"] == pytest.approx(1.0)
+    assert uncertainty(sure)["mutual_information_share"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("method", ["dense", "vi"])

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "step", "process", "selfcheck", "versions",
+        "step", "process", "selfcheck", "versions", "layers", "registry",
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
         "versions"},

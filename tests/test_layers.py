@@ -98,13 +98,14 @@ def test_gradients_of_the_local_reparameterisation(operation, shape, weight) -> 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("stride", [2, 3])
-def test_a_strided_pointwise_convolution_is_torchs(stride, layout) -> None:
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_strided_pointwise_convolution_is_torchs(stride, padding, layout) -> None:
     """It is formed without stride, from the pixels that it sees."""
-    layer = LayerFactory(MaskedLayer).conv2d(5, 4, 1, stride=stride).double()
+    layer = LayerFactory(MaskedLayer).conv2d(5, 4, 1, stride=stride, padding=padding).double()
     layer.reset(generator(0, "weights"))
     x = torch.randn(3, 5, 7, 7, dtype=torch.float64).contiguous(memory_format=layout)
     found = []
-    for f in (layer, lambda x: functional.conv2d(x, layer.mean, stride=stride)):
+    for f in (layer, lambda x: functional.conv2d(x, layer.mean, stride=stride, padding=padding)):
         leaf = x.clone().requires_grad_()
         y = f(leaf)
         found.append((y.detach(), *torch.autograd.grad(y.square().sum(), [leaf, layer.mean])))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,20 @@ def test_batch_statistics_are_taken_anew_where_a_network_was_pruned_at_the_end(t
         by_hand = [trainer.model.stem(part).mean((0, 2, 3)) for part in images.tensor_split(2)]
     assert torch.allclose(statistics, torch.stack(by_hand).mean(0), atol=5e-3)
     assert trainer.model.bn.momentum == 0.1
+
+
+def test_what_is_made_of_an_older_arithmetic_is_of_it(digits, results, tmp_path) -> None:
+    """An ensemble averages its parents' numbers, so it is as old as the oldest of them, which tables then say."""
+    spec = spec_of("ensemble")
+    folders = [tmp_path / run_path(parent) for parent in parents(spec)]
+    for folder, parent in zip(folders, parents(spec), strict=True):
+        shutil.copytree(results / run_path(parent), folder)
+    record = runs.read_json(folders[0] / runs.SPEC)
+    record["provenance"]["numerics"] = 1
+    runs.write_json(folders[0] / runs.SPEC, record)
+    summary = Trainer(spec, digits, tmp_path / "run", Settings(Machine(CPU)), Lines(), folders).run()
+    assert summary["numerics"] == 1
+    assert runs.read_json(tmp_path / "run" / runs.SPEC)["provenance"]["numerics"] == 1
 
 
 def test_an_ensemble_is_the_average_of_its_members(digits, results, trained) -> None:

@@ -43,6 +43,11 @@ class Scaled(nn.Module):
         return x * self.scale
 
 
+def image_norm(size: int) -> nn.Module:
+    """A normalisation whose parameters have the shape of an image."""
+    return nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.LayerNorm([1, 8, 8]), nn.Flatten())
+
+
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], nn.Module]], None]:
     """Puts a network of one's own in the place of `mlp`."""
@@ -81,7 +86,6 @@ def test_parameters_of_ones_own_are_drawn_from_the_seed(network) -> None:
     [
         (lambda n: nn.Linear(n, n), "Linear"),
         (lambda n: Own(n, n), "Own"),
-        (lambda n: nn.LazyLinear(n), "LazyLinear"),
         (lambda n: nn.Sequential(nn.Unflatten(1, (1, n)), nn.Conv1d(1, 1, 3, padding=1), nn.Flatten()), "Conv1d"),
         (lambda n: nn.MultiheadAttention(n, 1), "MultiheadAttention"),
     ],
@@ -92,7 +96,46 @@ def test_a_plain_layer_is_refused(network, layer, kind) -> None:
         built()
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d, nn.LayerNorm, lambda n: nn.PReLU(), Scaled])
+@pytest.mark.parametrize("layer", [lambda n: nn.LazyLinear(n), lambda n: nn.LazyBatchNorm1d()])
+def test_a_lazy_layer_is_refused(network, layer) -> None:
+    network(layer)
+    with pytest.raises(UserError, match=r"network 'mlp': Lazy\w+ more does not know its sizes when it is made"):
+        built()
+
+
+def test_a_layer_by_two_names_is_refused(monkeypatch) -> None:
+    """It could be trained, but not be stored."""
+
+    class Twins(nn.Module):
+        def __init__(self, make: LayerFactory) -> None:
+            super().__init__()
+            self.a = self.b = make.linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(x.flatten(1))
+
+    monkeypatch.setitem(MODELS, "mlp", lambda factory, *_: Twins(factory))
+    with pytest.raises(UserError, match="network 'mlp': layer a is also called b; it needs one name"):
+        built()
+
+
+@pytest.mark.parametrize("method", ["dense", "ssvi", "aeb"])
+def test_a_layer_that_is_not_used_is_refused(monkeypatch, tmp_path, method) -> None:
+    class Idle(nn.Module):
+        def __init__(self, make: LayerFactory) -> None:
+            super().__init__()
+            self.idle, self.head = make.linear(64, 64), make.linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x.flatten(1))
+
+    monkeypatch.setitem(MODELS, "mlp", lambda factory, *_: Idle(factory))
+    with pytest.raises(SystemExit) as stop:
+        main(["train", f"--method={method}", "--model=mlp", f"--out={tmp_path / 'run'}", f"--data-root={tmp_path}"])
+    assert str(stop.value) == "ssvi: network 'mlp': layer idle is not used by its forward; leave it out."
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d, nn.LayerNorm, image_norm, lambda n: nn.PReLU(), Scaled])
 @pytest.mark.parametrize("method", ["dense", "ssvi", "aeb"])
 def test_normalisation_and_parameters_of_ones_own_are_allowed(network, layer, method) -> None:
     network(layer)

@@ -106,3 +106,21 @@ def test_slim_layers_predict_the_same(model) -> None:
             shrunk += layer._slim is not None
         assert shrunk > 1
         assert torch.allclose(net(x), before, rtol=1e-12)
+
+
+def test_a_layer_that_is_used_twice_matters_where_it_does_once() -> None:
+    """Its inputs are the open channels of either use, its outputs those that either use needs."""
+
+    class Twice(nn.Module):
+        def __init__(self, make: LayerFactory) -> None:
+            super().__init__()
+            self.layer, self.head = make.linear(4, 4), make.linear(4, 2)
+            self.first, self.second = make.gate(4, "hidden"), make.gate(4, "hidden")
+
+        def forward(self, x):
+            return self.head(self.second(self.layer(self.first(self.layer(x.flatten(1))))))
+
+    open_ = [torch.tensor([1, 1, 0, 0]).bool(), torch.tensor([0, 1, 1, 0]).bool()]
+    living = Probe(lambda make: Twice(make), lambda site: True, (1, 2, 2)).living(iter(open_))
+    needed = open_[0] | open_[1]
+    assert torch.equal(living.masks["layer"], needed[:, None].expand(4, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -18,7 +19,7 @@ from scipy import stats as scipy_stats
 from ssvi import runs as files
 from ssvi.analysis import tables
 from ssvi.analysis.collect import Frames, load_frames
-from ssvi.analysis.figures import make_figure
+from ssvi.analysis.figures import FIGURES, make_figure
 from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import Estimate, difference, interval, seed_differences
 from ssvi.analysis.tables.format import NO_ROWS, format_difference, format_mean_sd, format_signed
@@ -239,21 +240,46 @@ def test_many_missing_runs_are_counted(tmp_path: Path) -> None:
     assert tables.make_table("summary", runs).frame["accuracy (%)"].tolist() == ["–"]
 
 
-def test_runs_of_two_versions_of_the_arithmetic_are_not_averaged_without_a_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["trained", "evaluated"])
+def test_runs_of_two_versions_of_the_arithmetic_are_not_averaged_without_a_word(tmp_path: Path, kind: str) -> None:
     """In every table and under every figure; a run that does not say is of the first."""
-    runs = write(tmp_path, SSVI, accuracy=[0.9, 0.92, 0.91])
-    assert not any("arithmetic" in note for note in tables.make_table("summary", frames(tmp_path, runs)).notes)
-    path = tmp_path / "runs" / next(iter(runs)) / files.SPEC
+    specs = [x for method in ("vi", "ssvi") for x in with_seeds(RunSpec(method=method, **DIGITS), 3)]
+    runs = write_runs(tmp_path, specs)
+    file = files.SPEC if kind == "trained" else files.METRICS
+    path = tmp_path / "runs" / list(runs)[-1] / file  # of SSVI, which each of them shows
+
+    def outputs() -> dict[str, Sequence[str]]:
+        needs = ("history", "updates", "overlap", "samples")
+        found = load_frames(tmp_path, runs, needs)
+        made = {name: tables.make_table(name, found).notes for name in tables.TABLES if not name.endswith("_paper")}
+        for name in FIGURES:
+            # a figure of something that these runs do not vary, or vary too little for its axes
+            with contextlib.suppress(UserError, UserWarning):
+                made[name] = make_figure(name, found).notes
+        return made
+
+    assert not any("arithmetic" in note for notes in outputs().values() for note in notes)
     record = json.loads(path.read_text())
-    record["provenance"]["numerics"] = 7
+    part, key = (record["provenance"], "numerics") if kind == "trained" else (record, "evaluation_numerics")
+    part[key] = 7
     path.write_text(json.dumps(record))
-    for made in (
-        tables.make_table("summary", frames(tmp_path, runs)),
-        make_figure("figure2_left", frames(tmp_path, runs)),
-    ):
-        (note,) = [note for note in made.notes if "arithmetic" in note]
-        assert note.startswith("WARNING: these runs were trained by different versions of the arithmetic")
-        assert "(numerics: 2 by 1, 1 by 7)" in note
+    made = outputs()
+    assert len(made) > 12
+    for name, notes in made.items():
+        (note,) = [note for note in notes if "arithmetic" in note] or [f"{name} has none"]
+        assert note.startswith(f"WARNING: these runs were {kind} by different versions of the arithmetic"), name
+        assert re.search(r"\(numerics: \d by 1, 1 by 7\)", note), name
+
+
+def test_samples_of_two_versions_are_told(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, with_seeds(SSVI, 3))
+    path = tmp_path / "runs" / next(iter(runs)) / files.SAMPLES
+    head, *lines = path.read_text().splitlines()
+    assert head.split(",")[-1] == "numerics"
+    path.write_text("\n".join([head, *(line + "7" for line in lines)]) + "\n")
+    (note,) = [n for n in make_figure("test_samples", load_frames(tmp_path, runs, ("samples",))).notes if "arith" in n]
+    assert "sampled" in note
+    assert "(numerics: 2 by 1, 1 by 7)" in note
 
 
 # Summary

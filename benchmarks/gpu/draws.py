@@ -22,7 +22,7 @@ def alike(source: NormalSource) -> AbstractContextManager[None]:
     """Make its noise the same however a step is computed.
 
     On a CPU it is, by the same generators. On CUDA compiled kernels draw other numbers than eager ones, so there every
-    draw is 1, and all that is done with it is still compared.
+    draw is the same pattern, and all that is done with it is still compared.
     """
     return source.held() if source.device.type == "cuda" else nullcontext()
 

@@ -219,7 +219,7 @@ def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     measured = {
         "evaluation_samples": evaluation.get("samples"),
         "evaluation_bins": evaluation.get("bins"),
-        "evaluation_numerics": evaluation.get("numerics", 1),
+        "evaluation_numerics": metrics.get("evaluation_numerics", 1),
         "density_actual": metrics.get("density"),
     }
     measured |= {name: metrics.get(name) for name in METRIC_COLUMNS if name not in measured}
@@ -255,7 +255,8 @@ def _history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
 
 def _samples(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
     asked = {run: spec for run, spec in specs.items() if (run_folder(results, run) / files.SAMPLES).is_file()}
-    return _joined(results, asked, files.SAMPLES, files.SAMPLES_COLUMNS)
+    frame = _joined(results, asked, files.SAMPLES, files.SAMPLES_COLUMNS)
+    return frame.fillna({"numerics": 1})  # of versions that did not say
 
 
 def _joined(results: Path, specs: Mapping[str, RunSpec], name: str, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -64,18 +64,19 @@ def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
         named = ", ".join(paths[:FIRST_OF_MANY] if many else paths)
         rest = f" and {len(paths) - FIRST_OF_MANY} more" if many else ""
         notes.append(f"Left out, {status}: {named}{rest}{cause}.")
-    return (*_numerics(runs[runs["status"] == COMPLETE]), *notes)
+    done = runs[runs["status"] == COMPLETE]
+    return (*mixed(done["numerics"], "trained"), *mixed(done["evaluation_numerics"], "evaluated"), *notes)
 
 
-def _numerics(runs: pd.DataFrame) -> Iterator[str]:
-    for column, what in (("numerics", "trained"), ("evaluation_numerics", "evaluated")):
-        counts = runs[column].dropna().astype(int).value_counts().sort_index()
-        if len(counts) > 1:
-            words = ", ".join(f"{n} by {version}" for version, n in counts.items())
-            yield (
-                f"WARNING: these runs were {what} by different versions of the arithmetic (numerics: {words}), which "
-                "give other numbers for the same options; means and differences mix them."
-            )
+def mixed(numerics: pd.Series, what: str) -> Iterator[str]:
+    """A warning if the runs, of which these are the versions of their arithmetic, are not all of one."""
+    counts = numerics.dropna().astype(int).value_counts().sort_index()
+    if len(counts) > 1:
+        words = ", ".join(f"{n} by {version}" for version, n in counts.items())
+        yield (
+            f"WARNING: these runs were {what} by different versions of the arithmetic (numerics: {words}), which "
+            "give other numbers for the same options; means and differences mix them."
+        )
 
 
 def _rank(word: str) -> float:

@@ -230,7 +230,7 @@ REPORTED = {
         f"samples.csv: has the columns 'x', but no 'samples'; {VERSION}",
     ),
     "a word in the samples": (
-        write(runs.SAMPLES, f"{SAMPLES}\n1,a,,,,,\n"),
+        write(runs.SAMPLES, f"{SAMPLES}\n1,a{',' * (len(runs.SAMPLES_COLUMNS) - 2)}\n"),
         "samples.csv: accuracy is 'a', but must be a number; delete this file to measure it anew.",
     ),
 }

@@ -32,7 +32,7 @@ from ssvi.noise import NormalSource
 SIDES = (8, 15, 32)
 OUTPUTS = (4, 16, 17)
 CHANNELS, BATCHES, THREADS = range(1, 18), range(1, 18), range(1, 5)
-KERNELS, STRIDES = (1, 3, 5), (1, 2, 3)
+KERNELS, STRIDES, PADDINGS = (1, 3, 5), (1, 2, 3), (0, 1, 2)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # Damage shows when memory is used again, so each shape is tried several times.
 TIMES = 4
@@ -42,16 +42,19 @@ SHARE = 500
 # Where glibc has it, a heap that checks itself: damage is noticed when memory is freed.
 CHECKED_HEAP = "libc_malloc_debug.so.0"
 
-Shape = tuple[int, int, int, int, int, int, int, str]  # kernel, stride, side, inputs, outputs, batch, threads, layout
+# kernel, stride, padding, side, inputs, outputs, batch, threads, layout
+Shape = tuple[int, int, int, int, int, int, int, int, str]
 
 
 def shapes(sample: int | None) -> list[Shape]:
     """All of them, or some."""
-    everything = list(itertools.product(KERNELS, STRIDES, SIDES, CHANNELS, OUTPUTS, BATCHES, THREADS, LAYOUTS))
+    everything = list(
+        itertools.product(KERNELS, STRIDES, PADDINGS, SIDES, CHANNELS, OUTPUTS, BATCHES, THREADS, LAYOUTS)
+    )
     return random.Random(0).sample(everything, sample) if sample else everything
 
 
-def layer_of(kind: type[MaskedLayer], kernel: int, stride: int, inputs: int, outputs: int) -> MaskedLayer:
+def layer_of(kind: type[MaskedLayer], kernel: int, stride: int, padding: int, inputs: int, outputs: int) -> MaskedLayer:
     """A convolution of the package's with weights of size 1."""
 
     def make(shape: tuple[int, ...], bias: bool, operation: Operation, stem: bool) -> MaskedLayer:
@@ -60,7 +63,7 @@ def layer_of(kind: type[MaskedLayer], kernel: int, stride: int, inputs: int, out
         settings = {"parameterisation": "softplus", "sampling": "local", "epsilon": 1e-8, "start": (1.0, 0.5, 0.1)}
         return VariationalLayer(shape, bias, operation, stem, noise=NormalSource(0, "noise"), **settings)
 
-    layer = LayerFactory(make).conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+    layer = LayerFactory(make).conv2d(inputs, outputs, kernel, stride=stride, padding=padding)
     layer.reset(torch.Generator().manual_seed(0))
     return layer
 
@@ -75,23 +78,21 @@ def results(f: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor) -> Iterato
 
 def wrong(shape: Shape, plain: bool) -> str | None:
     """What is wrong with a shape, if anything."""
-    kernel, stride, side, inputs, outputs, batch, threads, layout = shape
+    kernel, stride, padding, side, inputs, outputs, batch, threads, layout = shape
     source = torch.Generator().manual_seed(1)
     x = torch.randn(batch, inputs, side, side, generator=source).contiguous(memory_format=LAYOUTS[layout])
     for kind in (MaskedLayer,) if plain else (MaskedLayer, VariationalLayer):
-        layer = layer_of(kind, kernel, stride, inputs, outputs).to(memory_format=LAYOUTS[layout])
+        layer = layer_of(kind, kernel, stride, padding, inputs, outputs).to(memory_format=LAYOUTS[layout])
         weight = layer.mean
         exact = weight.detach().double().requires_grad_()
         torch.set_num_threads(1)
         expected = list(
-            results(
-                lambda x, w=exact: functional.conv2d(x, w, None, stride, kernel // 2), x.double().contiguous(), exact
-            )
+            results(lambda x, w=exact: functional.conv2d(x, w, None, stride, padding), x.double().contiguous(), exact)
         )
         torch.set_num_threads(threads)
         for _ in range(TIMES):
             if plain:
-                found = results(lambda x, w=weight: functional.conv2d(x, w, None, stride, kernel // 2), x, weight)
+                found = results(lambda x, w=weight: functional.conv2d(x, w, None, stride, padding), x, weight)
             elif kind is MaskedLayer:
                 found = results(layer, x, weight)
             else:
@@ -148,10 +149,10 @@ def search(given: argparse.Namespace) -> int:
 
 def name(shape: Shape) -> str:
     """A shape in words."""
-    kernel, stride, side, inputs, outputs, batch, threads, layout = shape
+    kernel, stride, padding, side, inputs, outputs, batch, threads, layout = shape
     return (
-        f"{kernel}x{kernel} stride {stride}, {inputs} -> {outputs} channels, {batch} images of {side}x{side}, "
-        f"{threads} threads, {layout}"
+        f"{kernel}x{kernel} stride {stride} padding {padding}, {inputs} -> {outputs} channels, "
+        f"{batch} images of {side}x{side}, {threads} threads, {layout}"
     )
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures.recorded import BANDS, METRICS, draw_band, over_runs, panels_of, recorded, seeds, where
 from ssvi.analysis.figures.style import GREY, WIDE, Drawing, footnote, legend, series, style
-from ssvi.analysis.settings import caveats
+from ssvi.analysis.settings import caveats, mixed
 from ssvi.registry import VARIATIONAL
 
 QUANTITIES = {name: (heading, factor) for name, (heading, factor, _) in METRICS.items()}
@@ -55,7 +55,8 @@ def weight_samples(frames: Frames) -> Drawing:
         "probabilities are averaged; counted cost is proportional to that number, and the dotted line is the number "
         f"that tables use. {BANDS} ({seeds(lines)})."
     )
-    return Drawing(figure, pd.concat(data, ignore_index=True), caption, caveats(frames.runs))
+    notes = (*mixed(samples.groupby("run")["numerics"].first(), "sampled"), *caveats(frames.runs))
+    return Drawing(figure, pd.concat(data, ignore_index=True), caption, notes)
 
 
 def _is_sampled(frames: Frames) -> pd.Series:

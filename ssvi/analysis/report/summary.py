@@ -12,7 +12,7 @@ import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE, DIVERGED
 from ssvi.analysis.report.outputs import paths_of, rows_of
-from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, settings
+from ssvi.analysis.settings import METHOD_NAMES, is_missing, mixed, option_text, settings
 from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.published import is_papers, is_papers_network, published
 from ssvi.analysis.tables.rows import by_seed, compare
@@ -60,6 +60,7 @@ class Summary:
     datasets: str
     models: str
     caution: str
+    warnings: tuple[str, ...]
     hardware: tuple[tuple[str, int], ...]
     training: str
     evaluation: str
@@ -87,6 +88,7 @@ def summarise(
         datasets=_words(dict.fromkeys(ran["dataset"])),
         models=_words(dict.fromkeys(ran["model"])),
         caution=_caution(complete),
+        warnings=(*mixed(complete["numerics"], "trained"), *mixed(complete["evaluation_numerics"], "evaluated")),
         hardware=_hardware(ran),
         training=duration(_own_seconds(runs).sum()),
         evaluation=duration(pd.to_numeric(runs["evaluation_seconds"]).sum()),
