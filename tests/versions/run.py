@@ -2,8 +2,8 @@
 
     python tests/versions/run.py [VERSION ...]     default: the oldest of pyproject.toml's range, 2.11, the newest
 
-The environments, `.venv-torch-VERSION`, stay for the next time (`make clean` removes them); everything but PyTorch is
-as in ssvi/constraints.txt. Exit code 1 if anything failed.
+The environments, `.venv-torch-VERSION`, stay for the next time (`make clean` removes them); what the tests need beside
+PyTorch, which brings its own dependencies, is as in ssvi/constraints.txt. Exit code 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -56,15 +56,13 @@ def environment(requirement: str) -> Path:
     name = re.sub(r"[^\w.]+", "-", requirement.replace("torch==", "")).strip("-")
     folder = ROOT / f".venv-torch-{name}"
     python = folder / "bin" / "python"
-    if not (folder / ".installed").exists():
+    if not python.exists():
         venv.create(folder, with_pip=True, clear=True)
-        pins = [
-            line for line in (ROOT / "ssvi" / "constraints.txt").read_text().splitlines() if line.startswith(NEEDED)
-        ]
-        (folder / "constraints.txt").write_text("\n".join(pins))
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*command, "-c", folder / "constraints.txt", requirement, *NEEDED], check=True)
-        (folder / ".installed").touch()
+    pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith(NEEDED)]
+    (folder / "constraints.txt").write_text("\n".join(pins))
+    # also where it is there: a range may have a newer version by now
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
+    subprocess.run([*command, "-c", folder / "constraints.txt", requirement, *NEEDED], check=True)
     return python
 
 
