@@ -17,6 +17,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+CONSTRAINTS = ROOT / "ssvi" / "constraints.txt"
 # What the training half and its tests need beside PyTorch.
 NEEDED = (
     "numpy",
