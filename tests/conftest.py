@@ -6,12 +6,16 @@ leaves it out unless `--all-trials` is given. At the end stands a table of what 
 """
 
 import os
+import signal
 from collections import defaultdict
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# a shell ignores Ctrl-C for what it starts in the background, and tests send it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # no test depends on time
 settings.register_profile("ssvi", deadline=None)
 settings.load_profile("ssvi")
