@@ -425,9 +425,10 @@ class Trainer:
         runs.check_spec(folder, spec)
         costs = runs.read_record(folder / runs.TRAINING, training_flops=float, training_seconds=float)
         origin = runs.read_record(folder / runs.SPEC, provenance=dict)["provenance"]
-        return (
-            costs | runs.read_training(folder) | {"data": runs.read_data(folder), "numerics": origin.get("numerics", 1)}
-        )
+        numerics = origin.get("numerics", 1)
+        if not runs.is_number(numerics):
+            raise UserError(f"{folder / runs.SPEC}: numerics is {numerics!r}, but must be a number; {runs.ANEW}")
+        return costs | runs.read_training(folder) | {"data": runs.read_data(folder), "numerics": numerics}
 
     def _check_heritage(self) -> None:
         for folder, record in zip(self.parents, self._heritage, strict=True):

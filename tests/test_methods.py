@@ -202,6 +202,10 @@ def test_what_is_made_of_an_older_arithmetic_is_of_it(digits, results, tmp_path)
     summary = Trainer(spec, digits, tmp_path / "run", Settings(Machine(CPU)), Lines(), folders).run()
     assert summary["numerics"] == 1
     assert runs.read_json(tmp_path / "run" / runs.SPEC)["provenance"]["numerics"] == 1
+    record["provenance"]["numerics"] = "one"
+    runs.write_json(folders[0] / runs.SPEC, record)
+    with pytest.raises(UserError, match=r"spec\.json: numerics is 'one', but must be a number"):
+        Trainer(spec, digits, tmp_path / "other", Settings(Machine(CPU)), Lines(), folders)
 
 
 def test_an_ensemble_is_the_average_of_its_members(digits, results, trained) -> None:
