@@ -258,6 +258,7 @@ def _is_trained(folder: Path, spec: RunSpec) -> bool:
     if not runs.is_trained(folder):
         return False
     runs.check_spec(folder, spec)
+    runs.check_ties(folder, runs.TRAINING)
     print(f"{folder}: already trained; --out trains it again in another folder.", file=sys.stderr)
     return True
 

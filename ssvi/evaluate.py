@@ -152,6 +152,7 @@ def evaluate(
         **counts,
         "inference_flops": 2 * macs * (1 if method.samples_are_parts else max(used, 1)),
         "evaluation_seconds": time.perf_counter() - start,
+        "files": runs.ties(folder, runs.METRICS),
     }
     runs.write_json(folder / runs.METRICS, metrics)
     runs.remove_live(folder)
@@ -184,7 +185,9 @@ def sample_curve(
                 figures = evaluate_all(prediction.probabilities, data.test_labels, bins) | uncertainty(prediction)
                 rows.append({"samples": prediction.samples, **figures, "seconds": seconds, "numerics": EVALUATION})
             tick = time.perf_counter()
-    runs.write_csv(folder / runs.SAMPLES, rows, runs.SAMPLES_COLUMNS)
+    network = {runs.SAMPLES_MODEL: runs.identity(folder / runs.MODEL)}
+    columns = (*runs.SAMPLES_COLUMNS, runs.SAMPLES_MODEL)
+    runs.write_csv(folder / runs.SAMPLES, [row | network for row in rows], columns)
     return rows
 
 
@@ -248,6 +251,7 @@ def _open(
     """
     full_float32()
     runs.check_spec(folder, spec)
+    runs.check_ties(folder, runs.TRAINING)
     training = runs.read_training(folder)
     trained_on = runs.read_data(folder)
     if trained_on != data.fingerprint:

@@ -14,7 +14,8 @@
     samples.csv         metrics by the number of weight samples, written by `ssvi samples` where a figure needs it
 
 Whatever could come in another order under another version is written with its name, and read by it. `FORMAT` counts
-the changes that an older version would misread.
+the changes that an older version would misread. training.json and metrics.json hold the identities of the files that
+they were made of or with (`TIES`), samples.csv that of its network: files of two runs in one folder are noticed.
 
 Standard library only: both halves of the package meet here.
 """
@@ -23,11 +24,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import os
 import reprlib
 import shutil
+import struct
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,6 +79,9 @@ SAMPLES_COLUMNS = (
     *("predictive_entropy", "mutual_information", "mutual_information_share", "seconds", "numerics"),
 )
 
+# By this column a row of samples.csv says of which network it is.
+SAMPLES_MODEL = "model"
+
 # What `ssvi train` publishes; the folder is complete when all of them are there.
 TRAINED = (SPEC, HISTORY, TOPOLOGY, MODEL, TRAINING)
 # All that it writes.
@@ -84,7 +90,17 @@ WRITTEN = (*TRAINED, BEST_MODEL, CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER)
 # Of the files of a run folder; spec.json says it, but not in folders of format 1. Raised when a version before would
 # misread what is written now; what was written before stays readable.
 #   2: the overlap matrices and the quantiles of topology.jsonl carry names.
-FORMAT = 2
+#   3: the files of a folder are tied together.
+FORMAT = 3
+
+# The files that each of these records was made of or with; it holds their identities, under `files`.
+TIES = {
+    TRAINING: (SPEC, HISTORY, TOPOLOGY, MODEL, BEST_MODEL),
+    METRICS: (SPEC, TRAINING, MODEL, BEST_MODEL, PREDICTIONS),
+}
+# What not every run has.
+OPTIONAL = frozenset({BEST_MODEL})
+TIED_SINCE = 3
 
 # What to do where a file of a run folder is not what was written: damage alone, nothing that another version may have
 # written. For that there is `told_by_version`.
@@ -205,6 +221,8 @@ def read_record(path: Path, *keys: str, **kinds: type) -> dict[str, Any]:
     for key in (*kinds, *keys):
         if not isinstance(record, dict) or key not in record:
             raise UserError(f"{path}: has no {key!r}; {told_by_version(path.parent)}")
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: is {reprlib.repr(record)}, but must be an object; {told_by_version(path.parent)}")
     for key, kind in kinds.items():
         if not (is_number(record[key]) if kind is float else isinstance(record[key], kind)):
             problem = f"{path}: {key} is {reprlib.repr(record[key])}, but must be {WORDS[kind]}"
@@ -259,6 +277,97 @@ def _cell(value: Any) -> str:
 def is_trained(folder: Path) -> bool:
     """Whether a training of this folder has ended (completed or diverged) and published all its files."""
     return all((folder / name).is_file() for name in TRAINED)
+
+
+def identity(path: Path) -> str:
+    """What a file is told from another one by: the fingerprint of its tensors, else the SHA-256 of its bytes, in hex.
+
+    Raises:
+        UserError: if it cannot be read, or is a damaged file of tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return _fingerprint(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise UserError(told(error)) from None
+
+
+def _fingerprint(path: Path) -> str:
+    """The fingerprint that a file of tensors says it has, which is checked wherever the tensors are read.
+
+    Files of versions before that wrote none are identified by their bytes.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            (length,) = struct.unpack("<Q", file.read(8))
+            head = json.loads(file.read(min(length, size)))
+            ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
+            whole = 8 + length + max(ends, default=0) == size
+        except (struct.error, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise UserError(f"{path}: truncated or damaged (not a whole file of tensors); {ANEW}")
+        known = (head.get("__metadata__") or {}).get("fingerprint")
+        if isinstance(known, str):
+            return known
+        file.seek(0)
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def ties(folder: Path, name: str) -> dict[str, str]:
+    """The `files` of training.json or metrics.json (`name`), written last: the identities of what it is made with."""
+    return {other: identity(folder / other) for other in TIES[name] if (folder / other).exists()}
+
+
+def check_ties(folder: Path, name: str) -> bool:
+    """Refuse training.json or metrics.json (`name`) beside other files than it was made of or with.
+
+    A file that is missing is no contradiction: whoever needs it says so.
+
+    Returns:
+        whether that could be checked: False for folders of a format that did not tie its files together.
+
+    Raises:
+        UserError: naming the record and the file that does not belong to it.
+    """
+    path = folder / name
+    record = read_record(path)
+    if "files" not in record and _read_spec_record(folder).get("format", 1) < TIED_SINCE:
+        return False
+    files = read_record(path, files=dict)["files"]
+    for other in TIES[name]:
+        if other not in files:
+            if other not in OPTIONAL:
+                raise UserError(f"{path}: files has no {other!r}; {told_by_version(folder)}")
+        elif (folder / other).exists() and files[other] != identity(folder / other):
+            anew = f"`ssvi evaluate {folder}` makes it anew." if name == METRICS else f"or {ANEW}"
+            back = "bring back the one that belongs to it,"
+            raise UserError(f"{path}: was made with another {other} than lies beside it; {back} {anew}")
+    return True
+
+
+def check_samples(folder: Path) -> None:
+    """Refuse a samples.csv that was measured on another network than lies beside it, or does not say on which.
+
+    Raises:
+        UserError: naming the file.
+    """
+    path = folder / SAMPLES
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path))))
+    except csv.Error as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); delete this file to measure it anew.") from None
+    if all(SAMPLES_MODEL not in row for row in rows) and _read_spec_record(folder).get("format", 1) < TIED_SINCE:
+        return
+    tied = read_record(folder / TRAINING).get("files")
+    known = tied.get(MODEL) if isinstance(tied, dict) else identity(folder / MODEL)
+    if any(row.get(SAMPLES_MODEL) != known for row in rows):
+        problem = f"{path}: was measured on another {MODEL} than this run's"
+        raise UserError(f"{problem}; delete this file to measure it anew.")
 
 
 def remove_live(folder: Path) -> None:

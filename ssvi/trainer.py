@@ -27,7 +27,7 @@ from ssvi.progress import Reporter
 from ssvi.provenance import peak_memory, provenance, session
 from ssvi.registry import KINDS
 from ssvi.selfcheck import self_check
-from ssvi.spec import RunSpec
+from ssvi.spec import RunSpec, run_path
 from ssvi.spec import parents as parents_of
 from ssvi.step import Machine, Stepper
 from ssvi.versions import NUMERICS
@@ -423,12 +423,14 @@ class Trainer:
         if not runs.is_trained(folder):
             raise UserError(f"{folder}: the parent of this run is not trained; train it first.")
         runs.check_spec(folder, spec)
+        runs.check_ties(folder, runs.TRAINING)
         costs = runs.read_record(folder / runs.TRAINING, training_flops=float, training_seconds=float)
         origin = runs.read_record(folder / runs.SPEC, provenance=dict)["provenance"]
         numerics = origin.get("numerics", 1)
         if not runs.is_number(numerics):
             raise UserError(f"{folder / runs.SPEC}: numerics is {numerics!r}, but must be a number; {runs.ANEW}")
-        return costs | runs.read_training(folder) | {"data": runs.read_data(folder), "numerics": numerics}
+        origin = {"data": runs.read_data(folder), "numerics": numerics, "model": runs.identity(folder / runs.MODEL)}
+        return costs | runs.read_training(folder) | origin
 
     def _check_heritage(self) -> None:
         for folder, record in zip(self.parents, self._heritage, strict=True):
@@ -473,8 +475,14 @@ class Trainer:
             "self_check": self._self_check,
             "sessions": self._sessions,
             "positions": self.method.bench.positions,
+            "parents": self._parents_record(),
         }
         # Anew, because another process may have deleted it since: a workflow that took this training for a dead one.
         runs.write_json(self.folder / runs.SPEC, self._spec_record)
-        runs.write_json(self.folder / runs.TRAINING, summary)
+        runs.write_json(self.folder / runs.TRAINING, summary | {"files": runs.ties(self.folder, runs.TRAINING)})
         return summary
+
+    def _parents_record(self) -> dict[str, str]:
+        """Which networks this training started from: fingerprints by run path."""
+        started = zip(parents_of(self.spec), self._heritage, strict=True)
+        return {run_path(parent): record["model"] for parent, record in started}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import random
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ssvi import runs
+from ssvi.errors import UserError
 from ssvi.registry import MOVING, SPARSE, VARIATIONAL
-from ssvi.spec import CRITERIA, RunSpec, run_path
+from ssvi.spec import CRITERIA, RunSpec, parents, run_path
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 WEIGHTS = 11_000_000
@@ -50,10 +54,40 @@ def write_run(
     training = {key: all_metrics[key] for key in ("status", "cause", "diverged_epoch", "epochs_done", "steps")}
     records = _updates(spec, layers, updates, all_metrics["steps"])
     runs.write_text(folder / runs.TOPOLOGY, runs.to_jsonl(map(_unnamed, records) if format == 1 else records))
-    runs.write_csv(folder / runs.SAMPLES, _samples(spec, all_metrics), runs.SAMPLES_COLUMNS)
-    runs.write_json(folder / runs.TRAINING, training | {"training_seconds": all_metrics["training_seconds"]})
+    runs.write_bytes(folder / runs.MODEL, model_file(spec))
+    runs.write_bytes(folder / runs.PREDICTIONS, f"{spec} {all_metrics}".encode())
+    started = {"parents": {run_path(parent): _fingerprint(parent) for parent in parents(spec)}}
+    seconds = {"training_seconds": all_metrics["training_seconds"]}
+    runs.write_json(folder / runs.TRAINING, training | seconds | started)
     runs.write_json(folder / runs.METRICS, all_metrics)
+    columns = runs.SAMPLES_COLUMNS
+    if format >= runs.TIED_SINCE:
+        columns = (*columns, runs.SAMPLES_MODEL)
+        tie(folder)
+    rows = [row | {runs.SAMPLES_MODEL: _fingerprint(spec)} for row in _samples(spec, all_metrics)]
+    runs.write_csv(folder / runs.SAMPLES, rows, columns)
     return run
+
+
+def tie(folder: Path) -> None:
+    """Let training.json and metrics.json belong to the files that lie beside them now, as far as they can be read."""
+    for name in (runs.TRAINING, runs.METRICS):
+        try:
+            record = runs.read_record(folder / name)
+            record["files"] = (record.get("files") or {}) | runs.ties(folder, name)
+        except UserError:
+            continue
+        (folder / name).write_text(json.dumps(record))
+
+
+def model_file(spec: RunSpec) -> bytes:
+    """A file of no tensors with the fingerprint of this spec's network."""
+    head = json.dumps({"__metadata__": {"fingerprint": _fingerprint(spec)}}).encode()
+    return struct.pack("<Q", len(head)) + head
+
+
+def _fingerprint(spec: RunSpec) -> str:
+    return hashlib.sha256(f"network {spec}".encode()).hexdigest()
 
 
 def write_runs(results: Path, specs: Iterable[RunSpec], **kwargs: Any) -> dict[str, RunSpec]:

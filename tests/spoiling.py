@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_runs import tie
 from PIL import Image
 
 from ssvi import checkpoint, runs
@@ -93,7 +94,10 @@ def unreadable(name: str) -> Spoil:
 
 
 def record(name: str, **values: Any) -> Spoil:
-    """Values in a JSON file replaced or, where they are `...`, taken away; `a__b` is b in a."""
+    """Values in a JSON file replaced or, where they are `...`, taken away; `a__b` is b in a.
+
+    The folder's other files then belong to it as before.
+    """
 
     def spoil(folder: Path) -> None:
         content = json.loads((folder / name).read_text())
@@ -107,13 +111,19 @@ def record(name: str, **values: Any) -> Spoil:
             else:
                 place[last] = value
         (folder / name).write_text(json.dumps(content))
+        tie((folder / name).parent)
 
     return spoil
 
 
 def tensors(run: str, by: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Spoil:
-    """Other tensors in a run's model, with a right checksum."""
-    return lambda folder: save_model(folder / run, by(read_model(folder / run)))
+    """Other tensors in a run's model, with a right checksum, and its record says so."""
+
+    def spoil(folder: Path) -> None:
+        save_model(folder / run, by(read_model(folder / run)))
+        tie(folder / run)
+
+    return spoil
 
 
 def checkpoints(by: Callable[[bytes], bytes]) -> Spoil:

@@ -29,6 +29,7 @@ def results(folder: Path) -> dict[str, object]:
     summary = runs.read_json(folder / runs.TRAINING)
     for measured in MEASURED:
         del summary[measured]
+    del summary["files"][runs.HISTORY], summary["files"][runs.SPEC]  # which hold times
     return {
         "model": (folder / runs.MODEL).read_bytes(),
         "history": history,

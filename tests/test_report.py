@@ -21,15 +21,15 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_runs import write_run
+from fake_runs import tie, write_run
 from scipy import stats as scipy_stats
 
 from ssvi import runs as files
-from ssvi.analysis.collect import run_folder
+from ssvi.analysis.collect import load_frames, run_folder
 from ssvi.analysis.figures.sigma import start_of_sigma
 from ssvi.analysis.report import write_report
 from ssvi.analysis.report.beliefs import Speed, believe
-from ssvi.analysis.report.gather import load_readable, read_curves, rounded, thin
+from ssvi.analysis.report.gather import read_curves, rounded, thin
 from ssvi.analysis.report.make import make_all
 from ssvi.analysis.report.outputs import LARGEST_DOWNLOAD, table_part
 from ssvi.analysis.report.summary import duration
@@ -140,7 +140,7 @@ def partial(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def test_partial_study_names_every_run_without_a_result_and_goes_on(partial: Page) -> None:
-    assert "13 in all: 9 complete, 1 diverged, 2 failed, 0 in training, 1 missing." in partial.text
+    assert "13 in all: 9 complete, 1 diverged, 1 refused, 1 failed, 0 in training, 1 missing." in partial.text
     assert "the loss is nan in epoch 2" in partial.text
     assert "RuntimeError: CUDA out of memory" in partial.text
     assert "not readable as JSON" in partial.text
@@ -149,7 +149,7 @@ def test_partial_study_names_every_run_without_a_result_and_goes_on(partial: Pag
     assert "tables/summary.html has not been made. Of its 4 runs, these are not complete: 1 missing." in partial.text
     data = partial.data("data")
     states = [data["status"]["values"][i] for i in data["status"]["of"]]
-    assert sorted(set(states)) == ["complete", "diverged", "failed", "missing"]
+    assert sorted(set(states)) == ["complete", "diverged", "failed", "missing", "refused"]
     assert all(bool(cause) == (state != "complete") for cause, state in zip(data["cause"], states, strict=True))
 
 
@@ -252,10 +252,13 @@ def test_drift_is_that_of_one_setting(tmp_path: Path) -> None:
             for layer in (layer for record in records for layer in record["layers"]):
                 layer["sigma_drift_topology"] = -0.00006 * factor * (1 + seed)
             files.write_text(path, files.to_jsonl(records))
+            tie(path.parent)
     other = RunSpec(sigma_optimizer="adam", sigma_lr=0.001)
     experiments["drift"][write_run(tmp_path, other)] = other
     content = {"figures": {"sigma_drift": ["drift"]}, "tables": {}}
-    found = believe(tmp_path, load_readable(tmp_path, experiments["drift"]).runs, content, experiments).drift
+    found = believe(
+        tmp_path, load_frames(tmp_path, experiments["drift"], partial=True).runs, content, experiments
+    ).drift
     assert [(drift.setting, drift.runs) for drift in found] == [
         (f"{dataset}, resnet18, SSVI, density {density}, sigma_init 0.0006", 2)
         for dataset, density in (("cifar10", "0.1"), ("cifar10", "0.05"), ("cifar100", "0.1"))
@@ -281,7 +284,7 @@ def test_speeds_are_of_default_settings_on_one_data_set_and_device(tmp_path: Pat
                 specs[write_run(tmp_path, spec, images_per_second=speed * factor)] = spec
     only = RunSpec(dataset="digits", method="vi")
     specs[write_run(tmp_path, only)] = only
-    runs = load_readable(tmp_path, specs).runs
+    runs = load_frames(tmp_path, specs, partial=True).runs
     content = {"figures": {}, "tables": {}}
     found = believe(tmp_path, runs, content, {"all": specs}).speeds
     assert found == (
@@ -341,6 +344,7 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
     shutil.rmtree(run_folder(tmp_path / "results", second))
     files.write_text(tmp_path / "results/logs/train" / f"{second}.log", f"ssvi: {HOSTILE}\n")
     files.write_text(run_folder(tmp_path / "results", third) / files.HISTORY, f"epoch,loss\n{HOSTILE},1\n")
+    tie(run_folder(tmp_path / "results", third))
     files.write_text(tmp_path / "results/logs/table/tiny/summary.log", f"ssvi: {HOSTILE}\n")
     page = report(tmp_path, config, problems={"figure2_left": HOSTILE})
     assert len(page.scripts) == 3
@@ -410,14 +414,15 @@ def test_rounding_and_durations() -> None:
     ]
 
 
-def test_runs_on_other_images_are_failed_ones(tmp_path: Path) -> None:
+def test_runs_on_other_images_are_refused(tmp_path: Path) -> None:
     specs = everything()[1]["vi"]
     for spec in specs.values():
         run = write_run(tmp_path, spec)
     path = run_folder(tmp_path, run) / files.SPEC
     path.write_text(path.read_text().replace("f" * 64, "0" * 64))
-    runs = load_readable(tmp_path, specs, ["history"]).runs
-    assert list(runs["status"]) == ["complete", "complete", "failed"]
+    tie(path.parent)
+    runs = load_frames(tmp_path, specs, ["history"], partial=True).runs
+    assert list(runs["status"]) == ["complete", "complete", "refused"]
     assert "was trained on other images of 'cifar10'" in runs.iloc[2]["cause"]
     assert list(runs["run"]) == list(specs)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_runs import with_seeds, write_run, write_runs
+from fake_runs import tie, with_seeds, write_run, write_runs
 from filelock import FileLock
 from mlflow import MlflowClient
 
@@ -87,6 +87,7 @@ def test_a_history_with_the_columns_of_another_version_is_read_by_name(store: Pa
     spec = dataclasses.replace(SSVI, seed=22)
     run = write_run(store, spec, epochs=3)
     files.write_text(store / "runs" / run / files.HISTORY, "theirs,loss,epoch\nx,0.5,1\ny,0.25,2\n")
+    tie(store / "runs" / run)
     tracking.mirror(store, "columns", {run: spec})
     (mirrored,) = _runs(store, "columns")
     assert {name for name in mirrored.data.metrics if not name.startswith("final/")} == {"loss"}
@@ -224,8 +225,12 @@ def test_a_moved_results_folder_keeps_its_reports(store: Path, tmp_path: Path) -
 
 def test_foreign_results_are_refused(store: Path) -> None:
     run = write_run(store, dataclasses.replace(SSVI, lr=0.05))
-    with pytest.raises(UserError, match="delta_t was 100 and is now 7"):
-        tracking.mirror(store, "foreign", {run: dataclasses.replace(SSVI, lr=0.05, delta_t=7)})
+    fine = dataclasses.replace(SSVI, lr=0.06)
+    specs = {run: dataclasses.replace(SSVI, lr=0.05, delta_t=7), **write_runs(store, [fine])}
+    done = tracking.mirror(store, "foreign", specs)
+    assert done.added == 1
+    assert list(done.refused) == [run]
+    assert "delta_t was 100 and is now 7" in done.refused[run]
 
 
 def test_a_deleted_experiment_is_named(store: Path) -> None:
@@ -315,9 +320,8 @@ def test_damaged_files_are_not_taken_for_a_server_that_is_away(store: Path) -> N
     spec = dataclasses.replace(SSVI, lr=0.08)
     specs = write_runs(store, [spec])
     (store / "runs" / run_path(spec) / "metrics.json").write_text("{")
-    with pytest.raises(UserError, match="not readable as JSON") as caught:
-        tracking.mirror(store, "damaged", specs)
-    assert not isinstance(caught.value, tracking.Unavailable)
+    (cause,) = tracking.mirror(store, "damaged", specs).refused.values()
+    assert "not readable as JSON" in cause
 
 
 def test_of_two_halves_the_fuller_is_completed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from fake_runs import with_seeds, write_run, write_runs
+from fake_runs import tie, with_seeds, write_run, write_runs
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -107,6 +107,7 @@ def publish(study: Study, spec: RunSpec, status: str = "complete") -> None:
     write_run(study.results, spec)
     (study.folder(spec) / files.METRICS).unlink()
     files.write_json(study.folder(spec) / files.TRAINING, {"status": status})
+    tie(study.folder(spec))
     files.remove_live(study.folder(spec))
 
 
@@ -301,6 +302,7 @@ def test_a_run_that_cannot_be_mirrored_is_named_once_and_the_others_go_on(
     broken, fine = with_seeds(RunSpec(), 2)
     write_runs(study.results, [broken, fine])
     (study.folder(broken) / name).write_text(content)
+    tie(study.folder(broken))
     watcher = study.watcher(broken, fine)
     watcher.step()
     watcher.step()

@@ -17,8 +17,9 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ssvi import runs as files
+from ssvi.analysis import ranges
 from ssvi.errors import UserError
-from ssvi.spec import CRITERIA, FIELDS, RunSpec, options_of
+from ssvi.spec import CRITERIA, FIELDS, RunSpec, options_of, parents, run_path
 
 METRIC_COLUMNS = (
     "status",
@@ -69,10 +70,13 @@ METRIC_COLUMNS = (
 )
 PROVENANCE_COLUMNS = (
     *("commit", "dirty", "device", "computed_precision", "host_cpus", "threads"),
-    *("ssvi", "numerics", "torch", "python", "data", "started"),
+    *("ssvi", "numerics", "torch", "python", "data", "started", "network", "verified"),
 )
-WORDS = {"status", "cause", "commit", "device", "computed_precision", "ssvi", "torch", "python", "data", "started"}
-TRUTHS = {"dirty"}
+WORDS = {
+    *("status", "cause", "commit", "device", "computed_precision", "ssvi", "torch", "python", "data", "started"),
+    "network",
+}
+TRUTHS = {"dirty", "verified"}
 # What every run has that did not diverge.
 RESULTS = ("accuracy", "nll", "ece", "ece_marginal", "brier")
 RUN_COLUMNS = ("run", *FIELDS, *METRIC_COLUMNS, *PROVENANCE_COLUMNS)
@@ -99,7 +103,7 @@ UNNAMED_QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 # What to do where a CSV file of a run folder is damaged.
 REMEDIES = {files.HISTORY: files.ANEW, files.SAMPLES: "delete this file to measure it anew."}
 
-COMPLETE, DIVERGED = "complete", "diverged"
+COMPLETE, DIVERGED, REFUSED = "complete", "diverged", "refused"
 
 Row = dict[str, Any]
 
@@ -110,7 +114,9 @@ class Frames:
 
     Attributes:
         runs: a row a run: path, options, metrics, provenance (`RUN_COLUMNS`). `status` is `complete`, `diverged`,
-            or, where a partial report was asked for, `failed`, `in training` or `missing`.
+            `refused` or, where a partial report was asked for, `failed`, `in training` or `missing`. `verified` says
+            whether the files of its folder say of each other that they belong together (not in formats before 3),
+            `network` is the fingerprint of its model.
         history: a row an epoch (`HISTORY_COLUMNS`).
         updates: a row a layer and recorded subspace update (`UPDATE_COLUMNS`); `progress` is step / all steps.
         overlap: a row a pair of removal criteria and recorded update (`OVERLAP_COLUMNS`), `first` before `second`
@@ -130,23 +136,45 @@ def load_frames(
 ) -> Frames:
     """The frames of these runs.
 
+    A run is refused, and left out of all frames but `runs`, where its status is then `refused` and its cause says why:
+    its files are missing, unreadable, impossible, not of one training, or made under other options or on other images;
+    or it is a copy. The others go on.
+
     Args:
         results: the results folder.
         specs: run paths and their specs.
         needs: which of history, updates, overlap, samples to read beside the runs.
-        partial: name unfinished runs by their status instead of refusing them.
-
-    Raises:
-        UserError: if a run is unreadable, was made under other options than its spec, on other images than the
-            runs beside it, or is unfinished and `partial` is false.
+        partial: name unfinished runs by how far they have got instead of refusing them.
     """
     runs = load_runs(results, specs, partial=partial)
-    finished = {run: specs[run] for run in runs.loc[runs["status"].isin([COMPLETE, DIVERGED]), "run"]}
-    more = {
-        name: read(results, finished)[list(columns)] if name in needs else pd.DataFrame([], columns=list(columns))
+    finished = _finished(runs, specs)
+    try:
+        more = _read(results, finished, needs)
+    except UserError:
+        # The files of all runs are parsed at once, so which of them are to blame is asked for only now.
+        causes = {run: cause for run, spec in finished.items() if (cause := _problem(results, run, spec, needs))}
+        runs = _refused(runs, causes)
+        more = _read(results, _finished(runs, specs), needs)
+    return Frames(runs, **more)
+
+
+def _finished(runs: pd.DataFrame, specs: Mapping[str, RunSpec]) -> dict[str, RunSpec]:
+    return {run: specs[run] for run in runs.loc[runs["status"].isin([COMPLETE, DIVERGED]), "run"]}
+
+
+def _read(results: Path, specs: Mapping[str, RunSpec], needs: Collection[str]) -> dict[str, pd.DataFrame]:
+    return {
+        name: read(results, specs)[list(columns)] if name in needs else pd.DataFrame([], columns=list(columns))
         for name, (read, columns) in READERS.items()
     }
-    return Frames(runs, **more)
+
+
+def _problem(results: Path, run: str, spec: RunSpec, needs: Collection[str]) -> str | None:
+    try:
+        _read(results, {run: spec}, needs)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def run_folder(results: Path, run: str) -> Path:
@@ -155,32 +183,68 @@ def run_folder(results: Path, run: str) -> Path:
 
 
 def load_runs(results: Path, specs: Mapping[str, RunSpec], *, partial: bool = False) -> pd.DataFrame:
-    """One row a run: its path, options, metrics and provenance.
+    """One row a run: its path, options, metrics and provenance; of one that is refused, the cause.
 
     Options that a method does not use are empty; the density of a dense method is 1. `density` is
     the one asked for, `density_actual` the measured one.
-
-    Raises:
-        UserError: as `load_frames`.
     """
     rows = []
     for run, spec in specs.items():
         unfinished = partial and not (run_folder(results, run) / files.METRICS).is_file()
-        rows.append(_unfinished_row(results, run, spec) if unfinished else _run_row(results, run, spec))
+        try:
+            rows.append(_unfinished_row(results, run, spec) if unfinished else _run_row(results, run, spec))
+        except UserError as error:
+            rows.append({"run": run, **used_options(spec), "status": REFUSED, "cause": str(error)})
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
-    _check_same_data(frame)
-    return frame
+    frame = _refused(frame, _on_other_images(frame))
+    return _refused(frame, _copies(frame))
 
 
-def _check_same_data(runs: pd.DataFrame) -> None:
-    """Refuse to put runs side by side that were trained on different images under one name."""
-    for (dataset, _), group in runs[runs["data"].notna()].groupby(["dataset", "image_size"]):
-        first = group.iloc[0]
-        for _, other in group[group["data"] != first["data"]].iterrows():
-            raise UserError(
-                f"{other['run']}: was trained on other images of {dataset!r} than {first['run']} (fingerprints "
-                f"{str(other['data'])[:12]} and {str(first['data'])[:12]}); keep the runs on other images elsewhere."
+def _refused(runs: pd.DataFrame, causes: Mapping[str, str]) -> pd.DataFrame:
+    """The runs, some of which are refused for a cause: of those the options stay, and nothing that was measured."""
+    if not causes:
+        return runs
+    kept = ("run", *FIELDS)
+    rows = [
+        {**{name: row[name] for name in kept}, "status": REFUSED, "cause": causes[row["run"]]}
+        if row["run"] in causes
+        else row
+        for row in runs.to_dict("records")
+    ]
+    return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+
+
+def _on_other_images(runs: pd.DataFrame) -> dict[str, str]:
+    """Why runs are refused that were trained on other images than most of the same data set: by run path."""
+    causes = {}
+    for (dataset, _), group in runs[runs["data"].notna()].groupby(["dataset", "image_size"], dropna=False):
+        usual = group["data"].mode().iloc[0] if group["data"].nunique() > 1 else group["data"].iloc[0]
+        others = group[group["data"] == usual]
+        for _, row in group[group["data"] != usual].iterrows():
+            causes[row["run"]] = (
+                f"{row['run']}: was trained on other images of {dataset!r} than {others.iloc[0]['run']} (fingerprints "
+                f"{row['data'][:12]} and {usual[:12]}, the latter of {len(others)} runs); keep the runs on other "
+                "images elsewhere."
             )
+    return causes
+
+
+def _copies(runs: pd.DataFrame) -> dict[str, str]:
+    """Why runs are refused that have the very network, or results, of another one with another seed: by run path.
+
+    No two seeds give the same; a copy would make an interval of no width.
+    """
+    done = runs[runs["status"] == COMPLETE]
+    options = [name for name in FIELDS if name != "seed"]
+    causes = {}
+    for same in ([*options, "network"], [*options, "nll", "brier", "ece"]):
+        # the numbers of a checked folder are its own: two networks that say the same of every image are no copies
+        rows = done[done["network"].notna()] if same[-1] == "network" else done[~done["verified"].eq(True)]
+        for _, group in rows.groupby(same, dropna=False, sort=False):
+            first, *others = group["run"]
+            what = "network" if same[-1] == "network" else "results"
+            causes |= {run: f"{run}: has the very {what} of {first}; one of the two is a copy." for run in others}
+    return causes
 
 
 def _unfinished_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
@@ -213,6 +277,9 @@ def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     stored = files.check_spec(folder, spec)
     path = folder / files.METRICS
     metrics = files.read_record(path, status=str)
+    verified = files.check_ties(folder, files.TRAINING) and files.check_ties(folder, files.METRICS)
+    if verified:
+        _check_parents(results, folder, spec)
     evaluation = metrics.get("evaluation") or {}
     if not isinstance(evaluation, dict):
         raise UserError(f"{path}: evaluation is {reprlib.repr(evaluation)}, but must be an object; evaluate it anew.")
@@ -224,7 +291,8 @@ def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     }
     measured |= {name: metrics.get(name) for name in METRIC_COLUMNS if name not in measured}
     # versions that did not say computed by numerics 1
-    origin = {"numerics": 1} | stored.get("provenance", {})
+    network = metrics["files"].get(files.MODEL) if verified else None
+    origin = {"numerics": 1} | stored.get("provenance", {}) | {"network": network, "verified": verified}
     provenance = {name: origin.get(name) for name in PROVENANCE_COLUMNS}
     _check_values(path, measured)
     _check_values(folder / files.SPEC, provenance)
@@ -235,14 +303,31 @@ def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     return {"run": run, **used_options(spec), **measured, **provenance}
 
 
+def _check_parents(results: Path, folder: Path, spec: RunSpec) -> None:
+    """Refuse a run that started from another training of a parent than lies there now, and so belongs to none."""
+    started = files.read_record(folder / files.TRAINING, parents=dict)["parents"]
+    for parent in map(run_path, parents(spec)):
+        path = run_folder(results, parent) / files.MODEL
+        if path.exists() and started.get(parent) != files.identity(path):
+            raise UserError(
+                f"{folder / files.TRAINING}: started from another {path} than lies there now; bring that one back, "
+                "or delete the run folder to train it anew."
+            )
+
+
 def _check_values(path: Path, values: Mapping[str, Any]) -> None:
-    """Each a number unless named in `WORDS` or `TRUTHS`, or None."""
+    """Each a number of its range unless named in `WORDS` or `TRUTHS`, or None."""
     for name, value in values.items():
         kind = str if name in WORDS else bool if name in TRUTHS else float
         if value is not None and not (files.is_number(value) if kind is float else isinstance(value, kind)):
             must = {str: "a word", bool: "true or false", float: "a number"}[kind]
             problem = f"{path}: {name} is {reprlib.repr(value)}, but must be {must}"
             raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
+        if value is not None and kind is float:
+            low, high = ranges.bounds(name)
+            if not low <= value <= high:
+                problem = f"{path}: {name} is {value!r}, but must be {ranges.allowed(name)}"
+                raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
 
 
 def _history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
@@ -256,6 +341,8 @@ def _history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
 def _samples(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
     asked = {run: spec for run, spec in specs.items() if (run_folder(results, run) / files.SAMPLES).is_file()}
     frame = _joined(results, asked, files.SAMPLES, files.SAMPLES_COLUMNS)
+    for run in asked:
+        files.check_samples(run_folder(results, run))
     return frame.fillna({"numerics": 1})  # of versions that did not say
 
 
@@ -276,7 +363,7 @@ def _joined(results: Path, specs: Mapping[str, RunSpec], name: str, columns: tup
     def problem(row: pd.Series, text: str) -> str:
         return f"{run_folder(results, runs[int(row['run'])]) / name}: {text}; {REMEDIES[name]}"
 
-    _to_numbers(frame, columns, problem)
+    _to_numbers(frame, columns, ("run", columns[0]), problem)
     frame["run"] = frame["run"].map(dict(enumerate(runs)))
     return frame
 
@@ -317,16 +404,22 @@ def _reordered(path: Path, rows: list[str], found: list[str], columns: tuple[str
     return [",".join(map([*row, ""].__getitem__, places)) for row in table]
 
 
-def _to_numbers(frame: pd.DataFrame, columns: Iterable[str], problem: Callable[[pd.Series, str], str]) -> None:
-    """Make columns numbers, in place.
+def _to_numbers(
+    frame: pd.DataFrame,
+    columns: Iterable[str],
+    unique: Sequence[str],
+    problem: Callable[[pd.Series, str], str],
+) -> None:
+    """Make columns numbers, in place, and refuse what they cannot be.
 
     Args:
         frame: what holds them.
         columns: their names.
+        unique: the columns that tell a row from all others.
         problem: the line to raise for a row, and for what is wrong with it.
 
     Raises:
-        UserError: at the first row that holds something else, or an infinite number.
+        UserError: at the first row that holds something else, or a number out of its range, or is there twice.
     """
     for column in columns:
         # pandas has read a column without anything else as numbers
@@ -336,7 +429,19 @@ def _to_numbers(frame: pd.DataFrame, columns: Iterable[str], problem: Callable[[
         if bad.any():
             row = frame[bad].iloc[0]
             raise UserError(problem(row, f"{column} is {row[column]!r}, but must be a number"))
+        low, high = ranges.bounds(column)
+        if (odd := (numbers < low) | (numbers > high)).any():
+            row = frame[odd].iloc[0]
+            raise UserError(problem(row, f"{column} is {numbers[row.name]:g}, but must be {ranges.allowed(column)}"))
         frame[column] = numbers
+    if (twice := frame.duplicated(list(unique))).any():
+        row = frame[twice].iloc[0]
+        said = ", ".join(f"{name} {_plain(row[name])}" for name in unique if name != "run")
+        raise UserError(problem(row, f"{said} is there twice"))
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _number(value: Any) -> float:
@@ -425,7 +530,8 @@ def _frame(results: Path, rows: list[Row], columns: Sequence[str], words: Sequen
         folder = run_folder(results, row["run"])
         return f"{folder / files.TOPOLOGY}: {text}; {files.told_by_version(folder)}"
 
-    _to_numbers(frame, [column for column in columns if column not in words], problem)
+    numbers = [column for column in columns if column not in words]
+    _to_numbers(frame, numbers, (*words, "step"), problem)
     return frame
 
 

@@ -54,18 +54,32 @@ def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
     Runs that are not averaged are named by status and cause, or the first of many. Runs of which the same spec would
     have given other numbers are never put side by side, or averaged, without a word.
     """
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in runs[runs["status"] != COMPLETE].itertuples():
-        cause = "" if is_missing(row.cause) else f" ({row.cause})"
-        groups.setdefault((row.status, cause), []).append(row.run)
-    notes = []
-    for (status, cause), paths in groups.items():
-        many = len(paths) > LISTED
-        named = ", ".join(paths[:FIRST_OF_MANY] if many else paths)
-        rest = f" and {len(paths) - FIRST_OF_MANY} more" if many else ""
-        notes.append(f"Left out, {status}: {named}{rest}{cause}.")
     done = runs[runs["status"] == COMPLETE]
-    return (*mixed(done["numerics"], "trained"), *mixed(done["evaluation_numerics"], "evaluated"), *notes)
+    warnings = (*mixed(done["numerics"], "trained"), *mixed(done["evaluation_numerics"], "evaluated"))
+    return (*warnings, *_unverified(done), *_left_out(runs[runs["status"] != COMPLETE]))
+
+
+def _unverified(done: pd.DataFrame) -> Iterator[str]:
+    if (n := int(done["verified"].eq(False).sum())) > 0:
+        yield (
+            f"Not verified: {n} of {len(done)} runs, made by a version whose files do not say of each other that they "
+            "belong together."
+        )
+
+
+def _left_out(runs: pd.DataFrame) -> Iterator[str]:
+    """A line for runs of the same status and cause, the first of many named; of many causes the first."""
+    for status, of_status in runs.groupby("status", sort=False):
+        groups: dict[str, list[str]] = {}
+        for row in of_status.itertuples():
+            groups.setdefault("" if is_missing(row.cause) else f" ({row.cause})", []).append(row.run)
+        for cause, paths in list(groups.items())[:LISTED]:
+            many = len(paths) > LISTED
+            named = ", ".join(paths[:FIRST_OF_MANY] if many else paths)
+            rest = f" and {len(paths) - FIRST_OF_MANY} more" if many else ""
+            yield f"Left out, {status}: {named}{rest}{cause}."
+        if (rest := sum(map(len, list(groups.values())[LISTED:]))) > 0:
+            yield f"Left out, {status}: {rest} more, each for a cause of its own."
 
 
 def mixed(numerics: pd.Series, what: str) -> Iterator[str]:

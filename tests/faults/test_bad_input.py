@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_runs import write_runs
+from fake_runs import tie, write_runs
 from mistakes import TABLE
 from mistakes.kinds import (
     ANEW,
@@ -46,7 +46,7 @@ from spoiling import (
 
 from ssvi import runs
 from ssvi.analysis import collect
-from ssvi.analysis.report.gather import load_readable
+from ssvi.analysis.collect import load_frames
 from ssvi.cli import main
 from ssvi.config import study_experiments
 from ssvi.spec import RunSpec
@@ -145,7 +145,10 @@ REPORTED = {
         record(runs.SPEC, provenance__host_cpus="x"),
         f"spec.json: host_cpus is 'x', but must be a number; {VERSION}",
     ),
-    "other images": (record(runs.SPEC, provenance__data="0" * 64), "was trained on other images of 'digits' than ..."),
+    "other images": (
+        record(runs.SPEC, provenance__data="0" * 64),
+        "...: was trained on other images of 'digits' than ...",
+    ),
     "half of the metrics": (change(runs.METRICS, half), f"metrics.json: {JSON} (...); {ANEW}"),
     "metrics that are a list": (write(runs.METRICS, "[]"), f"metrics.json: has no 'status'; {VERSION}"),
     "metrics without accuracy": (
@@ -176,7 +179,7 @@ REPORTED = {
     ),
     "a row cut off": (
         write(runs.HISTORY, f"{HISTORY}\n1,2\n"),
-        f"history.csv: a row has 2 cells instead of 12; {ANEW}",
+        f"history.csv: a row has 2 cells instead of {len(runs.HISTORY_COLUMNS)}; {ANEW}",
     ),
     "a history of bytes": (write(runs.HISTORY, b"\xff\xfe"), f"history.csv: not readable as text (...); {ANEW}"),
     "half an update": (change(runs.TOPOLOGY, half), f"topology.jsonl: {JSON} (...); {ANEW}"),
@@ -254,6 +257,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
     runs_of = dict(zip(REPORTED, list(specs)[2:], strict=True))
     for name, (spoil, _) in REPORTED.items():
         spoil(folder / "results/runs" / runs_of[name])
+        tie(folder / "results/runs" / runs_of[name])
     return folder, specs, runs_of
 
 
@@ -261,8 +265,8 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
 def causes(spoiled) -> dict[str, str]:
     """Why a report leaves runs out that reads all their files."""
     folder, specs, _ = spoiled
-    frame = load_readable(folder / "results", specs, tuple(collect.READERS)).runs
-    failed = frame[frame["status"] == "failed"]
+    frame = load_frames(folder / "results", specs, tuple(collect.READERS), partial=True).runs
+    failed = frame[frame["status"] == "refused"]
     return dict(zip(failed["run"], failed["cause"], strict=True))
 
 

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,6 @@ from stopping import results
 
 from ssvi import preload, runs
 from ssvi.analysis.collect import load_runs
-from ssvi.errors import UserError
 from ssvi.spec import make_spec, run_path, to_flags
 
 BIN = Path(sys.executable).parent
@@ -183,8 +183,9 @@ def test_another_spec_than_the_folders_is_reported_not_averaged(tmp_path, data_r
     stored["spec"][option] = value
     (folder / runs.SPEC).write_text(json.dumps(stored))
     words = rf"{folder / runs.SPEC}: .*: {option} was {value!r} and is now {was!r}"
-    with pytest.raises(UserError, match=words.replace("+", r"\+")):
-        load_runs(tmp_path / "results", {run_path(spec): spec})
+    (row,) = load_runs(tmp_path / "results", {run_path(spec): spec}).to_dict("records")
+    assert row["status"] == "refused"
+    assert re.search(words.replace("+", r"\+"), row["cause"])
     before = (folder / runs.MODEL).read_bytes()
     assert run(training(spec, folder, data_root), log) == 1
     assert f"{option} was {value!r} and is now {was!r}" in log.read_text()

@@ -19,6 +19,8 @@ with logged(job.log[0]):
     artifacts = [Path(path) for path in job.input.artifacts]
     try:
         done = dataclasses.asdict(mirror(Path(job.config["results"]), study, runs, artifacts))
+        for cause in done["refused"].values():
+            print(f"ssvi: warning: left out: {cause}")
     except Unavailable as error:
         done = {"error": str(error)}
         print(f"ssvi: warning: the mirror is not up to date. {error}.")

@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.collect import COMPLETE, load_frames
 from ssvi.analysis.figures.sigma import start_of_sigma
-from ssvi.analysis.report.gather import load_readable
 from ssvi.analysis.report.outputs import paths_of
 from ssvi.analysis.settings import METHOD_NAMES, option_text, settings
 from ssvi.analysis.tables.evidence import gather, which
@@ -214,6 +213,6 @@ def _twins(complete: pd.DataFrame, specs: Mapping[str, RunSpec]) -> dict[tuple[s
 def _read(results: Path, specs: Mapping[str, RunSpec], kind: str) -> pd.DataFrame:
     """A frame of evidence; an empty one where it cannot be read, because the page stands without it."""
     try:
-        return getattr(load_readable(results, specs, [kind]), kind)
+        return getattr(load_frames(results, specs, [kind], partial=True), kind)
     except UserError:
-        return getattr(load_readable(results, {}), kind)
+        return getattr(load_frames(results, {}, partial=True), kind)

@@ -1,65 +1,22 @@
-"""What the report reads from run folders: every run, readable or not, and its curves, thinned."""
+"""What the report reads from run folders beside the frames: every run's curves, thinned."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ssvi import runs as files
-from ssvi.analysis.collect import RUN_COLUMNS, Frames, load_frames, run_folder, used_options
-from ssvi.errors import UserError
-from ssvi.spec import RunSpec
+from ssvi.analysis.collect import run_folder
 
-FAILED = "failed"
 # The columns of a history that a run's curves are drawn from.
 CURVES = ("epoch", "loss", "kl", "sigma_mean", "train_accuracy", "validation_accuracy", "test_accuracy")
 MOST_POINTS, FEWEST_POINTS = 60, 20
 # All runs together; beyond it each gets fewer points, so that thousands of runs still open in a browser.
 ALL_POINTS = 200_000
-
-
-def load_readable(results: Path, specs: Mapping[str, RunSpec], needs: Collection[str] = ()) -> Frames:
-    """The frames of these runs, where one that cannot be read is a failed run with its cause.
-
-    A run on other images than the first one of its data set counts as failed too: their numbers do not belong
-    side by side.
-    """
-    try:
-        return load_frames(results, specs, needs, partial=True)
-    except UserError:
-        pass
-    refused = _unreadable(results, specs, needs)
-    good = {run: spec for run, spec in specs.items() if run not in refused}
-    frames = load_frames(results, good, needs, partial=True)
-    read = {row["run"]: row for row in frames.runs.to_dict("records")}
-    bad = {
-        run: {"run": run, **used_options(specs[run]), "status": FAILED, "cause": cause}
-        for run, cause in refused.items()
-    }
-    rows = [bad[run] if run in bad else read[run] for run in specs]
-    return replace(frames, runs=pd.DataFrame(rows, columns=list(RUN_COLUMNS)))
-
-
-def _unreadable(results: Path, specs: Mapping[str, RunSpec], needs: Collection[str]) -> dict[str, str]:
-    refused: dict[str, str] = {}
-    first: dict[tuple[str, int], tuple[str, str]] = {}
-    for run, spec in specs.items():
-        try:
-            data = load_frames(results, {run: spec}, needs, partial=True).runs.iloc[0]["data"]
-        except UserError as error:
-            refused[run] = str(error)
-            continue
-        if isinstance(data, str):
-            other, fingerprint = first.setdefault((spec.dataset, spec.image_size), (run, data))
-            if fingerprint != data:
-                refused[run] = f"was trained on other images of {spec.dataset!r} than {other}"
-    return refused
 
 
 @dataclass(frozen=True)
@@ -71,10 +28,10 @@ class Curves:
     problem: str = ""
 
 
-def read_curves(results: Path, runs: Sequence[str]) -> list[Curves]:
-    """The curves of each run, from its history or, while it trains, from the history so far."""
+def read_curves(results: Path, runs: Sequence[str], refused: Collection[str] = ()) -> list[Curves]:
+    """The curves of each run, from its history or, while it trains, from the history so far; none of one refused."""
     points = max(FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(1, len(runs))))
-    return [_curves(run_folder(results, run), points) for run in runs]
+    return [Curves({}, 0) if run in refused else _curves(run_folder(results, run), points) for run in runs]
 
 
 def _curves(folder: Path, points: int) -> Curves:

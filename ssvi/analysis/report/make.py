@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ssvi.analysis.collect import load_frames
 from ssvi.analysis.figures import FIGURES, make_figure, needs, write_figure
-from ssvi.analysis.report.gather import load_readable
 from ssvi.analysis.report.page import write_report
 from ssvi.analysis.tables import TABLES, make_table, write_table
 from ssvi.config import output_experiments
@@ -63,9 +63,9 @@ def make_all(
 
 def _table(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:
     needed = TABLES[name].needs if name in TABLES else ()
-    write_table(make_table(name, load_readable(results, specs, needed)), stem)
+    write_table(make_table(name, load_frames(results, specs, needed, partial=True)), stem)
 
 
 def _figure(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:
     needed = needs(name) if name in FIGURES else ()
-    write_figure(make_figure(name, load_readable(results, specs, needed), output), stem)
+    write_figure(make_figure(name, load_frames(results, specs, needed, partial=True), output), stem)

@@ -15,9 +15,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ssvi.analysis.collect import METRIC_COLUMNS, PROVENANCE_COLUMNS
+from ssvi.analysis.collect import METRIC_COLUMNS, PROVENANCE_COLUMNS, REFUSED, load_frames
 from ssvi.analysis.report.beliefs import believe
-from ssvi.analysis.report.gather import Curves, load_readable, read_curves, rounded
+from ssvi.analysis.report.gather import Curves, read_curves, rounded
 from ssvi.analysis.report.outputs import Output, paths_of, read_output, rows_of
 from ssvi.analysis.report.summary import cause_of, constant_options, summarise
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text
@@ -60,13 +60,13 @@ def write_report(
         OSError: if it cannot be written.
     """
     specs = with_parents(unique(spec for runs in experiments.values() for spec in runs.values()))
-    runs = load_readable(results, specs).runs
+    runs = load_frames(results, specs, ["history"], partial=True).runs
     outputs = {
         kind: _outputs(kind, content[kind], study, results, folder, runs, experiments, problems or {})
         for kind in OUTPUT_KINDS
     }
     script = (HERE / "report.js").read_text()
-    curves = read_curves(results, list(runs["run"]))
+    curves = read_curves(results, list(runs["run"]), set(runs.loc[runs["status"] == REFUSED, "run"]))
     page = _environment().get_template("template.html.jinja")
     text = page.render(
         study=study,

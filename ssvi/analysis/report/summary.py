@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ssvi.analysis.collect import COMPLETE, DIVERGED
+from ssvi.analysis.collect import COMPLETE, DIVERGED, REFUSED
 from ssvi.analysis.report.outputs import paths_of, rows_of
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, mixed, option_text, settings
 from ssvi.analysis.stats import Estimate, interval
@@ -20,7 +20,7 @@ from ssvi.config import output_experiments
 from ssvi.registry import VARIATIONAL
 from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of
 
-STATUSES = (COMPLETE, DIVERGED, "failed", "in training", "missing")
+STATUSES = (COMPLETE, DIVERGED, REFUSED, "failed", "in training", "missing")
 # Of a long list of troubles the first ones say enough; the list of runs has them all.
 NAMED, HEADLINES = 12, 8
 LEAST_IN_TABLE = "table1"
@@ -152,7 +152,7 @@ def _troubles(runs: pd.DataFrame) -> list[Trouble]:
     for status, group in runs[runs["status"] != COMPLETE].groupby("status", sort=True):
         named = [(r.run, cause_of(r)) for r in group.head(NAMED).itertuples()]
         found.append(Trouble(str(status), tuple(named), len(group) - len(named)))
-    return sorted(found, key=lambda t: ("failed", DIVERGED, "in training", "missing").index(t.status))
+    return sorted(found, key=lambda t: (REFUSED, "failed", DIVERGED, "in training", "missing").index(t.status))
 
 
 def cause_of(row: Any) -> str:

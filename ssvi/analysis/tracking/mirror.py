@@ -9,7 +9,7 @@ import json
 import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from ssvi.analysis.tracking.store import (
     Client,
     Experiment,
     Known,
+    Unavailable,
     connect,
     locked,
     note_writer,
@@ -48,13 +49,17 @@ SHOWN = (".csv", ".md", ".html", ".tex", ".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class MirrorResult:
-    """What a call of `mirror` did, in runs; `artifacts` counts the files logged as reports."""
+    """What a call of `mirror` did, in runs; `artifacts` counts the files logged as reports.
+
+    `refused` holds, by run path, why a run was left out.
+    """
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
     missing: int = 0
     artifacts: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: Sequence[Path] = ()) -> MirrorResult:
@@ -62,7 +67,7 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
 
     A run already mirrored with the same files is left alone. One whose files changed gets a new
     MLflow run, and the old one a tag that names it. What was begun, by `serve` while the run was in
-    training or by an interrupted call, is completed.
+    training or by an interrupted call, is completed. A run whose files are unusable is left out.
 
     Args:
         results: the results folder.
@@ -72,17 +77,23 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
 
     Raises:
         Unavailable: if the store is locked, unreachable or unusable; the next call goes on from there.
-        UserError: if a run's files are unusable, or the experiment was deleted.
+        UserError: if the experiment was deleted.
     """
     with locked(results), quiet():
         note_writer(results, uuid.uuid4().hex)  # a watcher at work looks at the store afresh after this
         experiment = open_experiment(connect(results), results, study)
         counts = dict.fromkeys(("added", "updated", "unchanged", "missing"), 0)
+        refused: dict[str, str] = {}
         for run, spec in specs.items():
-            counts[finish(experiment, results / "runs" / run, run, spec)] += 1
+            try:
+                counts[finish(experiment, results / "runs" / run, run, spec)] += 1
+            except Unavailable:
+                raise
+            except UserError as error:
+                refused[run] = str(error)
         logged = log_reports(experiment, artifacts)
         experiment.delete_doubles()
-    return MirrorResult(**counts, artifacts=logged)
+    return MirrorResult(**counts, artifacts=logged, refused=refused)
 
 
 # Runs ---------------------------------------------------------------------------------------------
@@ -92,11 +103,13 @@ def finish(experiment: Experiment, folder: Path, run: str, spec: RunSpec) -> str
     """Make sure that a finished run is mirrored whole; returns which count of `MirrorResult` it is.
 
     Raises:
-        UserError: if the folder's files are unreadable or were made under another spec.
+        UserError: if the folder's files are unreadable, not of one training, or were made under another spec.
     """
     if not (folder / files.METRICS).is_file():
         return "missing"
     provenance = files.check_spec(folder, spec).get("provenance", {})
+    for record in (files.TRAINING, files.METRICS):
+        files.check_ties(folder, record)
     digest = _digest([folder / files.SPEC, folder / files.HISTORY, folder / files.METRICS])
     whole = [old for old in experiment.runs.get(run, []) if old.digest is not None]
     current = next((old for old in whole if old.digest == digest), None)
@@ -125,10 +138,11 @@ def follow(
         signs: tags beside the status.
 
     Raises:
-        UserError: if the folder's files are unreadable or were made under another spec.
+        UserError: if the folder's files are unreadable, not of one training, or were made under another spec.
     """
     provenance = files.check_spec(folder, spec).get("provenance", {})
     if status == "trained":
+        files.check_ties(folder, files.TRAINING)
         rows, names = _published_rows(folder / files.HISTORY), SERIES
         ended = files.read_record(folder / files.TRAINING, "status")["status"]
         status = "diverged" if ended == "diverged" else status

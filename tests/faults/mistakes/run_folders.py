@@ -213,7 +213,7 @@ ARTIFACTS = [
         f"model.safetensors: truncated or damaged (...); {ANEW}",
         write("run/model.safetensors", pickle.dumps(Trap())),
     ),
-    run_row("a folder for a model", "model.safetensors: cannot be read (...).", make_folder("run/model.safetensors")),
+    run_row("a folder for a model", "model.safetensors: Is a directory", make_folder("run/model.safetensors")),
     Bad("a model of another network", EVALUATE, f"{MODEL}: {MISFIT}", record("run/spec.json", spec__model="resnet8")),
     Bad("a model of another size", EVALUATE, f"{MODEL}: {MISFIT}", record("run/spec.json", spec__width=0.5)),
     Bad("a model of another method", EVALUATE, f"{MODEL}: {MISFIT}", record("run/spec.json", spec__method="mbnn")),

@@ -1,0 +1,47 @@
+"""What a recorded number can be at all: the ranges of the runs' columns, of their histories, updates and samples."""
+
+from __future__ import annotations
+
+import math
+
+# A label that was given probability 0 costs this many nats (`ssvi.metrics.nll`).
+MOST_NATS = 708.4
+SHARE = (0.0, 1.0)
+POSITIVE = (0.0, math.inf)
+
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("accuracy", "train_accuracy", "validation_accuracy", "test_accuracy"), SHARE),
+    **dict.fromkeys(("accuracy_best_test", "mutual_information_share", "beta", "progress", "drop_fraction"), SHARE),
+    **dict.fromkeys(("ece", "ece_marginal", "iou"), SHARE),
+    "nll": (0.0, MOST_NATS),
+    "brier": (0.0, 2.0),
+    "spearman": (-1.0, 1.0),
+    # networks that are wider than their name says may hold more weights than the plain one
+    "sparsity": (-math.inf, 1.0),
+    **dict.fromkeys(("predictive_entropy", "mutual_information", "temperature"), POSITIVE),
+    **dict.fromkeys(("loss", "lr", "density_actual"), POSITIVE),
+    **dict.fromkeys(("active_weights", "maskable_weights", "complexity", "stored_numbers", "stored_bytes"), POSITIVE),
+    **dict.fromkeys(("training_flops", "training_flops_dense", "inference_flops", "parent_flops"), POSITIVE),
+    **dict.fromkeys(("training_seconds", "parent_seconds", "evaluation_seconds", "seconds"), POSITIVE),
+    **dict.fromkeys(("peak_memory_bytes", "images_per_second", "epochs_done", "steps", "step"), POSITIVE),
+    **dict.fromkeys(("size", "active", "removed", "added", "born", "survivors", "position", "sigma_mean"), POSITIVE),
+    **dict.fromkeys(("epoch", "best_epoch", "diverged_epoch", "samples", "test_images"), (1.0, math.inf)),
+    **dict.fromkeys(("evaluation_bins", "evaluation_numerics", "numerics", "threads", "host_cpus"), (1.0, math.inf)),
+    "evaluation_samples": POSITIVE,  # none of a run that diverged
+}
+# The same measure after something was done to it.
+DERIVED = ("_scaled", "_best_checkpoint")
+QUANTILES = ("sigma_q", "snr_q")
+
+
+def bounds(column: str) -> tuple[float, float]:
+    """Least and largest value that a column's number can have; infinite where there is none."""
+    for ending in DERIVED:
+        column = column.removesuffix(ending)
+    return POSITIVE if column.startswith(QUANTILES) else RANGES.get(column, (-math.inf, math.inf))
+
+
+def allowed(column: str) -> str:
+    """The same in words."""
+    low, high = bounds(column)
+    return " and ".join([*([f">= {low:g}"] if low > -math.inf else []), *([f"<= {high:g}"] if high < math.inf else [])])
