@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_runs import tie
 from stopping import StopAt, Stopped
+from stopping import results as published
 
 from ssvi import runs
 from ssvi.data import Data, load
@@ -77,15 +79,6 @@ def trained(digits, results) -> dict[str, Path]:
         folders[method] = results / run_path(spec)
         train(spec, digits, results, folders[method])
     return folders
-
-
-def published(folder: Path) -> dict[str, object]:
-    """Everything a training publishes but the measured times."""
-    summary = runs.read_json(folder / runs.TRAINING)
-    for measured in ("training_seconds", "training_cpu_seconds", "images_per_second", "peak_memory_bytes", "sessions"):
-        del summary[measured]
-    history = [line.rsplit(",", 1)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
-    return {"model": (folder / runs.MODEL).read_bytes(), "history": history, "summary": summary}
 
 
 @pytest.mark.parametrize("method", [m for m in CASES if m != "ensemble"])
@@ -199,11 +192,13 @@ def test_what_is_made_of_an_older_arithmetic_is_of_it(digits, results, tmp_path)
     record = runs.read_json(folders[0] / runs.SPEC)
     record["provenance"]["numerics"] = 1
     runs.write_json(folders[0] / runs.SPEC, record)
+    tie(folders[0])
     summary = Trainer(spec, digits, tmp_path / "run", Settings(Machine(CPU)), Lines(), folders).run()
     assert summary["numerics"] == 1
     assert runs.read_json(tmp_path / "run" / runs.SPEC)["provenance"]["numerics"] == 1
     record["provenance"]["numerics"] = "one"
     runs.write_json(folders[0] / runs.SPEC, record)
+    tie(folders[0])
     with pytest.raises(UserError, match=r"spec\.json: numerics is 'one', but must be a number"):
         Trainer(spec, digits, tmp_path / "other", Settings(Machine(CPU)), Lines(), folders)
 

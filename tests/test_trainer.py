@@ -405,7 +405,7 @@ def test_without_a_checkpoint_a_run_starts_anew_and_says_so_in_its_spec(tmp_path
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        (runs.TRAINING, "{}", r"training\.json: has no 'status'"),
+        (runs.TRAINING, "{}", r"training\.json: has no 'files'"),
         (runs.TRAINING, "[", r"training\.json: not readable as JSON"),
         (runs.SPEC, '{"spec": {"method": "dense"}}', "other options or defaults"),
         (runs.SPEC, "{}", r"spec\.json: has no 'spec'"),

@@ -287,11 +287,12 @@ def test_a_report_is_made_of_what_is_readable(spoiled, causes, monkeypatch, caps
     monkeypatch.chdir(folder)
     assert typed("ssvi report", capsys) == (0, "")
     assert tree(folder / "results") == before
-    page = html.unescape((folder / "reports/tiny/so_far/report.html").read_text())
+    page = html.unescape((folder / "reports/tiny/so_far/report.html").read_text()).replace(r"\u003e", ">")
     shown = [cause for cause in causes.values() if cause.removeprefix(f"{folder}/") in page]
     # those of the files that neither the table nor the figure needs are no matter
     unread = [cause for cause in causes.values() if runs.TOPOLOGY in cause or runs.SAMPLES in cause]
-    assert len(shown) == len(causes) - len(unread) >= 15
+    assert set(causes.values()) - set(shown) == set(unread)
+    assert len(shown) >= 15
 
 
 @pytest.mark.fault(MALFORMED, quick=0)

@@ -1,0 +1,207 @@
+"""The files of a run folder belong together, or the run is refused, the file named, and the rest goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fake_runs import tie, with_seeds, write_run, write_runs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssvi import runs
+from ssvi.analysis.collect import READERS, load_frames
+from ssvi.analysis.ranges import bounds
+from ssvi.analysis.settings import caveats
+from ssvi.analysis.tables import make_table
+from ssvi.errors import UserError
+from ssvi.metrics import evaluate_all
+from ssvi.spec import RunSpec, run_path
+
+SSVI = RunSpec(method="ssvi", density=0.1)
+SEEDS = with_seeds(SSVI)
+FILES = (
+    *(runs.SPEC, runs.HISTORY, runs.TOPOLOGY, runs.MODEL, runs.TRAINING),
+    *(runs.PREDICTIONS, runs.METRICS, runs.SAMPLES),
+)
+
+
+def folder_of(results: Path, spec: RunSpec) -> Path:
+    return results / "runs" / run_path(spec)
+
+
+def refused(results: Path, specs: dict[str, RunSpec]) -> dict[str, str]:
+    """Causes by run path; every run that is not refused is complete."""
+    frame = load_frames(results, specs, tuple(READERS)).runs
+    assert set(frame["status"]) <= {"complete", "refused"}
+    bad = frame[frame["status"] == "refused"]
+    return dict(zip(bad["run"], bad["cause"], strict=True))
+
+
+def test_files_of_one_run_belong_together(tmp_path: Path) -> None:
+    specs = write_runs(tmp_path, SEEDS)
+    frame = load_frames(tmp_path, specs, tuple(READERS)).runs
+    assert frame["verified"].tolist() == [True, True, True]
+    assert frame["network"].nunique() == 3
+    assert not any("Not verified" in note for note in caveats(frame))
+
+
+@pytest.mark.parametrize("names", [*((name,) for name in FILES), (runs.METRICS, runs.PREDICTIONS), FILES[3:], FILES])
+def test_a_file_of_another_run_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Of another seed; one file, or several that belong together among themselves, or all of them."""
+    specs = write_runs(tmp_path, SEEDS)
+    first, second, _ = (folder_of(tmp_path, spec) for spec in SEEDS)
+    if names == (runs.TOPOLOGY,):  # what is made up is the same for every seed
+        (first / runs.TOPOLOGY).write_text((first / runs.TOPOLOGY).read_text().replace('"born": 20', '"born": 21'))
+        tie(first)
+    for name in names:
+        shutil.copy(first / name, second / name)
+    causes = refused(tmp_path, specs)
+    assert list(causes) == [run_path(SEEDS[1])]
+    (cause,) = causes.values()
+    assert str(second) in cause
+    assert cause.isprintable()
+    if names == FILES:
+        assert "seed was 0 and is now 1" in cause
+    elif len(names) == 1:
+        assert names[0] in cause
+    table = make_table("summary", load_frames(tmp_path, specs, tuple(READERS)))
+    assert any(run_path(SEEDS[1]) in note and "refused" in note for note in table.notes)
+    assert table.frame["n"].tolist() == ["2"]
+
+
+def test_another_training_of_the_same_spec_is_another_run(tmp_path: Path) -> None:
+    """Two trainings of one spec on two machines differ in what spec.json says of them, and in the network."""
+    specs = write_runs(tmp_path / "here", SEEDS)
+    write_runs(tmp_path / "there", SEEDS)
+    there, here = (folder_of(tmp_path / where, SEEDS[0]) for where in ("there", "here"))
+    record = json.loads((there / runs.SPEC).read_text())
+    record["provenance"]["device"] = "NVIDIA H100"
+    (there / runs.SPEC).write_text(json.dumps(record))
+    tie(there)
+    for name in (runs.TRAINING, runs.METRICS, runs.SPEC):
+        kept = (here / name).read_bytes()
+        shutil.copy(there / name, here / name)
+        (cause,) = refused(tmp_path / "here", specs).values()
+        assert name in cause
+        (here / name).write_bytes(kept)
+    assert refused(tmp_path / "here", specs) == {}
+
+
+@pytest.mark.parametrize("name", [runs.TRAINING, runs.METRICS, runs.MODEL, runs.SAMPLES])
+def test_a_file_that_does_not_say_what_it_belongs_to_is_refused(tmp_path: Path, name: str) -> None:
+    specs = write_runs(tmp_path, SEEDS)
+    path = folder_of(tmp_path, SEEDS[1]) / name
+    if name == runs.MODEL:
+        path.write_bytes(path.read_bytes().replace(b"fingerprint", b"fingerPrint"))
+    elif name == runs.SAMPLES:
+        pd.read_csv(path).drop(columns=runs.SAMPLES_MODEL).to_csv(path, index=False)
+    else:
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "files"}))
+    (cause,) = refused(tmp_path, specs).values()
+    assert name in cause
+
+
+def test_a_child_of_another_training_of_its_parent_is_refused(tmp_path: Path) -> None:
+    parent = RunSpec(method="vi")
+    child = RunSpec(method="pruned", parent="vi", density=0.1, kl_warmup=False)
+    specs = write_runs(tmp_path, [parent, child])
+    assert refused(tmp_path, specs) == {}
+    path = folder_of(tmp_path, parent) / runs.MODEL
+    shutil.copy(folder_of(tmp_path, child) / runs.MODEL, path)
+    (path.parent / runs.SAMPLES).unlink()
+    tie(path.parent)
+    assert list(refused(tmp_path, specs)) == [run_path(child)]
+    assert str(path) in refused(tmp_path, specs)[run_path(child)]
+    shutil.rmtree(path.parent)  # a parent that is not there says nothing
+    assert refused(tmp_path, {run_path(child): child}) == {}
+
+
+def test_folders_of_older_formats_are_read_and_said_to_be_unverified(tmp_path: Path) -> None:
+    specs = write_runs(tmp_path, SEEDS[:2], format=2) | write_runs(tmp_path, SEEDS[2:])
+    frames = load_frames(tmp_path, specs, tuple(READERS))
+    assert frames.runs["verified"].tolist() == [False, False, True]
+    assert frames.samples["run"].nunique() == 3
+    assert [note for note in caveats(frames.runs) if note.startswith("Not verified: 2 of 3 runs")]
+
+
+@pytest.mark.parametrize("format", [2, runs.FORMAT])
+def test_a_copy_of_another_seed_is_no_second_seed(tmp_path: Path, format: int) -> None:
+    """Whatever its files say of each other: two seeds never give the same."""
+    specs = write_runs(tmp_path, SEEDS, format=format)
+    first, second, _ = (folder_of(tmp_path, spec) for spec in SEEDS)
+    for name in FILES[1:]:
+        shutil.copy(first / name, second / name)
+    if format == runs.FORMAT:
+        tie(second)
+    (cause,) = refused(tmp_path, specs).values()
+    assert run_path(SEEDS[0]) in cause
+    assert "copy" in cause
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("accuracy", 97.5), ("accuracy", -0.1), ("nll", -3.0), ("nll", 1e4), ("ece", 1.5), ("ece_marginal", -1.0)],
+        *[("brier", 2.5), ("sparsity", 3.0), ("temperature", -1.0), ("accuracy_best_test", 98.2), ("nll_scaled", -1.0)],
+        *[("ece_best_checkpoint", 2.0), ("mutual_information_share", 1.2), ("predictive_entropy", -0.1)],
+        *[("training_flops", -1), ("training_seconds", -2.0), ("test_images", 0), ("density", -0.5)],
+    ],
+)
+def test_what_a_number_cannot_be_is_refused(tmp_path: Path, name: str, value: float) -> None:
+    specs = write_runs(tmp_path, SEEDS[:2])
+    run = write_run(tmp_path, SEEDS[2], **{name: value})
+    causes = refused(tmp_path, {**specs, run: SEEDS[2]})
+    assert list(causes) == [run]
+    assert runs.METRICS in causes[run]
+    assert f"is {value!r}, but must be" in causes[run]
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_no_measured_value_is_out_of_its_range(data: st.DataObject) -> None:
+    """The ranges are those of the metrics, at their ends too: certainty, right and wrong."""
+    import torch
+
+    classes, n = data.draw(st.integers(2, 5)), data.draw(st.integers(1, 8))
+    rows = st.lists(st.floats(0, 1), min_size=classes, max_size=classes).filter(lambda row: sum(row) > 0.1)
+    table = torch.tensor(data.draw(st.lists(rows, min_size=n, max_size=n)), dtype=torch.float64)
+    if data.draw(st.booleans()):
+        table = torch.nn.functional.one_hot(table.argmax(1), classes).double()
+    labels = torch.tensor(data.draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)))
+    for name, value in evaluate_all(table / table.sum(1, keepdim=True), labels).items():
+        low, high = bounds(name)
+        assert low <= value <= high, name
+
+
+def test_a_model_is_told_by_its_tensors_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    import torch
+
+    from ssvi.network import save_model
+
+    save_model(tmp_path, {"a": torch.arange(3.0)})
+    found = runs.identity(tmp_path / runs.MODEL)
+    save_model(tmp_path, {"a": torch.arange(3.0) + 1})
+    assert runs.identity(tmp_path / runs.MODEL) != found
+    save_model(tmp_path, {"a": torch.arange(3.0)})
+    assert runs.identity(tmp_path / runs.MODEL) == found
+    content = (tmp_path / runs.MODEL).read_bytes()
+    for spoilt in (content[:-1], content + b"x", content[:20], b"", b"\xff" * 64):
+        (tmp_path / runs.MODEL).write_bytes(spoilt)
+        with pytest.raises(UserError, match=r"model\.safetensors: truncated or damaged"):
+            runs.identity(tmp_path / runs.MODEL)
+
+
+def test_two_settings_may_have_the_very_same_numbers(tmp_path: Path) -> None:
+    """Criteria that order alike train the same networks; only seeds of one setting never do."""
+    other = dataclasses.replace(SSVI, criterion="snr")
+    specs = write_runs(tmp_path, [SSVI, other])
+    first, second = (folder_of(tmp_path, spec) for spec in (SSVI, other))
+    shutil.copy(first / runs.MODEL, second / runs.MODEL)
+    tie(second)
+    (second / runs.SAMPLES).write_bytes((first / runs.SAMPLES).read_bytes())
+    assert refused(tmp_path, specs) == {}
