@@ -323,11 +323,9 @@ def _check_values(path: Path, values: Mapping[str, Any]) -> None:
             must = {str: "a word", bool: "true or false", float: "a number"}[kind]
             problem = f"{path}: {name} is {reprlib.repr(value)}, but must be {must}"
             raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
-        if value is not None and kind is float:
-            low, high = ranges.bounds(name)
-            if not low <= value <= high:
-                problem = f"{path}: {name} is {value!r}, but must be {ranges.allowed(name)}"
-                raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
+        if value is not None and kind is float and not ranges.inside(name, value):
+            problem = f"{path}: {name} is {value!r}, but must be {ranges.allowed(name)}"
+            raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
 
 
 def _history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
@@ -429,8 +427,7 @@ def _to_numbers(
         if bad.any():
             row = frame[bad].iloc[0]
             raise UserError(problem(row, f"{column} is {row[column]!r}, but must be a number"))
-        low, high = ranges.bounds(column)
-        if (odd := (numbers < low) | (numbers > high)).any():
+        if (odd := numbers.notna() & ~ranges.inside(column, numbers)).any():
             row = frame[odd].iloc[0]
             raise UserError(problem(row, f"{column} is {numbers[row.name]:g}, but must be {ranges.allowed(column)}"))
         frame[column] = numbers

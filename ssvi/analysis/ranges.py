@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+# Sums of rounded numbers may leave a range by their rounding.
+ROUNDING = 1e-6
 # A label that was given probability 0 costs this many nats (`ssvi.metrics.nll`).
 MOST_NATS = 708.4
 SHARE = (0.0, 1.0)
@@ -32,6 +35,12 @@ RANGES: dict[str, tuple[float, float]] = {
 # The same measure after something was done to it.
 DERIVED = ("_scaled", "_best_checkpoint")
 QUANTILES = ("sigma_q", "snr_q")
+
+
+def inside(column: str, values: Any) -> Any:
+    """Whether a column's number, or each of several, is one that can be."""
+    low, high = bounds(column)
+    return (values >= low - ROUNDING) & (values <= high + ROUNDING)
 
 
 def bounds(column: str) -> tuple[float, float]:
