@@ -1,6 +1,7 @@
 """The study at hand as run specs, and the helpers of the other rule files."""
 
 import atexit
+import csv
 import os
 import re
 import shlex
@@ -251,6 +252,7 @@ def print_where_results_are():
     said += [
         f"  diverged: {run}" for run, found in status.items() if found == "diverged"
     ]
+    said += refused_runs()
     said += [f"  tables and figures   {REPORTS}/tables, {REPORTS}/figures"]
     if Path(REPORT).exists():
         said += [
@@ -262,6 +264,16 @@ def print_where_results_are():
         said += [f"  report so far        ssvi report --study {NAME}"]
     said += ["  MLflow UI            ssvi ui    (then open http://127.0.0.1:5000)"]
     print("", *said, *mirror_warning(), sep="\n", file=sys.stderr)
+
+
+def refused_runs():
+    """Runs that tables and figures leave out because of what is in their folders, by the runs as collected."""
+    path = Path(COLLECTED[0])
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "refused"]
+    return [f"  refused: {row['cause']}" for row in rows]
 
 
 def print_what_failed():
