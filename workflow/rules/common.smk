@@ -13,6 +13,7 @@ from pathlib import Path
 from ssvi import preload
 from ssvi import runs as run_files
 from ssvi.analysis.passwords import without_password
+from ssvi.changed import changed_data_sets, outdated_records
 from ssvi.config import (
     check_config,
     check_output_names,
@@ -101,10 +102,37 @@ DATA_ROOT = CONFIG["data_root"]
 os.environ.update(
     SSVI_DATA=DATA_ROOT,
     SSVI_CHECKPOINT_SECONDS=str(CONFIG.get("checkpoint_seconds", 60)),
+    SSVI_FOLLOW_LINKS=str(CONFIG.get("follow_links", False)).lower(),
 )
 # Another MLflow server is to be filled as well; its password is nobody's business.
 MLFLOW = without_password(os.environ.get("MLFLOW_TRACKING_URI", "").strip())
 ROOT = Path(os.path.relpath(workflow.basedir))
+
+
+def check_images():
+    """End with a line for each data set whose images are not those that runs of this study were trained on."""
+    try:
+        changed = changed_data_sets(Path(RESULTS), RUNS, Path(DATA_ROOT))
+    except UserError as error:
+        print(f"ssvi: {error}", file=sys.stderr)
+        sys.exit(1)
+    for one in changed:
+        print(
+            f"ssvi: {one}; bring those images back, or move the run folders away to train on the present ones, "
+            f"{RESULTS}/runs/{one.runs[0]} first.",
+            file=sys.stderr,
+        )
+    if changed:
+        sys.exit(1)
+
+
+if MAIN:
+    check_images()
+    # A record of other images is made again, in a dry run said to be.
+    outdated = outdated_records(Path(RESULTS), DATA_SETS, Path(DATA_ROOT))
+    workflow.dag_settings.forcerun = frozenset(
+        {*workflow.dag_settings.forcerun, *map(str, outdated)}
+    )
 
 GPUS = gpu_count()
 # So many runs at once on this machine (on a cluster, its scheduler gives out GPUs), unless --resources gpu=N says
