@@ -128,11 +128,14 @@ def check_images():
 
 if MAIN:
     check_images()
-    # A record of other images is made again, in a dry run said to be.
-    outdated = outdated_records(Path(RESULTS), DATA_SETS, Path(DATA_ROOT))
-    workflow.dag_settings.forcerun = frozenset(
-        {*workflow.dag_settings.forcerun, *map(str, outdated)}
-    )
+    # Without the record of other images its job is due again, where a training is that needs it.
+    due = {
+        DATA_OF[run]: spec
+        for run, spec in RUNS.items()
+        if not run_files.is_trained(Path(RESULTS, "runs", run))
+    }
+    for outdated in outdated_records(Path(RESULTS), due, Path(DATA_ROOT)):
+        outdated.unlink()
 
 GPUS = gpu_count()
 # So many runs at once on this machine (on a cluster, its scheduler gives out GPUs), unless --resources gpu=N says
