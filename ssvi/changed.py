@@ -31,7 +31,7 @@ class Changed:
     def __str__(self) -> str:
         number = "1 run was" if len(self.runs) == 1 else f"{len(self.runs)} runs were"
         words = f" ({self.words})" if self.words else ""
-        return f"{self.dataset}: {number} trained on other images than are there now{words}"
+        return f"{self.dataset}: {number} trained on other image files than are there now{words}"
 
 
 def changed_data_sets(results: Path, specs: Mapping[str, RunSpec], root: Path, here: Path = Path()) -> list[Changed]:

@@ -404,7 +404,8 @@ def _bench(given: argparse.Namespace) -> None:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from ssvi.config import load_config, resolve, study_experiments
+    from ssvi.changed import changed_data_sets
+    from ssvi.config import load_config, resolve, study_experiments, study_runs
 
     config, root = load_config(given.config), given.config.parent
     study = given.study or config["study"]
@@ -412,13 +413,15 @@ def _report(given: argparse.Namespace) -> None:
         raise unknown("study", study, config["studies"], "--study")
     from ssvi.analysis.report.make import make_all
 
+    results = root / config["results"]
     path = make_all(
-        root / config["results"],
+        results,
         root / config["reports"] / study / "so_far",
         study,
         resolve(config, study),
         study_experiments(config, study),
         say=lambda line: print(line, file=sys.stderr),
+        changed=changed_data_sets(results, study_runs(config, study), root / config["data_root"], root),
     )
     print(path)
 

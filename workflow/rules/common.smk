@@ -118,7 +118,7 @@ def check_images():
         sys.exit(1)
     for one in changed:
         print(
-            f"ssvi: {one}; bring those images back, or move the run folders away to train on the present ones, "
+            f"ssvi: {one}; bring those files back, or move the run folders away to train on the present ones, "
             f"{RESULTS}/runs/{one.runs[0]} first.",
             file=sys.stderr,
         )
