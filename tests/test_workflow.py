@@ -158,6 +158,28 @@ def test_both_html_reports_hold_tables_and_figures(study: Path) -> None:
         assert "cold posterior" in html
 
 
+def test_images_that_changed_are_said_before_anything_is_trained(study: Path, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    train, away = copy / "pictures/train", copy / "away"
+    for before, after in (("class0", "aside"), ("class1", "class0"), ("aside", "class1")):
+        (train / before).rename(train / after)
+    for options in (("-n",), ()):
+        done = snakemake(copy, *options, check=False)
+        assert done.returncode == 1
+        (line,) = [row for row in done.stderr.splitlines() if row.startswith("ssvi: ")]
+        assert line.startswith(
+            "ssvi: folder:pictures: 13 runs were trained on other image files than are there now (train/class0 has what "
+            "was in train/class1, train/class1 has what was in train/class0); bring those files back, or move"
+        )
+    (copy / "pictures").rename(away)
+    assert "Nothing to be done" in snakemake(copy, "-n").stderr
+    away.rename(copy / "pictures")
+    # nothing was trained on what is recorded: the record is made again
+    shutil.rmtree(copy / "results/runs")
+    assert re.search(r"^data +1$", snakemake(copy, "-n").stdout, re.M)
+
+
 def test_one_target_makes_one_output_and_only_what_it_needs(study: Path, tmp_path) -> None:
     shutil.copytree(study / "pictures", tmp_path / "pictures")
     write_config(tmp_path, CONFIG)
