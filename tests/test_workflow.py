@@ -169,11 +169,11 @@ def test_images_that_changed_are_said_before_anything_is_trained(study: Path, tm
         assert done.returncode == 1
         (line,) = [row for row in done.stderr.splitlines() if row.startswith("ssvi: ")]
         assert line.startswith(
-            "ssvi: folder:pictures: 13 runs were trained on other image files than are there now (train/class0 has what "
-            "was in train/class1, train/class1 has what was in train/class0); bring those files back, or move"
+            "ssvi: folder:pictures: 13 runs were trained on other image files than are there now (train/class0 has "
+            "what was in train/class1, train/class1 has what was in train/class0); bring those files back, or move"
         )
     (copy / "pictures").rename(away)
-    assert "Nothing to be done" in snakemake(copy, "-n").stderr
+    assert "Nothing to be done" in snakemake(copy, "-n").stdout
     away.rename(copy / "pictures")
     # nothing was trained on what is recorded: the record is made again
     shutil.rmtree(copy / "results/runs")
