@@ -285,4 +285,4 @@ def _write_note(note: Path, found: Content) -> None:
 
 def is_there(path: Path) -> bool:
     """Whether the folder of a data set is where it should be; an empty one is a disk that is not mounted."""
-    return any((path.expanduser() / part).is_dir() for part in PARTS)
+    return any(os.path.isdir(path.expanduser() / part) for part in PARTS)

@@ -65,12 +65,17 @@ def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
         rest = f" and {len(paths) - FIRST_OF_MANY} more" if many else ""
         notes.append(f"Left out, {status}: {named}{rest}{cause}.")
     done = runs[runs["status"] == COMPLETE]
-    return (*mixed(done["numerics"], "trained"), *mixed(done["evaluation_numerics"], "evaluated"), *notes)
+    return (*mixed(done, "numerics", "trained"), *mixed(done, "evaluation_numerics", "evaluated"), *notes)
 
 
-def mixed(numerics: pd.Series, what: str) -> Iterator[str]:
-    """A warning if the runs, of which these are the versions of their arithmetic, are not all of one."""
-    counts = numerics.dropna().astype(int).value_counts().sort_index()
+def mixed(runs: pd.DataFrame, column: str, what: str) -> Iterator[str]:
+    """A warning if the runs of a data set have different versions of the arithmetic in a column.
+
+    Runs of two data sets may, since what changed in the reading of one does not concern another.
+    """
+    known = runs[runs[column].notna()]
+    versions = known[column].astype(int)
+    counts = versions[versions.groupby(known["dataset"]).transform("nunique") > 1].value_counts().sort_index()
     if len(counts) > 1:
         words = ", ".join(f"{n} by {version}" for version, n in counts.items())
         yield (

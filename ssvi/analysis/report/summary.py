@@ -91,8 +91,8 @@ def summarise(
         models=_words(dict.fromkeys(ran["model"])),
         caution=_caution(complete),
         warnings=(
-            *mixed(complete["numerics"], "trained"),
-            *mixed(complete["evaluation_numerics"], "evaluated"),
+            *mixed(complete, "numerics", "trained"),
+            *mixed(complete, "evaluation_numerics", "evaluated"),
             *(f"WARNING: {one}." for one in changed),
         ),
         hardware=_hardware(ran),
