@@ -59,26 +59,21 @@ def changed_data_sets(results: Path, specs: Mapping[str, RunSpec], root: Path, h
     return found
 
 
-def outdated_records(results: Path, specs: Mapping[str, RunSpec], root: Path, here: Path = Path()) -> list[Path]:
-    """The records results/data/NAME.json that are not, or cannot be told to be, of the images as they are now.
+def is_outdated(record: Path, dataset: str, root: Path) -> bool:
+    """Whether a record that is there is not, or cannot be told to be, of the images that are there.
 
     Args:
-        specs: a run of each data set, by the name of its record (`ssvi.config.data_sets`).
-        others: as in `changed_data_sets`.
+        record: results/data/NAME.json, which `ssvi data` printed.
+        dataset: its data set.
+        root: folder of the data, where it is noted what was found.
     """
-    found = []
-    for name, spec in specs.items():
-        path, record = _folder_of(spec.dataset, here), results / "data" / f"{name}.json"
-        if path is None or not record.is_file():
-            continue
-        of = _record(record).get("content")
-        try:
-            current = of is not None and of == content(scan(path, follow_links=True), root).digest
-        except UserError:
-            current = False  # said by the job that makes the record
-        if not current:
-            found.append(record)
-    return found
+    path = _folder_of(dataset, Path())
+    if path is None or not record.is_file():
+        return False
+    try:
+        return content(scan(path, follow_links=True), root).digest != _record(record).get("content")
+    except UserError:
+        return False  # said by the training that needs the images
 
 
 def check_images(folder: Path, dataset: str, root: Path) -> None:

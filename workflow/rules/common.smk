@@ -13,7 +13,7 @@ from pathlib import Path
 from ssvi import preload
 from ssvi import runs as run_files
 from ssvi.analysis.passwords import without_password
-from ssvi.changed import changed_data_sets, outdated_records
+from ssvi.changed import changed_data_sets, is_outdated
 from ssvi.config import (
     check_config,
     check_output_names,
@@ -128,14 +128,6 @@ def check_images():
 
 if MAIN:
     check_images()
-    # Without the record of other images its job is due again, where a training is that needs it.
-    due = {
-        DATA_OF[run]: spec
-        for run, spec in RUNS.items()
-        if not run_files.is_trained(Path(RESULTS, "runs", run))
-    }
-    for outdated in outdated_records(Path(RESULTS), due, Path(DATA_ROOT)):
-        outdated.unlink()
 
 GPUS = gpu_count()
 # So many runs at once on this machine (on a cluster, its scheduler gives out GPUs), unless --resources gpu=N says
@@ -197,7 +189,10 @@ def run_priority(wildcards):
 
 
 def data_flags(wildcards):
-    spec = DATA_SETS[wildcards.dataset]
+    return flags_of_data(DATA_SETS[wildcards.dataset])
+
+
+def flags_of_data(spec):
     size = (
         ["--image-size", str(spec.image_size)]
         if spec.dataset.startswith("folder:")
@@ -239,6 +234,27 @@ def figure_content(wildcards):
     """The axes of a figure that config.yaml describes; other figures are described by their code."""
     content = STUDY["figures"][wildcards.figure]
     return content if isinstance(content, dict) else {}
+
+
+def remake_records():
+    """Before anything is trained on images that no run was trained on, their record is made to be of them.
+
+    Not by its job: where that is due, Snakemake leaves out the trainings that need its file, which is ancient to them.
+    """
+    needed = {
+        DATA_OF[job.wildcards.run]
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name == "train"
+    }
+    for name in sorted(needed):
+        record = Path(RESULTS, "data", f"{name}.json")
+        if is_outdated(record, DATA_SETS[name].dataset, Path(DATA_ROOT)):
+            words = [sys.executable, "-m", "ssvi", "data", "--root", DATA_ROOT]
+            words += shlex.split(flags_of_data(DATA_SETS[name]))
+            done = subprocess.run(words, stdout=subprocess.PIPE)
+            # what went wrong is said, and again by the trainings
+            if not done.returncode:
+                run_files.write_bytes(record, done.stdout)
 
 
 def start_preloaded():
