@@ -38,6 +38,7 @@ rule quick:
 
 
 onstart:
+    remake_records()
     start_preloaded()
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("results/runs")
 DATA_HELP = "where data sets are kept (default: $SSVI_DATA, or data)"
+LINKS_HELP = "links in folder:PATH may lead out of it (default: where $SSVI_FOLLOW_LINKS is true)"
 
 
 # More samples or bins than these say nothing more; more threads than that the system does not start.
@@ -34,6 +35,12 @@ MOST = {"samples": 1_000_000, "bins": 1_000_000, "threads": 4096}
 
 def _data_root() -> str:
     return os.environ.get("SSVI_DATA") or "data"
+
+
+def _add_data_options(parser: Any, *names: str) -> None:
+    follow = os.environ.get("SSVI_FOLLOW_LINKS") == "true"
+    parser.add_argument(*names, "--data-root", dest="data_root", type=_path, default=_data_root(), help=DATA_HELP)
+    parser.add_argument("--follow-links", action="store_true", default=follow, help=LINKS_HELP)
 
 
 def _path(text: str) -> Path:
@@ -91,7 +98,7 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
         help="where the runs lie, a parent among them (default: where --out ends in the run's path, what is before it, "
         "else results/runs)",
     )
-    group.add_argument("--data-root", type=_path, default=_data_root(), help=DATA_HELP)
+    _add_data_options(group)
     group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     group.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     group.add_argument("--plain", action="store_true", help="all of the following off")
@@ -104,7 +111,7 @@ def _add_evaluation_options(parser: argparse.ArgumentParser, samples: int) -> No
     parser.add_argument("folder", type=_path, help="run folder")
     parser.add_argument("--samples", type=int, default=samples, help=f"weight samples (default: {samples})")
     parser.add_argument("--bins", type=int, default=15, help="bins of the calibration errors (default: 15)")
-    parser.add_argument("--data-root", type=_path, default=_data_root(), help=DATA_HELP)
+    _add_data_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=int, help="CPU threads")
 
@@ -136,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="prepare a data set: download, decode, cache")
     data.add_argument("dataset", help="digits, cifar10, cifar100 or folder:PATH")
-    data.add_argument("--root", "--data-root", dest="data_root", type=_path, default=_data_root(), help=DATA_HELP)
+    _add_data_options(data, "--root")
     data.add_argument("--image-size", type=int, default=RunSpec.image_size, help="side in pixels, for folder:PATH")
     data.add_argument("--download", action="store_true", help="fetch what is not there")
     data.set_defaults(run=_data)
@@ -242,23 +249,25 @@ def _train(given: argparse.Namespace) -> None:
     root = given.runs or _runs_around(given.out, run_path(spec))
     folder = given.out or root / run_path(spec)
 
-    if not _is_trained(folder, spec):
+    if not _is_trained(folder, spec, given):
         from ssvi.lock import claimed
 
         with claimed(folder, lambda line: print(f"note: {line}", file=sys.stderr, flush=True)):
             # whoever this has waited for may have trained it
-            if not _is_trained(folder, spec):
+            if not _is_trained(folder, spec, given):
                 _train_here(given, spec, root, folder)
 
 
-def _is_trained(folder: Path, spec: RunSpec) -> bool:
+def _is_trained(folder: Path, spec: RunSpec, given: argparse.Namespace) -> bool:
     """Whether there is nothing left to do, which is then said."""
     from ssvi import runs
+    from ssvi.changed import check_images
 
     if not runs.is_trained(folder):
         return False
     runs.check_spec(folder, spec)
     runs.check_ties(folder, runs.TRAINING)
+    check_images(folder, spec.dataset, given.data_root)
     print(f"{folder}: already trained; --out trains it again in another folder.", file=sys.stderr)
     return True
 
@@ -277,7 +286,9 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
     if switches.get("hold_memory", device.type == "cpu"):
         switches["hold_memory"] = process.hold_memory()
     remove_leftovers(folder, WRITTEN)
-    data = load(spec, given.data_root, device)
+    data = load(spec, given.data_root, device, given.follow_links)
+    for note in data.notes:
+        print(f"note: {spec.dataset}: {note}", file=sys.stderr)
     machine = choose_machine(device, switches, spec.training_epochs * data.n_train // spec.batch_size)
     lineage = [root / run_path(parent) for parent in parents(spec)]
     trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), reporter(), lineage)
@@ -349,15 +360,16 @@ def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
     device = _device(given.device, given.threads)
     from ssvi.data import load
 
-    return spec, load(spec, given.data_root, device), device
+    return spec, load(spec, given.data_root, device, given.follow_links), device
 
 
 def _data(given: argparse.Namespace) -> None:
-    from ssvi.data import prepare
+    from ssvi.data import prepare, remarks
     from ssvi.spec import validate
 
     validate({"dataset": given.dataset, "image_size": given.image_size}, where="command line")
-    prepared = prepare(given.dataset, given.data_root, image_size=given.image_size, download=given.download)
+    folder = {"image_size": given.image_size, "follow_links": given.follow_links}
+    prepared = prepare(given.dataset, given.data_root, download=given.download, **folder)
     summary = {
         "dataset": given.dataset,
         "train_images": len(prepared.train_labels),
@@ -365,7 +377,12 @@ def _data(given: argparse.Namespace) -> None:
         "shape": list(prepared.train_images.shape[1:]),
         "classes": list(prepared.classes),
         "fingerprint": prepared.fingerprint,
+        "content": prepared.content,
     }
+    if prepared.content is not None:
+        summary |= {"left_out": prepared.left_out, "reading": prepared.reading, "images": prepared.images}
+    for note in remarks(prepared):
+        print(f"note: {given.dataset}: {note}", file=sys.stderr)
     print(json.dumps(summary, indent=2))
 
 
@@ -388,7 +405,8 @@ def _bench(given: argparse.Namespace) -> None:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from ssvi.config import load_config, resolve, study_experiments
+    from ssvi.changed import changed_data_sets
+    from ssvi.config import load_config, resolve, study_experiments, study_runs
 
     config, root = load_config(given.config), given.config.parent
     study = given.study or config["study"]
@@ -396,13 +414,15 @@ def _report(given: argparse.Namespace) -> None:
         raise unknown("study", study, config["studies"], "--study")
     from ssvi.analysis.report.make import make_all
 
+    results = root / config["results"]
     path = make_all(
-        root / config["results"],
+        results,
         root / config["reports"] / study / "so_far",
         study,
         resolve(config, study),
         study_experiments(config, study),
         say=lambda line: print(line, file=sys.stderr),
+        changed=changed_data_sets(results, study_runs(config, study), root / config["data_root"], root),
     )
     print(path)
 

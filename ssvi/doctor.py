@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Iterator
 
 from ssvi import __version__
-from ssvi.versions import EVALUATION, NUMERICS, tested, untested
+from ssvi.versions import EVALUATION, NUMERICS, NUMERICS_OF_FOLDERS, tested, untested
 
 
 def examine() -> Iterator[str]:
     """The findings, a line each."""
-    yield f"ssvi {__version__}, numerics {NUMERICS}, evaluation {EVALUATION}; Python {platform.python_version()}"
+    numerics = f"numerics {NUMERICS} ({NUMERICS_OF_FOLDERS} of folder:PATH)"
+    yield f"ssvi {__version__}, {numerics}, evaluation {EVALUATION}; Python {platform.python_version()}"
     yield f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     yield from _packages()
     yield from _torch()

@@ -13,7 +13,7 @@ import torch
 
 from ssvi import __version__
 from ssvi.precision import float32_is_full
-from ssvi.versions import NUMERICS, untested
+from ssvi.versions import untested
 
 
 def device_name(device: torch.device) -> str:
@@ -46,7 +46,6 @@ def provenance(
     return {
         **git_state(),
         "ssvi": __version__,
-        "numerics": NUMERICS,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "untested": untested(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 # Groups of options that methods have in common; those that every run has are in `COMMON`.
 COMMON = ("dataset", "model", "method", "seed", "width", "image_size", "validation", "normalisation")
-TRAINING = ("augment", "epochs", "batch_size", "precision", "record_best_test")
+TRAINING = ("augment", "flip", "epochs", "batch_size", "precision", "record_best_test")
 SGD = (*TRAINING, "lr", "momentum", "weight_decay")
 ADAM = (*TRAINING, "adam_lr", "kl_weight")
 GAUSSIAN = (

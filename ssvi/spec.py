@@ -79,7 +79,13 @@ class RunSpec:
         "sd of CIFAR-10's colours: over all pixels, or the mean of each image's own, as many published codes have it",
         choices=("pixels", "images"),
     )
-    augment: bool = option(True, "random crops (and flips, where a mirrored image is still of its class)")
+    augment: bool = option(True, "random crops, and mirrored images where `flip` has them")
+    flip: str = option(
+        "auto",
+        "mirror half of the images left to right: auto is horizontal for cifar10 and cifar100 and none for digits and "
+        "folder:PATH, where the mirror image of a letter or an arrow is another one",
+        choices=("auto", "none", "horizontal"),
+    )
     epochs: int = option(
         200,
         "passes over the training set; 0 only for method pruned: its parent is pruned and that is all",
@@ -225,7 +231,8 @@ FIELDS = {f.name: f for f in dataclasses.fields(RunSpec)}
 METHODS = tuple(KINDS)
 
 # Options that have an effect only where another one has one of these values.
-NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+NEEDS: dict[str, tuple[str, tuple[str | bool, ...]]] = {
+    "flip": ("augment", (True,)),
     "normalisation": ("dataset", ("cifar10",)),
     "addition_samples": ("addition", ("mcK",)),
     "addition_average": ("addition", ("mcK",)),
@@ -448,7 +455,8 @@ def _check_effects(spec: RunSpec, given: Mapping[str, Any], where: str) -> None:
     for name, (other, values) in NEEDS.items():
         if name in given and given[name] != FIELDS[name].default and getattr(spec, other) not in values:
             raise UserError(
-                f"{where}: {name} is {given[name]!r}, but has no effect unless {other} is {' or '.join(values)}."
+                f"{where}: {name} is {given[name]!r}, but has no effect unless {other} is "
+                f"{' or '.join(map(flag_text, values))}."
             )
     if spec.addition_average == "signed" and spec.addition_samples > spec.delta_t:
         raise UserError(

@@ -30,7 +30,7 @@ from ssvi.selfcheck import self_check
 from ssvi.spec import RunSpec, run_path
 from ssvi.spec import parents as parents_of
 from ssvi.step import Machine, Stepper
-from ssvi.versions import NUMERICS
+from ssvi.versions import numerics
 
 EVALUATION_BATCH = 1000
 # Switches on which the order of a checkpoint's numbers depends.
@@ -96,7 +96,7 @@ class Trainer:
         self.spec, self.data, self.folder, self.settings = spec, data, folder, settings
         self._check_heritage()
         # what is made of older numbers is as old as they are
-        self._numerics = min([NUMERICS, *(record["numerics"] for record in self._heritage)])
+        self._numerics = min([numerics(spec), *(record["numerics"] for record in self._heritage)])
         self.reporter = reporter
         self.machine = settings.machine
         self.device = self.machine.device
@@ -331,7 +331,8 @@ class Trainer:
         switches = self.take_step.machine.settings()
         if state is None:
             origin = provenance(self.device, self.data.fingerprint, switches, self.take_step.precision)
-            self._spec_record = runs.spec_record(self.spec, origin | {"numerics": self._numerics})
+            origin |= {"numerics": self._numerics, "content": self.data.content}
+            self._spec_record = runs.spec_record(self.spec, origin)
             self._remember_good()
         self._sessions.append(session(self.clock.step) | {"switches": switches})
         # What was made of another training in this folder, perhaps of other options, is not of this one.
@@ -426,10 +427,10 @@ class Trainer:
         runs.check_ties(folder, runs.TRAINING)
         costs = runs.read_record(folder / runs.TRAINING, training_flops=float, training_seconds=float)
         origin = runs.read_record(folder / runs.SPEC, provenance=dict)["provenance"]
-        numerics = origin.get("numerics", 1)
-        if not runs.is_number(numerics):
-            raise UserError(f"{folder / runs.SPEC}: numerics is {numerics!r}, but must be a number; {runs.ANEW}")
-        origin = {"data": runs.read_data(folder), "numerics": numerics, "model": runs.identity(folder / runs.MODEL)}
+        before = origin.get("numerics", 1)
+        if not runs.is_number(before):
+            raise UserError(f"{folder / runs.SPEC}: numerics is {before!r}, but must be a number; {runs.ANEW}")
+        origin = {"data": runs.read_data(folder), "numerics": before, "model": runs.identity(folder / runs.MODEL)}
         return costs | runs.read_training(folder) | origin
 
     def _check_heritage(self) -> None:

@@ -10,10 +10,14 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from ssvi.spec import FOLDER_PREFIX, RunSpec
+
 # Raised whenever the same spec would give other bytes; kept in spec.json and training.json, 1 where they say none.
 #   2: 1x1 convolutions with a stride are formed without one; `grow_sigma: mean_rho` averages over weights that were
 #      removed and added again too; `score_arithmetic: naive` by the error function; float32 is never TF32 on CUDA.
+#   3: of folder:PATH alone: images are read as viewers show them, and mirrored only where `flip` asks for it.
 NUMERICS = 2
+NUMERICS_OF_FOLDERS = 3
 # The same for metrics made of the same trained network, kept in metrics.json and samples.csv.
 #   2: the last bin of `ece` is closed; 1x1 convolutions and float32 as above.
 EVALUATION = 2
@@ -21,6 +25,11 @@ EVALUATION = 2
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 # What a training and its evaluation compute with.
 COMPUTING = ("torch", "numpy", "safetensors", "pillow", "scikit-learn", "scipy")
+
+
+def numerics(spec: RunSpec) -> int:
+    """The version of the arithmetic by which this version trains a spec."""
+    return NUMERICS_OF_FOLDERS if spec.dataset.startswith(FOLDER_PREFIX) else NUMERICS
 
 
 @cache

@@ -136,6 +136,16 @@ def checkpoints(by: Callable[[bytes], bytes]) -> Spoil:
     return spoil
 
 
+def blank(name: str) -> Spoil:
+    """Every PNG file in a folder of one colour."""
+
+    def spoil(folder: Path) -> None:
+        for file in (folder / name).rglob("*.png"):
+            Image.new("RGB", (8, 8), (40, 40, 40)).save(file)
+
+    return spoil
+
+
 def half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 

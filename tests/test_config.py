@@ -223,6 +223,7 @@ BAD = [
     ("evaluation/bins", "15", ["evaluation.bins", "whole number"]),
     ("evaluation/sample", 3, ["'sample'", "did you mean 'samples'"]),
     ("download", "yes", ["download", "true or false"]),
+    ("follow_links", "yes", ["follow_links", "true or false"]),
     ("checkpoint_seconds", -1, ["checkpoint_seconds: -1", "a number >= 0"]),
     ("runs_per_gpu", 0, ["runs_per_gpu: 0", "whole number >= 1"]),
     ("runs_per_gpu", 1.5, ["runs_per_gpu: 1.5", "whole number >= 1"]),

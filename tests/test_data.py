@@ -253,7 +253,7 @@ def test_folder(folder, tmp_path):
     assert data.classes == ("class0", "class1", "class2")
     assert data.train_labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert data.test_labels.tolist() == [0] * 2 + [1] * 2 + [2] * 2
-    assert (data.channels, data.image_size, data.padding, data.flip) == (3, 16, 2, True)
+    assert (data.channels, data.image_size, data.padding, data.flip) == (3, 16, 2, False)
     pixels = np.array(Image.open(folder / "train" / "class1" / "002.png"))
     assert np.array_equal(data.train_images[6].permute(1, 2, 0).numpy(), pixels)
     assert data.normalise(data.train_images).mean((0, 2, 3)).abs().max() < 1e-5
@@ -280,7 +280,7 @@ def test_odd_sizes_modes_and_formats(folder, tmp_path):
     data = prepare(f"folder:{folder}", tmp_path, 12)
     images = dict(zip("abcdefgh", data.train_images.double(), strict=False))
     assert data.train_images.shape == (16, 3, 12, 12)
-    assert images["a"].equal(images["f"])
+    assert (images["a"] - images["f"]).abs().max() <= 1  # resized before it is rounded
     expected = np.array(Image.fromarray(colour).resize((12, 12), Image.Resampling.BILINEAR), dtype=float)
     for name in "bcdgh":
         assert np.abs(images[name].permute(1, 2, 0).numpy() - expected).mean() < 12

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "ssvi"
 
 FILES_ONLY = {
     *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"),
+    *("images", "changed"),
 }
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
@@ -27,6 +28,8 @@ MAY_IMPORT = {
     "registry": set(),
     "spec": {"registry"},
     "runs": {"", "spec"},
+    "images": {"spec", "runs"},
+    "changed": {"spec", "runs", "images"},
     "config": {"spec", "registry"},
     "plan": {"spec", "runs"},
     "noise": set(),
@@ -41,7 +44,7 @@ MAY_IMPORT = {
     "lock": {"runs"},
     "tensors": set(),
     "provenance": {"", "precision", "versions"},
-    "versions": set(),
+    "versions": {"spec"},
     "doctor": {"", "versions", "precision", "step"},
     "precision": set(),
     "selfcheck": {"layers", "methods", "step"},
@@ -56,7 +59,7 @@ MAY_IMPORT = {
     },
     "step": {"spec", "process", "noise", "precision", "data", "methods"},
     "network": {"tensors", "spec", "runs", "noise", "layers", "models", "methods"},
-    "data": {"tensors", "spec", "runs", "data"},
+    "data": {"tensors", "spec", "runs", "images", "data"},
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
@@ -64,7 +67,7 @@ MAY_IMPORT = {
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
         "versions"},
-    "analysis": {"spec", "registry", "runs", "config", "analysis"},
+    "analysis": {"spec", "registry", "runs", "config", "changed", "analysis"},
     "preload": set(),
     "bench": {
         "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
@@ -72,7 +75,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
-        "evaluate", "progress", "analysis", "bench", "doctor",
+        "evaluate", "progress", "analysis", "bench", "doctor", "changed",
     },
 }  # fmt: skip
 

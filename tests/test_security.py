@@ -185,7 +185,7 @@ def test_a_trap_would_be_sprung(tmp_path, monkeypatch, trap: str) -> None:
         ("run/model.safetensors", EVALUATE),
         ("run/spec.json", EVALUATE),
         ("run/training.json", EVALUATE),
-        ("data/cache/digits-v1.safetensors", EVALUATE),
+        ("data/cache/digits-v2.safetensors", EVALUATE),
     ],
 )
 @pytest.mark.parametrize("checksummed", [False, True])
@@ -311,7 +311,7 @@ def bombs() -> dict[str, bytes]:
 DECODE = """
 import resource, sys
 from pathlib import Path
-from ssvi.data.sources import _decode_image
+from ssvi.data.pixels import decode
 from ssvi.errors import UserError
 import numpy, PIL.Image
 PIL.Image.init()
@@ -320,7 +320,7 @@ resource.setrlimit(resource.RLIMIT_AS, (have + 500_000_000, have + 500_000_000))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 for name in sys.argv[1:]:
     try:
-        print(tuple(_decode_image(Path(name), 8).shape))
+        print(tuple(decode(Path(name), 8).pixels.shape))
     except UserError as error:
         print(error)
 """

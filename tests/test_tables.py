@@ -268,6 +268,23 @@ def test_runs_of_two_versions_of_the_arithmetic_are_not_averaged_without_a_word(
         assert told_of_two_versions(notes, "evaluated"), name
 
 
+def test_two_data_sets_may_be_of_two_versions_of_the_arithmetic(tmp_path: Path) -> None:
+    """How images of folder:PATH are read concerns no digits; two runs of one data set are still told apart."""
+    runs = write_runs(tmp_path, [*with_seeds(SSVI, 2), *with_seeds(dataclasses.replace(SSVI, dataset="folder:x"), 2)])
+
+    def notes_with(versions: dict[str, int]) -> str:
+        for run, version in versions.items():
+            path = tmp_path / "runs" / run / files.SPEC
+            record = json.loads(path.read_text())
+            record["provenance"]["numerics"] = version
+            path.write_text(json.dumps(record))
+        return " ".join(tables.make_table("summary", frames(tmp_path, runs)).notes)
+
+    of_pets = [run for run, spec in runs.items() if spec.dataset == "folder:x"]
+    assert "arithmetic" not in notes_with(dict.fromkeys(of_pets, 3))
+    assert "(numerics: 1 by 3, 1 by 7)" in notes_with({of_pets[0]: 7})
+
+
 def test_samples_of_two_versions_are_told(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, with_seeds(SSVI, 3))
     path = tmp_path / "runs" / next(iter(runs)) / files.SAMPLES

@@ -234,7 +234,7 @@ def test_a_training_is_not_finished_by_another_arithmetic(tmp_path, digits, monk
     with pytest.raises(Stopped):
         trained(spec, digits, tmp_path, StopAt(3), every=0.0)
     assert runs.read_json(tmp_path / runs.SPEC)["provenance"]["numerics"] == NUMERICS
-    monkeypatch.setattr("ssvi.trainer.NUMERICS", NUMERICS + 1)
+    monkeypatch.setattr("ssvi.versions.NUMERICS", NUMERICS + 1)
     with pytest.raises(
         UserError, match=rf"began by numerics {NUMERICS}, .* this version's \({NUMERICS + 1}\); this is"
     ):

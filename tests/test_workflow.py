@@ -159,6 +159,42 @@ def test_both_html_reports_hold_tables_and_figures(study: Path) -> None:
         assert "cold posterior" in html
 
 
+def test_images_that_changed_are_said_before_anything_is_trained(study: Path, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    train, away = copy / "pictures/train", copy / "away"
+    for before, after in (("class0", "aside"), ("class1", "class0"), ("aside", "class1")):
+        (train / before).rename(train / after)
+    for options in (("-n",), ()):
+        done = snakemake(copy, *options, check=False)
+        assert done.returncode == 1
+        (line,) = [row for row in done.stderr.splitlines() if row.startswith("ssvi: ")]
+        assert line.startswith(
+            "ssvi: folder:pictures: 13 runs were trained on other image files than are there now (train/class0 has "
+            "what was in train/class1, train/class1 has what was in train/class0); bring those files back, or move"
+        )
+    (copy / "pictures").rename(away)
+    assert re.search(r"in all +13 +13 +0 +0$", snakemake(copy, "-n").stdout, re.M)
+    away.rename(copy / "pictures")
+    # runs that do not say what they were trained on stay, and what is trained now is of what is recorded
+    for spec in (copy / "results/runs").rglob("spec.json"):
+        content = json.loads(spec.read_text())
+        del content["provenance"]["content"]
+        spec.write_text(json.dumps(content))
+    before = times(copy / "results/runs", "model.safetensors")
+    config = json.loads(json.dumps(CONFIG))
+    config["studies"]["tiny"]["experiments"]["rigl"]["density"] = [0.2, 0.1, 0.05]
+    write_config(copy, config)
+    (record,) = (copy / "results/data").iterdir()
+    old = json.loads(record.read_text())["content"]
+    snakemake(copy, "--until", "train")
+    after = times(copy / "results/runs", "model.safetensors")
+    assert {run: after[run] for run in before} == before
+    (new,) = after.keys() - before.keys()
+    provenance = json.loads((copy / "results/runs" / new / "spec.json").read_text())["provenance"]
+    assert provenance["content"] == json.loads(record.read_text())["content"] != old
+
+
 def test_one_target_makes_one_output_and_only_what_it_needs(study: Path, tmp_path) -> None:
     shutil.copytree(study / "pictures", tmp_path / "pictures")
     write_config(tmp_path, CONFIG)

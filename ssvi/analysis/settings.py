@@ -55,7 +55,7 @@ def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
     have given other numbers are never put side by side, or averaged, without a word.
     """
     done = runs[runs["status"] == COMPLETE]
-    warnings = (*mixed(done["numerics"], "trained"), *mixed(done["evaluation_numerics"], "evaluated"))
+    warnings = (*mixed(done, "numerics", "trained"), *mixed(done, "evaluation_numerics", "evaluated"))
     return (*warnings, *_unverified(done), *_left_out(runs[runs["status"] != COMPLETE]))
 
 
@@ -82,9 +82,14 @@ def _left_out(runs: pd.DataFrame) -> Iterator[str]:
             yield f"Left out, {status}: {rest} more, each for a cause of its own."
 
 
-def mixed(numerics: pd.Series, what: str) -> Iterator[str]:
-    """A warning if the runs, of which these are the versions of their arithmetic, are not all of one."""
-    counts = numerics.dropna().astype(int).value_counts().sort_index()
+def mixed(runs: pd.DataFrame, column: str, what: str) -> Iterator[str]:
+    """A warning if the runs of a data set have different versions of the arithmetic in a column.
+
+    Runs of two data sets may, since what changed in the reading of one does not concern another.
+    """
+    known = runs[runs[column].notna()]
+    versions = known[column].astype(int)
+    counts = versions[versions.groupby(known["dataset"]).transform("nunique") > 1].value_counts().sort_index()
     if len(counts) > 1:
         words = ", ".join(f"{n} by {version}" for version, n in counts.items())
         yield (

@@ -2,6 +2,7 @@
 
 from ssvi.data.batches import Data, load
 from ssvi.data.cache import Prepared
+from ssvi.data.folders import remarks
 from ssvi.data.sources import prepare
 
-__all__ = ["Data", "Prepared", "load", "prepare"]
+__all__ = ["Data", "Prepared", "load", "prepare", "remarks"]

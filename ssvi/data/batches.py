@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ssvi.data.folders import remarks
+from ssvi.data.pixels import moments
 from ssvi.data.sources import prepare
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec
@@ -19,8 +21,8 @@ STATISTICS = {
     ("cifar10", "images"): ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     ("cifar100", "pixels"): ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-# A mirrored digit is not a digit.
-NO_FLIP = frozenset({"digits"})
+# Where a mirrored image is known to be of its class. A mirrored digit, letter or arrow is another one, or none.
+FLIPPED = frozenset({"cifar10", "cifar100"})
 SPLIT_SEED = 0
 
 
@@ -28,7 +30,8 @@ SPLIT_SEED = 0
 class Data:
     """All images of a run on one device: uint8 [n, C, H, W], labels int64 [n]; the validation part may be empty.
 
-    `mean` and `std` are float32 [C] in units of the brightest value, `padding` is in pixels.
+    `mean` and `std` are float32 [C] in units of the brightest value, `padding` is in pixels. `content` and `notes` are
+    of a folder of images: what identifies its files, and what is to be said of how they were read.
     """
 
     train_images: Tensor
@@ -43,6 +46,8 @@ class Data:
     std: Tensor
     padding: int
     flip: bool
+    content: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def n_train(self) -> int:
@@ -88,18 +93,20 @@ class Data:
         return picked.view(b, channels, height, width)
 
 
-def load(spec: RunSpec, root: Path, device: torch.device) -> Data:
+def load(spec: RunSpec, root: Path, device: torch.device, follow_links: bool = False) -> Data:
     """The data of a run, on `device`.
 
     Args:
-        spec: its `dataset`, `validation`, `normalisation`, `batch_size` and, for folder:PATH, `image_size` matter.
+        spec: its `dataset`, `validation`, `normalisation`, `flip`, `batch_size` and, for folder:PATH, `image_size`
+            matter.
         root: folder of the data and of their cache.
         device: where the images are to lie.
+        follow_links: whether links in folder:PATH may lead out of it.
 
     Raises:
         UserError: if the data set is missing or wrong, or has fewer training images than a batch.
     """
-    prepared = prepare(spec.dataset, root, spec.image_size)
+    prepared = prepare(spec.dataset, root, spec.image_size, follow_links=follow_links)
     train, val = split_validation(prepared.train_labels, spec.validation)
     if spec.training_epochs and len(train) < spec.batch_size:
         held_out = f" after {len(val)} were held out (validation {spec.validation:g})" if len(val) else ""
@@ -121,7 +128,9 @@ def load(spec: RunSpec, root: Path, device: torch.device) -> Data:
         mean=torch.tensor(mean, dtype=torch.float32, device=device),
         std=torch.tensor(std, dtype=torch.float32, device=device),
         padding=round(train_images.shape[2] / 8),
-        flip=spec.dataset not in NO_FLIP,
+        flip=spec.flip == "horizontal" or (spec.flip == "auto" and spec.dataset in FLIPPED),
+        content=prepared.content,
+        notes=tuple(remarks(prepared)),
     )
 
 
@@ -151,13 +160,7 @@ def split_validation(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
 def statistics(images: Tensor) -> tuple[list[float], list[float]]:
     """Mean and sd of each channel of images uint8 [n, C, H, W], in units of the brightest value.
 
-    Exact but for one rounding: counted values, float64. A channel without any variation gets sd 1.
+    A channel without any variation gets sd 1.
     """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, sds = [], []
-    for channel in images.unbind(1):
-        weights = channel.flatten().bincount(minlength=256).double() / channel.numel()
-        mean = (weights * values).sum()
-        means.append(mean.item())
-        sds.append((weights * (values - mean).square()).sum().sqrt().item() or 1.0)
-    return means, sds
+    means, sds = moments(images)
+    return means, [sd or 1.0 for sd in sds]

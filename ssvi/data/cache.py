@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -25,7 +26,9 @@ log = logging.getLogger(__name__)
 class Prepared:
     """A data set in memory: images uint8 [n, C, H, W], labels int64 [n] that index `classes`.
 
-    `fingerprint` is the SHA-256, in hex, of the class names and of every tensor's name, type, shape and bytes.
+    `fingerprint` is the SHA-256, in hex, of the class names and of every tensor's name, type, shape and bytes. Of a
+    folder of images, `content` is that of its files (`ssvi.images`), `reading` what was noticed when they were read,
+    `left_out` counts, by reason, the files that are not, and `images` has a row for each class (`Content.images`).
     """
 
     train_images: Tensor
@@ -34,13 +37,29 @@ class Prepared:
     test_labels: Tensor
     classes: tuple[str, ...]
     fingerprint: str
+    content: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepared(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: Sequence[str]) -> Prepared:
+def prepared(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    classes: Sequence[str],
+    content: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+) -> Prepared:
     """A data set from the (images, labels) of its two parts, with its fingerprint."""
     tensors = dict(zip(TENSORS, (*train, *test), strict=True))
     head = json.dumps(list(classes)).encode()
-    return Prepared(**tensors, classes=tuple(classes), fingerprint=fingerprint(tensors, head))
+    return Prepared(
+        **tensors,
+        classes=tuple(classes),
+        fingerprint=fingerprint(tensors, head),
+        content=content,
+        reading=reading or {},
+    )
 
 
 def cached(path: Path, build: Callable[[], Prepared]) -> Prepared:
@@ -57,7 +76,8 @@ def cached(path: Path, build: Callable[[], Prepared]) -> Prepared:
         log.warning("%s: damaged, made anew", path)
     data = build()
     # One entry, because safetensors writes several in any order, and the same data should give the same file.
-    metadata = {"data": json.dumps({"classes": data.classes, "fingerprint": data.fingerprint})}
+    told = {name: getattr(data, name) for name in ("classes", "fingerprint", "content", "reading")}
+    metadata = {"data": json.dumps(told)}
     tensors = {name: getattr(data, name).contiguous() for name in TENSORS}
     try:
         write_bytes(path, save(tensors, metadata))
@@ -72,7 +92,8 @@ def _read(path: Path) -> Prepared | None:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["data"])
             tensors = [file.get_tensor(name) for name in TENSORS]
-            data = prepared((tensors[0], tensors[1]), (tensors[2], tensors[3]), metadata["classes"])
+            about = (metadata["classes"], metadata["content"], metadata["reading"])
+            data = prepared((tensors[0], tensors[1]), (tensors[2], tensors[3]), *about)
     except (SafetensorError, KeyError, ValueError, TypeError):
         # However the file is broken, the remedy is the same: the caller builds it again.
         return None

@@ -5,43 +5,35 @@ scikit-learn, torchvision and PIL are imported only where a data set is made fro
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import functools
-import hashlib
 import http.client
 import importlib
-import json
 import os
 import tempfile
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssvi.data.cache import Prepared, cached, prepared
+from ssvi.data.folders import read_folder
 from ssvi.errors import UserError, unknown
-from ssvi.spec import DATASETS, FOLDER_PREFIX
-
-if TYPE_CHECKING:
-    from PIL import Image
+from ssvi.images import content, dataset_path, scan
+from ssvi.spec import DATASETS
 
 # Part of the cache files' names: raised whenever a source is turned into tensors in another way.
-VERSION = 1
+VERSION = 2
 
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-# What these suffixes stand for. PIL knows many more formats, of which some are handed to other programs to be read.
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
-# The largest side of an image; the memory to scale a strip of a few pixels by millions is a thousand times its own.
-MOST_PIXELS_ACROSS = 65_535
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 DIGITS_TEST = 360
 
 
-def prepare(dataset: str, root: Path, image_size: int = 32, download: bool = False) -> Prepared:
+def prepare(
+    dataset: str, root: Path, image_size: int = 32, download: bool = False, follow_links: bool = False
+) -> Prepared:
     """A data set as tensors, from its cache file under `root`/cache, which is made first where needed.
 
     Args:
@@ -49,6 +41,7 @@ def prepare(dataset: str, root: Path, image_size: int = 32, download: bool = Fal
         root: folder of the data; CIFAR is looked for here, as torchvision lays it out or as the archive.
         image_size: side in pixels to which the images of folder:PATH are resized; not used by the others.
         download: whether CIFAR may be downloaded if it is not there.
+        follow_links: whether links in folder:PATH may lead out of it.
 
     Raises:
         UserError: if the data set is unknown, missing, damaged or not as it has to be.
@@ -57,14 +50,12 @@ def prepare(dataset: str, root: Path, image_size: int = 32, download: bool = Fal
         return cached(_cache_file(root, "digits"), _digits)
     if dataset in CIFAR:
         return cached(_cache_file(root, dataset), lambda: _cifar(dataset, root, download))
-    if dataset.startswith(FOLDER_PREFIX):
-        given = Path(dataset.removeprefix(FOLDER_PREFIX))
-        try:
-            folder = scan(given)
-            digest = folder.digest(image_size)
-        except OSError as error:
-            raise UserError(f"{given}: cannot be read ({error}).") from None
-        return cached(_cache_file(root, f"folder-{digest}"), lambda: _decode(folder, image_size))
+    if (path := dataset_path(dataset)) is not None:
+        folder = scan(path, follow_links)
+        held = content(folder, root)
+        file = _cache_file(root, f"folder-{held.digest[:32]}-{image_size}")
+        data = cached(file, lambda: read_folder(folder, held, image_size))
+        return dataclasses.replace(data, left_out=folder.left_out, images=held.images)
     raise unknown("dataset", dataset, [*DATASETS, "folder:PATH"], "data")
 
 
@@ -169,144 +160,3 @@ def _read_cifar(source: Any, root: Path, download: bool = False) -> Prepared:
 
 def _cifar_tensors(part: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)
-
-
-# ---------------------------------------------------------------- folders of images
-
-
-@dataclass(frozen=True)
-class Folder:
-    """The images found under `path`: for each part a list of (file, index into `classes`), in a fixed order."""
-
-    path: Path
-    classes: tuple[str, ...]
-    train: tuple[tuple[Path, int], ...]
-    test: tuple[tuple[Path, int], ...]
-
-    def digest(self, image_size: int) -> str:
-        """A name for these very files at this size: another file, size or time of change gives another name."""
-        files = []
-        skip = len(self.path.as_posix()) + 1
-        for file, _ in (*self.train, *self.test):
-            stat = file.stat()
-            files.append([file.as_posix()[skip:], stat.st_size, stat.st_mtime_ns])
-        text = json.dumps([str(self.path), image_size, list(self.classes), sorted(files)])
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def scan(path: Path) -> Folder:
-    """Find the images of train/<class>/ and test/<class>/ under `path`; hidden and other files are ignored.
-
-    Raises:
-        UserError: if the folders are not laid out like that, naming the one that is wrong.
-    """
-    given = path.expanduser()
-    layout = "needs train/<class>/ and test/<class>/ with images in them"
-    if not given.is_dir():
-        problem = "is a file" if given.exists() else "no such folder"
-        raise UserError(f"{path}: {problem}; a data set folder:PATH {layout}.")
-    path = given.resolve()
-    for part in ("train", "test"):
-        if not (path / part).is_dir():
-            raise UserError(f"{path}: has no folder {part}/; a data set folder:PATH {layout}.")
-        _check_inside(path / part, path)
-    train, test = _class_folders(path / "train", path), _class_folders(path / "test", path)
-    classes = tuple(train)
-    if len(classes) < 2:
-        found = f"only one class folder, {classes[0]!r}" if classes else "no class folders"
-        raise UserError(f"{path / 'train'}: has {found}, but at least 2 are needed, one for each class.")
-    if not test:
-        raise UserError(f"{path / 'test'}: has no class folders, but needs those of {path / 'train'}.")
-    for name in test:
-        if name not in train:
-            near = difflib.get_close_matches(name, classes, n=1, cutoff=0)
-            raise UserError(
-                f"{path / 'test' / name}: class {name!r} is not among the {len(classes)} classes in "
-                f"{path / 'train'}, did you mean {near[0]!r}?"
-            )
-    index = {name: i for i, name in enumerate(classes)}
-    parts = [tuple((file, index[name]) for name in part for file in part[name]) for part in (train, test)]
-    return Folder(path, classes, *parts)
-
-
-def _class_folders(part: Path, root: Path) -> dict[str, list[Path]]:
-    """The image files of each class folder of `part`, sorted by name."""
-    folders = {}
-    for folder in sorted(part.iterdir()):
-        if folder.name.startswith("."):
-            continue
-        _check_inside(folder, root)
-        if not folder.is_dir():
-            continue
-        files = [f for f in sorted(folder.iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != "."]
-        if not files:
-            allowed = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise UserError(f"{folder}: has no images; files that end in {allowed} are read.")
-        for file in files:
-            _check_inside(file, root)
-            if not file.is_file():
-                raise UserError(f"{file}: is named like an image, but is not a file.")
-        folders[folder.name] = files
-    return folders
-
-
-def _check_inside(entry: Path, root: Path) -> None:
-    """Refuse a link that leaves the folder: what it holds could change without the cache noticing where."""
-    if not entry.is_symlink():
-        return
-    target = Path(os.path.realpath(entry))  # which also ends where links form a circle
-    if not target.is_relative_to(root):
-        raise UserError(f"{entry}: is a link to {target}, outside {root}; copy the images into the folder.")
-    if not entry.exists():
-        raise UserError(f"{entry}: is a link to {os.readlink(entry)}, which is not there; delete it.")
-
-
-def _decode(folder: Folder, image_size: int) -> Prepared:
-    """Read every image, in RGB, resized to `image_size` x `image_size` pixels."""
-    parts = []
-    for files in (folder.train, folder.test):
-        images = torch.empty(len(files), 3, image_size, image_size, dtype=torch.uint8)
-        for target, (file, _) in zip(images, files, strict=True):
-            target.copy_(_decode_image(file, image_size))
-        parts.append((images, torch.tensor([label for _, label in files], dtype=torch.int64)))
-    return prepared(*parts, folder.classes)
-
-
-def _decode_image(file: Path, size: int) -> Tensor:
-    """One image as uint8 [3, size, size]; of an animation the first frame; transparency is dropped."""
-    import numpy as np
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # From its limit on PIL warns, and refuses only twice as large ones.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=IMAGE_FORMATS) as opened:
-                if (side := max(opened.size)) > MOST_PIXELS_ACROSS:
-                    raise UserError(f"{file}: is {side} pixels across, but at most {MOST_PIXELS_ACROSS} are read.")
-                image = _to_rgb(opened, file)
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = Image.MAX_IMAGE_PIXELS
-        raise UserError(f"{file}: has more than {limit} pixels, the most that is read; scale it down.") from None
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:
-        # The decoders of PIL tell of damage in every way there is, a TypeError among them.
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read as an image ({reason}); replace or delete it.") from None
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _to_rgb(image: Image.Image, file: Path) -> Image.Image:
-    import numpy as np
-    from PIL import Image
-
-    if image.mode.startswith("I;16"):
-        # PIL's own conversion would cut everything above 255 instead of scaling it.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise UserError(f"{file}: has pixels of mode {image.mode}, whose range is not known; save it with 8 bits.")
-    return image.convert("RGB")

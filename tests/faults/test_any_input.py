@@ -27,7 +27,7 @@ from ssvi.analysis.report.gather import read_curves
 from ssvi.cli import parser
 from ssvi.config import load_config
 from ssvi.data.cache import cached, prepared
-from ssvi.data.sources import _decode_image
+from ssvi.data.pixels import decode, scaled
 from ssvi.errors import UserError
 from ssvi.network import build, load_model, read_model
 from ssvi.noise import NormalSource
@@ -333,11 +333,16 @@ def test_whatever_happens_to_an_image_it_is_read_or_is_one_line(tmp_path, tried,
     content = encoded(format, **options)
     path = tmp_path / "image"
     path.write_bytes(content)
-    assert _decode_image(path, 8).shape == (3, 8, 8)
+
+    def pixels() -> torch.Tensor:
+        found = decode(path, 8)
+        return found.pixels if found.deep is None else scaled(found, 16)
+
+    assert pixels().shape == (3, 8, 8)
 
     def check(head: bytes, rest: bytes) -> None:
         path.write_bytes(head + rest)
-        found = answer(lambda: _decode_image(path, 8))
+        found = answer(pixels)
         assert found is None or (found.shape, found.dtype) == ((3, 8, 8), torch.uint8)
 
     tried(check, head=mutated(content[:80]), rest=st.just(content[80:]) | mutated(content[80:]))

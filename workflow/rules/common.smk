@@ -14,6 +14,7 @@ from pathlib import Path
 from ssvi import preload
 from ssvi import runs as run_files
 from ssvi.analysis.passwords import without_password
+from ssvi.changed import changed_data_sets, is_outdated
 from ssvi.config import (
     check_config,
     check_output_names,
@@ -102,10 +103,32 @@ DATA_ROOT = CONFIG["data_root"]
 os.environ.update(
     SSVI_DATA=DATA_ROOT,
     SSVI_CHECKPOINT_SECONDS=str(CONFIG.get("checkpoint_seconds", 60)),
+    SSVI_FOLLOW_LINKS=str(CONFIG.get("follow_links", False)).lower(),
 )
 # Another MLflow server is to be filled as well; its password is nobody's business.
 MLFLOW = without_password(os.environ.get("MLFLOW_TRACKING_URI", "").strip())
 ROOT = Path(os.path.relpath(workflow.basedir))
+
+
+def check_images():
+    """End with a line for each data set whose images are not those that runs of this study were trained on."""
+    try:
+        changed = changed_data_sets(Path(RESULTS), RUNS, Path(DATA_ROOT))
+    except UserError as error:
+        print(f"ssvi: {error}", file=sys.stderr)
+        sys.exit(1)
+    for one in changed:
+        print(
+            f"ssvi: {one}; bring those files back, or move the run folders away to train on the present ones, "
+            f"{RESULTS}/runs/{one.runs[0]} first.",
+            file=sys.stderr,
+        )
+    if changed:
+        sys.exit(1)
+
+
+if MAIN:
+    check_images()
 
 GPUS = gpu_count()
 # So many runs at once on this machine (on a cluster, its scheduler gives out GPUs), unless --resources gpu=N says
@@ -167,7 +190,10 @@ def run_priority(wildcards):
 
 
 def data_flags(wildcards):
-    spec = DATA_SETS[wildcards.dataset]
+    return flags_of_data(DATA_SETS[wildcards.dataset])
+
+
+def flags_of_data(spec):
     size = (
         ["--image-size", str(spec.image_size)]
         if spec.dataset.startswith("folder:")
@@ -209,6 +235,27 @@ def figure_content(wildcards):
     """The axes of a figure that config.yaml describes; other figures are described by their code."""
     content = STUDY["figures"][wildcards.figure]
     return content if isinstance(content, dict) else {}
+
+
+def remake_records():
+    """Before anything is trained on images that no run was trained on, their record is made to be of them.
+
+    Not by its job: where that is due, Snakemake leaves out the trainings that need its file, which is ancient to them.
+    """
+    needed = {
+        DATA_OF[job.wildcards.run]
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name == "train"
+    }
+    for name in sorted(needed):
+        record = Path(RESULTS, "data", f"{name}.json")
+        if is_outdated(record, DATA_SETS[name].dataset, Path(DATA_ROOT)):
+            words = [sys.executable, "-m", "ssvi", "data", "--root", DATA_ROOT]
+            words += shlex.split(flags_of_data(DATA_SETS[name]))
+            done = subprocess.run(words, stdout=subprocess.PIPE)
+            # what went wrong is said, and again by the trainings
+            if not done.returncode:
+                run_files.write_bytes(record, done.stdout)
 
 
 def start_preloaded():

@@ -13,7 +13,8 @@ rule data:
         flags=data_flags,
         root=DATA_ROOT,
     shell:
-        "ssvi data {params.flags} --root {params.root:q} > {output:q} 2> {log:q} || (cat {log:q} >&2; exit 1)"
+        "ssvi data {params.flags} --root {params.root:q} > {output:q} 2> {log:q} || (cat {log:q} >&2; exit 1);"
+        " cat {log:q} >&2"
 
 
 rule train:

@@ -55,7 +55,8 @@ def weight_samples(frames: Frames) -> Drawing:
         "probabilities are averaged; counted cost is proportional to that number, and the dotted line is the number "
         f"that tables use. {BANDS} ({seeds(lines)})."
     )
-    notes = (*mixed(samples.groupby("run")["numerics"].first(), "sampled"), *caveats(frames.runs))
+    versions = samples.drop_duplicates("run").merge(runs[["run", "dataset"]], on="run")
+    notes = (*mixed(versions, "numerics", "sampled"), *caveats(frames.runs))
     return Drawing(figure, pd.concat(data, ignore_index=True), caption, notes)
 
 

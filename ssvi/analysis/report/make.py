@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ssvi.analysis.collect import load_frames
 from ssvi.analysis.figures import FIGURES, make_figure, needs, write_figure
 from ssvi.analysis.report.page import write_report
 from ssvi.analysis.tables import TABLES, make_table, write_table
+from ssvi.changed import Changed
 from ssvi.config import output_experiments
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec
@@ -23,6 +24,7 @@ def make_all(
     content: Mapping[str, Any],
     experiments: Mapping[str, Mapping[str, RunSpec]],
     say: Callable[[str], None] = lambda line: None,
+    changed: Sequence[Changed] = (),
 ) -> Path:
     """Make every table and figure that can be made, then the report, which names the others with the reason.
 
@@ -34,6 +36,7 @@ def make_all(
         content: the study as `ssvi.config.resolve` gives it.
         experiments: its runs, as `ssvi.config.study_experiments` gives them.
         say: is told each output that could not be made.
+        changed: as in `write_report`.
 
     Returns:
         the path of the report.
@@ -58,7 +61,7 @@ def make_all(
                 problems[name] = f"its code failed: {type(error).__name__}: {error}"
             if name in problems:
                 say(f"{kind.removesuffix('s')} {name} could not be made: {problems[name]}")
-    return write_report(results, folder, study, content, experiments, problems)
+    return write_report(results, folder, study, content, experiments, problems, changed)
 
 
 def _table(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ssvi.analysis.report.summary import cause_of, constant_options, summarise
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text
 from ssvi.analysis.stats import LEVEL
 from ssvi.analysis.tables.published import published
+from ssvi.changed import Changed
 from ssvi.config import OUTPUT_KINDS, output_experiments
 from ssvi.runs import write_text
 from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of, unique, with_parents
@@ -40,6 +41,7 @@ def write_report(
     content: Mapping[str, Any],
     experiments: Mapping[str, Mapping[str, RunSpec]],
     problems: Mapping[str, str] | None = None,
+    changed: Sequence[Changed] = (),
 ) -> Path:
     """Write a study's report from its run folders and from the files of its tables and figures.
 
@@ -52,6 +54,7 @@ def write_report(
         content: the study as `ssvi.config.resolve` gives it.
         experiments: its runs, as `ssvi.config.study_experiments` gives them.
         problems: by name, why a table or figure could not be made; one that is named here is not shown.
+        changed: the data sets whose images are no longer those of some runs, by `ssvi.changed`.
 
     Returns:
         the path of the report.
@@ -73,7 +76,7 @@ def write_report(
         css=Markup((HERE / "report.css").read_text()),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        summary=summarise(runs, content, experiments, specs),
+        summary=summarise(runs, content, experiments, specs, changed),
         beliefs=believe(results, runs, content, experiments),
         outputs=outputs,
         figures=set(content["figures"]) - {o.name for o in outputs["figures"] if o.reason},

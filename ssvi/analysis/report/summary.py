@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ssvi.analysis.settings import METHOD_NAMES, is_missing, mixed, option_text,
 from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.published import is_papers, is_papers_network, published
 from ssvi.analysis.tables.rows import by_seed, compare
+from ssvi.changed import Changed
 from ssvi.config import output_experiments
 from ssvi.registry import VARIATIONAL
 from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of
@@ -75,8 +76,9 @@ def summarise(
     content: Mapping[str, Any],
     experiments: Mapping[str, Mapping[str, RunSpec]],
     specs: Mapping[str, RunSpec],
+    changed: Sequence[Changed] = (),
 ) -> Summary:
-    """The summary of a study's runs, complete or not."""
+    """The summary of a study's runs, complete or not, with a warning for each data set that has `changed` since."""
     counts = Counter(runs["status"])
     complete = runs[runs["status"] == COMPLETE]
     ran = runs[runs["status"].isin([COMPLETE, DIVERGED])]
@@ -88,7 +90,11 @@ def summarise(
         datasets=_words(dict.fromkeys(ran["dataset"])),
         models=_words(dict.fromkeys(ran["model"])),
         caution=_caution(complete),
-        warnings=(*mixed(complete["numerics"], "trained"), *mixed(complete["evaluation_numerics"], "evaluated")),
+        warnings=(
+            *mixed(complete, "numerics", "trained"),
+            *mixed(complete, "evaluation_numerics", "evaluated"),
+            *(f"WARNING: {one}." for one in changed),
+        ),
         hardware=_hardware(ran),
         training=duration(_own_seconds(runs).sum()),
         evaluation=duration(pd.to_numeric(runs["evaluation_seconds"]).sum()),

@@ -6,6 +6,7 @@ import pickle
 
 from spoiling import (
     Trap,
+    blank,
     encoded,
     flipped,
     half,
@@ -18,7 +19,7 @@ from spoiling import (
     write,
 )
 
-from mistakes.kinds import IMAGE, LAYOUT, NO_IMAGE, PETS, TEXT_BOMB, TRAIN, Bad, image_row
+from mistakes.kinds import IMAGE, LAYOUT, LINKS, NO_IMAGE, PETS, TEXT_BOMB, TRAIN, Bad, image_row
 
 IMAGES = [
     Bad("no folder", PETS, f"pets: no such folder; {LAYOUT}", remove("pets")),
@@ -39,8 +40,8 @@ IMAGES = [
     Bad(
         "an empty class",
         PETS,
-        "HERE/pets/train/new: has no images; files that end in .bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp are "
-        "read.",
+        "HERE/pets/train/new: has no images; files that end in .apng, .bmp, .gif, .jfif, .jpe, .jpeg, .jpg, .pbm, "
+        ".pgm, .png, .pnm, .ppm, .tif, .tiff, .webp are read.",
         make_folder("pets/train/new"),
     ),
     image_row("text for an image", NO_IMAGE, write(IMAGE, "no image")),
@@ -84,13 +85,13 @@ IMAGES = [
     ),
     image_row(
         "a link to a file elsewhere",
-        "is a link to HERE/config.yaml, outside HERE/pets; copy the images into the folder.",
+        f"is a link to HERE/config.yaml, outside HERE/pets; {LINKS}",
         link(IMAGE, "../../../config.yaml"),
     ),
     Bad(
         "a link to a folder elsewhere",
         PETS,
-        "HERE/pets/train/more: is a link to HERE/run, outside HERE/pets; copy the images into the folder.",
+        f"HERE/pets/train/more: is a link to HERE/run, outside HERE/pets; {LINKS}",
         link("pets/train/more", "../../run"),
     ),
     image_row("a link to nothing", "is a link to none.png, which is not there; delete it.", link(IMAGE, "none.png")),
@@ -103,7 +104,32 @@ IMAGES = [
         "HERE/pets/train/more: is a link to more, which is not there; delete it.",
         link("pets/train/more", "more"),
     ),
-    image_row("an image nobody may read", NO_IMAGE, unreadable(IMAGE)),
+    Bad(
+        "a link to nothing, links allowed",
+        f"{PETS} --follow-links",
+        f"HERE/{IMAGE}: is a link to none.png, which is not there; delete it.",
+        link(IMAGE, "none.png"),
+    ),
+    image_row("an image nobody may read", "cannot be read (Permission denied).", unreadable(IMAGE)),
+    image_row("half a PPM", NO_IMAGE, write(IMAGE, half(encoded("PPM")))),
+    Bad(
+        "signed numbers",
+        PETS,
+        "HERE/pets/train/class0/x.tif: has signed numbers, whose range is not known; save it with 8 bits.",
+        write("pets/train/class0/x.tif", encoded("TIFF", "L", tiffinfo={339: 2})),
+    ),
+    Bad(
+        "test images that show nothing",
+        PETS,
+        "HERE/pets/test: its images show next to nothing: over all of their pixels the sd of each colour is below 1 of "
+        "255 (0; transparency is not read); save them with the contrast that is to be seen.",
+        blank("pets/test"),
+    ),
+    Bad(
+        "mirrored without augmentation",
+        f"{TRAIN} --dataset=folder:pets --augment=false --flip=horizontal",
+        "command line: flip is 'horizontal', but has no effect unless augment is true.",
+    ),
     Bad(
         "a name in two lines",
         PETS,
@@ -137,7 +163,7 @@ IMAGES = [
     Bad(
         "a folder for the cache",
         f"{TRAIN} --out=new",
-        "data/cache/digits-v1.safetensors: the prepared data set cannot be read (...).",
-        make_folder("data/cache/digits-v1.safetensors"),
+        "data/cache/digits-v2.safetensors: the prepared data set cannot be read (...).",
+        make_folder("data/cache/digits-v2.safetensors"),
     ),
 ]

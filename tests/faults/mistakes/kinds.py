@@ -64,6 +64,7 @@ NEWER = (
     "folder; update ssvi to read it."
 )
 LAYOUT = "a data set folder:PATH needs train/<class>/ and test/<class>/ with images in them."
+LINKS = "copy the images into the folder, or allow such links (follow_links: true in config.yaml, or --follow-links)."
 NO_IMAGE = "cannot be read as an image (...); replace or delete it."
 TEXT_BOMB = b"zTXtk\0\0" + zlib.compress(bytes(20_000_000))
 WRONG, NONE = "its checksum is wrong", "it does not begin as one"
