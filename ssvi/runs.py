@@ -69,6 +69,7 @@ HISTORY_COLUMNS = (
     "sigma_mean",
     "test_accuracy",
     "seconds",
+    "step_seconds",
 )
 
 SAMPLES_COLUMNS = (

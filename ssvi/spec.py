@@ -258,7 +258,7 @@ def options_of(method: str) -> set[str]:
 
 
 def _plain(value: Any, like: Any) -> Any:
-    """A value as this module writes it, so that equal specs have one path: no NumPy scalar, no int for a float, no -0.0.
+    """A value as this module writes it, so that equal specs have one path: no NumPy scalar, int for a float, or -0.0.
 
     What is of another kind than `like`, the option's default, is left to `validate`.
     """

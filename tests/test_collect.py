@@ -155,8 +155,8 @@ HEADER = ",".join(files.HISTORY_COLUMNS)
         ("loss,kl\n1,2\n", "has the columns 'loss,kl', but no 'epoch'"),
         ("epoch,loss,step\n1,many,21\n", "loss is 'many', but must be a number"),
         ("epoch,loss,step\n1,21\n", "a row has 2 cells instead of 3"),
-        (f"{HEADER}\n1,21,many,,,,,,,,,\n", "loss is 'many', but must be a number"),
-        (f"{HEADER}\n1,21\n", "a row has 2 cells instead of 12"),
+        (f"{HEADER}\n1,21,many{',' * 10}\n", "loss is 'many', but must be a number"),
+        (f"{HEADER}\n1,21\n", "a row has 2 cells instead of 13"),
         ("", "has the columns ''"),
     ],
 )

@@ -40,7 +40,9 @@ MAY_IMPORT = {
     "checkpoint": {"runs"},
     "lock": {"runs"},
     "tensors": set(),
-    "provenance": {"", "precision", "versions"},
+    "provenance": {"", "precision", "process", "versions"},
+    "watch": set(),
+    "resume": {"runs", "checkpoint", "process"},
     "versions": set(),
     "doctor": {"", "versions", "precision", "step"},
     "precision": set(),
@@ -60,7 +62,7 @@ MAY_IMPORT = {
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "step", "process", "selfcheck", "versions", "layers", "registry",
+        "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch",
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
         "versions"},
@@ -72,7 +74,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
-        "evaluate", "progress", "analysis", "bench", "doctor",
+        "evaluate", "progress", "analysis", "bench", "doctor", "resume",
     },
 }  # fmt: skip
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from stopping import StopAt, Stopped
+from stopping import results as published
 
 from ssvi import runs
-from ssvi.data import Data, load
+from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.evaluate import evaluate
 from ssvi.methods import aeb
@@ -36,11 +37,6 @@ CASES: dict[str, dict] = {
     "aeb": {"density": 0.4, "aeb_prior": "published", **SHORT},
     "mbnn": {"mask_lambda": 0.14, "mask_period": 1, "epochs": 5, "batch_size": 256},
 }
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Data:
-    return load(make_spec(TINY), tmp_path_factory.mktemp("data"), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +73,6 @@ def trained(digits, results) -> dict[str, Path]:
         folders[method] = results / run_path(spec)
         train(spec, digits, results, folders[method])
     return folders
-
-
-def published(folder: Path) -> dict[str, object]:
-    """Everything a training publishes but the measured times."""
-    summary = runs.read_json(folder / runs.TRAINING)
-    for measured in ("training_seconds", "training_cpu_seconds", "images_per_second", "peak_memory_bytes", "sessions"):
-        del summary[measured]
-    history = [line.rsplit(",", 1)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
-    return {"model": (folder / runs.MODEL).read_bytes(), "history": history, "summary": summary}
 
 
 @pytest.mark.parametrize("method", [m for m in CASES if m != "ensemble"])

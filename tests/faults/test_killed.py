@@ -16,6 +16,7 @@ from stopping import results
 
 from ssvi import checkpoint, runs, subspace
 from ssvi.methods import topology
+from ssvi.process import usable_cpus
 
 
 def goes_on(name: str, folder: Path, data_root: Path, log: Path, whole: Path, seconds_between: float = 0) -> None:
@@ -45,6 +46,25 @@ def test_killed_at_random_moments(tmp_path, data_root, undisturbed, trial: int) 
         os.kill(process, signal.SIGKILL)
         ended(process)
     goes_on(name, folder, data_root, log, whole)
+
+
+@pytest.mark.fault("SIGKILL, then another number of threads")
+@pytest.mark.skipif(usable_cpus() < 2, reason="needs two CPUs")
+@pytest.mark.parametrize(("began", "asked"), [(2, 1), (1, 2)])
+def test_killed_and_gone_on_with_on_another_number_of_threads(tmp_path, data_root, began: int, asked: int) -> None:
+    """It keeps the number it began with, on which the last digits of its weights depend, and says so."""
+    made = {n: tmp_path / f"undisturbed-{n}" for n in (began, asked)}
+    for n, folder in made.items():
+        assert run(training(SPECS["ssvi"], folder, data_root, 3600, n), tmp_path / "log") == 0
+    assert results(made[began])["model"] != results(made[asked])["model"]
+    log, folder = tmp_path / "killed", tmp_path / "run"
+    killed = lambda: setattr(runs, "append_jsonl", torn)  # noqa: E731
+    assert run(training(SPECS["ssvi"], folder, data_root, 0, began), log, killed) == -signal.SIGKILL
+    assert run(training(SPECS["ssvi"], folder, data_root, 0, asked), log) == 0, log.read_text()
+    assert results(folder) == results(made[began])
+    assert steps_begun_at(folder)[-1] > 0
+    assert f"note: threads: {began} as when this training began, not {asked}" in log.read_text()
+    assert {session["threads"] for session in runs.read_json(folder / runs.TRAINING)["sessions"]} == {began}
 
 
 def watch_changes(folder: Path, change: Callable[[], None]) -> None:
