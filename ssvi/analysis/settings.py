@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.made import MADE, told
 from ssvi.registry import KINDS
 from ssvi.spec import CRITERIA, FIELDS, METHODS
 
 METHOD_NAMES = {name: kind.title for name, kind in KINDS.items()}
-SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins")
+SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins", *MADE)
 # More runs than these of one status and cause are counted, not listed.
 LISTED = 10
 FIRST_OF_MANY = 3
@@ -31,7 +32,7 @@ def setting_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def settings(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """The runs of each distinct setting (all options but the seed), in reading order."""
+    """The runs of each distinct setting (all options but the seed, and `MADE`), in reading order."""
     columns = list(SETTING)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for position, row in enumerate(frame[columns].itertuples(index=False, name=None)):
@@ -52,7 +53,7 @@ def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
     """What stands under every table and figure of runs: which are left out, and whether the others are alike.
 
     Runs that are not averaged are named by status and cause, or the first of many. Runs of which the same spec would
-    have given other numbers are never put side by side, or averaged, without a word.
+    have given other numbers are never put side by side without a word, nor are others that were made otherwise.
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for row in runs[runs["status"] != COMPLETE].itertuples():
@@ -65,18 +66,23 @@ def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
         rest = f" and {len(paths) - FIRST_OF_MANY} more" if many else ""
         notes.append(f"Left out, {status}: {named}{rest}{cause}.")
     done = runs[runs["status"] == COMPLETE]
-    return (*mixed(done["numerics"], "trained"), *mixed(done["evaluation_numerics"], "evaluated"), *notes)
+    return (*mixed(done), *told(done), *notes)
 
 
-def mixed(numerics: pd.Series, what: str) -> Iterator[str]:
-    """A warning if the runs, of which these are the versions of their arithmetic, are not all of one."""
-    counts = numerics.dropna().astype(int).value_counts().sort_index()
-    if len(counts) > 1:
-        words = ", ".join(f"{n} by {version}" for version, n in counts.items())
-        yield (
-            f"WARNING: these runs were {what} by different versions of the arithmetic (numerics: {words}), which "
-            "give other numbers for the same options; means and differences mix them."
-        )
+# What has a version of its arithmetic, and its column.
+VERSIONED = {"trained": "numerics", "evaluated": "evaluation_numerics"}
+
+
+def mixed(done: pd.DataFrame, versioned: Mapping[str, str] = VERSIONED) -> Iterator[str]:
+    """Warnings if finished runs of one data set were not all made by one version of the arithmetic."""
+    for what, column in versioned.items():
+        if (done.groupby("dataset")[column].nunique() > 1).any():
+            counts = done[column].dropna().astype(int).value_counts().sort_index()
+            words = ", ".join(f"{n} by {version}" for version, n in counts.items())
+            yield (
+                f"WARNING: these runs were {what} by different versions of the arithmetic (numerics: {words}), which "
+                "give other numbers for the same options; no mean is over both, but differences may be theirs."
+            )
 
 
 def _rank(word: str) -> float:

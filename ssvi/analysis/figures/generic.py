@@ -21,7 +21,8 @@ from ssvi.analysis.figures.style import (
     row_of_axes,
     style,
 )
-from ssvi.analysis.settings import METHOD_NAMES, caveats, is_missing, option_text, settings
+from ssvi.analysis.made import SPENT, comparable, one_machine
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, caveats, is_missing, option_text, settings
 from ssvi.analysis.stats import mean_sd
 from ssvi.errors import UserError
 from ssvi.spec import FIELDS
@@ -31,6 +32,7 @@ LOG_SPAN = 20.0
 PERCENT = ("accuracy", "accuracy_best_test", "sparsity", "density", "density_actual")
 UNITS = {
     "training_seconds": "s",
+    "step_seconds": "s",
     "evaluation_seconds": "s",
     "training_flops": "FLOPs",
     "inference_flops": "FLOPs",
@@ -77,9 +79,11 @@ def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None
             axes.set_ylabel(_title(y))
         if hue is not None:
             legend(figure, title=_label(hue))
+    unlike = {x, y} & set(SPENT) and not all(map(one_machine, settings(wanted)))
+    notes = ("Left out: points whose runs were computed on different machines.",) if unlike else ()
     by = f", by {_label(hue)}" if hue else ""
     caption = f"{_label(y)} against {_label(x)}{by}: means over seeds with one sample standard deviation."
-    return Drawing(figure, pd.DataFrame(rows), caption[0].upper() + caption[1:], caveats(frames.runs))
+    return Drawing(figure, pd.DataFrame(rows), caption[0].upper() + caption[1:], (*notes, *caveats(frames.runs)))
 
 
 def _split(runs: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:
@@ -138,7 +142,7 @@ def _points(
     """One point a setting, from left to right; two settings may not share a place."""
     points: list[dict[str, Any]] = []
     taken: dict[Any, pd.Series] = {}
-    for group in settings(runs):
+    for group in map(comparable, settings(runs)):
         first = group.iloc[0]
         if x in FIELDS:
             key = None if is_missing(first[x]) else first[x]
@@ -151,7 +155,8 @@ def _points(
             where = mean_sd(group[x])[0]
             at = where * _scale(x)
         mean, sd = mean_sd(group[y], _scale(y))
-        points.append({x: where, f"{y}_mean": mean, f"{y}_sd": sd, "n": len(group), "at": at})
+        if not is_missing(at) and not is_missing(mean):
+            points.append({x: where, f"{y}_mean": mean, f"{y}_sd": sd, "n": len(group), "at": at})
     return sorted(points, key=lambda point: point["at"])
 
 
@@ -159,9 +164,8 @@ def _clash(one: pd.Series, other: pd.Series, shown: tuple[str | None, ...]) -> s
     # An option that only one of two methods has is no choice that anybody made.
     differing = [
         option
-        for option in FIELDS
-        if option != "seed"
-        and option not in shown
+        for option in SETTING
+        if option not in shown
         and not is_missing(one[option])
         and not is_missing(other[option])
         and one[option] != other[option]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.figures.sigma import start_of_sigma
+from ssvi.analysis.made import one_machine
 from ssvi.analysis.report.gather import load_readable
 from ssvi.analysis.report.outputs import paths_of
 from ssvi.analysis.settings import METHOD_NAMES, option_text, settings
@@ -117,7 +118,7 @@ def _median(frame: pd.DataFrame, column: str) -> float | None:
 def _speeds(complete: pd.DataFrame) -> tuple[Speed, ...]:
     """The speeds on each data set and network, of default settings alike in what their cost depends on.
 
-    Left out where the two did not run, or not on one device.
+    Left out where the two did not run, or not on one machine.
     """
     found = []
     for evidence in gather(complete, pd.DataFrame(columns=["run"])) if len(complete) else []:
@@ -126,7 +127,7 @@ def _speeds(complete: pd.DataFrame) -> tuple[Speed, ...]:
             continue
         dense, sparse = evidence.setting(which("vi")), evidence.setting(SSVI.but(density=min(densities)))
         both = pd.concat([dense, sparse])
-        alike = both[list(COST_OPTIONS)].drop_duplicates().shape[0] == 1 and both["device"].nunique() == 1
+        alike = both[list(COST_OPTIONS)].drop_duplicates().shape[0] == 1 and one_machine(both)
         speeds = [_median(runs, "images_per_second") for runs in (dense, sparse)]
         if alike and None not in speeds:
             found.append(Speed(evidence.dataset, evidence.model, speeds[0], min(densities), speeds[1]))
