@@ -226,6 +226,7 @@ BAD = [
     ("checkpoint_seconds", -1, ["checkpoint_seconds: -1", "a number >= 0"]),
     ("runs_per_gpu", 0, ["runs_per_gpu: 0", "whole number >= 1"]),
     ("runs_per_gpu", 1.5, ["runs_per_gpu: 1.5", "whole number >= 1"]),
+    ("threads", 0, ["threads: 0", "whole number >= 1"]),
     ("runs_per_gpus", 2, ["'runs_per_gpus'", "did you mean 'runs_per_gpu'"]),
     ("studies", {}, ["studies", "at least one study"]),
     ("studies/tiny/experiment", {}, ["'experiment'", "did you mean 'experiments'"]),
