@@ -281,3 +281,16 @@ def test_what_has_nothing_to_compare_says_so(tmp_path: Path) -> None:
     alone = tables.make_table("choices", frames(tmp_path, study(tmp_path, {}, {}, spec=VI)))
     assert "Nothing to compare: of no method was a second setting run." in alone.notes
     assert not any("by chance" in note for note in alone.notes)
+
+
+def test_the_report_averages_and_pairs_runs_of_one_arithmetic(tmp_path: Path) -> None:
+    """The drift of sigma, and the criteria that order alike."""
+    snr = dataclasses.replace(SSVI, criterion="snr")
+    runs = study(tmp_path, {"numerics": 2}, {"numerics": 1}) | study(tmp_path, *[{"numerics": 2}] * 2, spec=snr)
+    content = {"tables": {}, "figures": {"sigma_drift": ["all"]}}
+    found = believe(tmp_path, frames(tmp_path, runs).runs, content, {"all": runs})
+    drifts = [(drift.setting.rpartition(", ")[2], drift.runs) for drift in found.drift]
+    assert sorted(drifts) == [("numerics 1", 1), ("numerics 2", 1), ("numerics 2", 2)]
+    assert [n for _, n in found.twins.values()] == [1]
+    caption = make_figure("sigma_drift", frames(tmp_path, runs, needs=("updates", "history"))).caption
+    assert "(n = 1 to 2)" in caption
