@@ -107,12 +107,17 @@ def test_a_claim_says_that_a_setting_was_run_in_another_arithmetic(tmp_path: Pat
     assert evidence.sample(ACCURACY, which("ssvi", density=0.2)).problem == "SSVI, density 0.2: not run"
 
 
-def test_a_figure_of_config_refuses_two_arithmetics_at_one_place(tmp_path: Path) -> None:
-    runs = study(tmp_path, {"numerics": 1}, {"numerics": 2})
-    with pytest.raises(UserError, match=r"differ in what it does not show \(numerics: 1 and 2\)"):
-        generic(frames(tmp_path, runs), "mine", x="density", y="accuracy")
-    drawn = generic(frames(tmp_path, runs), "mine", x="density", y="accuracy", hue="numerics").data
-    assert drawn["n"].tolist() == [1, 1]
+def test_a_figure_of_config_has_a_line_for_each_arithmetic(tmp_path: Path) -> None:
+    runs = study(tmp_path, {"numerics": 1}, {"numerics": 2}, {"numerics": 2})
+    runs |= study(tmp_path, {"numerics": 2}, spec=dataclasses.replace(SSVI, density=0.05))
+    for options in ({}, {"hue": "numerics"}, {"facets": "numerics"}, {"hue": "method"}):
+        drawn = generic(frames(tmp_path, runs), "mine", x="density", y="accuracy", **options).data
+        assert sorted(drawn["n"]) == [1, 1, 2], options
+        assert sorted(map(str, drawn["numerics"])) == ["1", "2", "2"]
+    other = dataclasses.replace(SSVI, seed=9)
+    runs[write_run(tmp_path, other, evaluation={"samples": 9, "bins": 15})] = other
+    with pytest.raises(UserError, match=r"differ in what it does not show \(evaluation_samples: 5 and 9\)"):
+        generic(frames(tmp_path, runs), "mine", x="density", y="accuracy", hue="numerics")
 
 
 # What is only said
