@@ -38,6 +38,7 @@ rule quick:
 
 
 onstart:
+    check_cores()
     remake_records()
     start_preloaded()
 

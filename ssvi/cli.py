@@ -100,7 +100,9 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_data_options(group)
     group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
-    group.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    group.add_argument(
+        "--threads", type=int, help="CPU threads (default: torch's own choice; a training that goes on keeps its own)"
+    )
     group.add_argument("--plain", action="store_true", help="all of the following off")
     for name, help in SWITCHES.items():
         flag = f"--{name.replace('_', '-')}"
@@ -277,6 +279,7 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
     device = _device(given.device, given.threads)
     from ssvi.data import load
     from ssvi.progress import reporter
+    from ssvi.resume import keep_threads
     from ssvi.runs import WRITTEN, remove_leftovers
     from ssvi.step import choose_machine
     from ssvi.trainer import Settings, Trainer
@@ -286,12 +289,14 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
     if switches.get("hold_memory", device.type == "cpu"):
         switches["hold_memory"] = process.hold_memory()
     remove_leftovers(folder, WRITTEN)
+    watcher = reporter()
+    keep_threads(folder, device, watcher.note)
     data = load(spec, given.data_root, device, given.follow_links)
     for note in data.notes:
-        print(f"note: {spec.dataset}: {note}", file=sys.stderr)
+        watcher.note(f"{spec.dataset}: {note}")
     machine = choose_machine(device, switches, spec.training_epochs * data.n_train // spec.batch_size)
     lineage = [root / run_path(parent) for parent in parents(spec)]
-    trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), reporter(), lineage)
+    trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), watcher, lineage)
     try:
         summary = trainer.run()
     except process.Interrupted as stop:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import re
 import reprlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ssvi.errors import UserError, told, unknown
 from ssvi.registry import using
 from ssvi.spec import (
+    FOLDER_PREFIX,
     INHERITED,
     METHODS,
     PRESETS,
@@ -164,9 +166,23 @@ def check_config(config: Any, where: str) -> None:
     studies = config["studies"]
     if config["study"] not in studies:
         raise unknown("study", config["study"], studies, f"{where}: study")
+    folders: dict[str, str] = {}
     for name in studies:
-        study_runs(config, name, where)
+        runs = study_runs(config, name, where)
+        _check_spellings((spec.dataset for spec in runs.values()), folders, f"{where}: studies.{name}")
         _check_outputs(resolve(config, name, where), f"{where}: studies.{name}")
+
+
+def _check_spellings(datasets: Iterable[str], folders: dict[str, str], where: str) -> None:
+    """Refuse two spellings of one image folder, of which each would be a data set of its own.
+
+    `folders` has what was seen of other studies, by the folder that it is, and takes in what is seen here.
+    """
+    for dataset in dict.fromkeys(datasets):
+        if dataset.startswith(FOLDER_PREFIX):
+            folder = os.path.realpath(dataset.removeprefix(FOLDER_PREFIX))
+            if (other := folders.setdefault(folder, dataset)) != dataset:
+                raise UserError(f"{where}: dataset is {dataset!r}, the same folder as {other!r}; write it in one way.")
 
 
 def _check_size(config: Any, where: str) -> None:

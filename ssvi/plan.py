@@ -102,7 +102,8 @@ def to_text(study: str, items: list[Item]) -> str:
     about = (
         "No finished run tells yet how long they take."
         if whole.to_do and whole.hours is None
-        else "Hours are estimated from finished runs, one training after another; divide by how many run at once."
+        else "Hours are estimated from finished runs, wherever those ran, one training after another; divide by how "
+        "many run at once."
     )
     return "\n".join([f"Plan of study {study}", *(f"  {line}" for line in lines), about])
 

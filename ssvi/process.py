@@ -6,8 +6,12 @@ import ctypes
 import os
 import platform
 import signal
+import subprocess
+import sys
 import threading
 import time
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 # What can be switched on and off by itself, with a line for the command line's help.
@@ -26,6 +30,28 @@ ECHO_SECONDS = 1.0
 
 # glibc: <malloc.h>
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use, which on a shared machine are not all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def processor() -> str | None:
+    """The model of this machine's processor; None where the system does not say."""
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []:
+        key, _, name = line.partition(":")
+        if key.strip() == "model name" and name.strip():
+            return " ".join(name.split())
+    if sys.platform == "darwin":
+        try:
+            asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        except OSError:
+            return None
+        return asked.stdout.strip() or None
+    return platform.processor() or None
 
 
 def calm_threads() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from ssvi import __version__
 from ssvi.precision import float32_is_full
+from ssvi.process import processor
 from ssvi.versions import untested
 
 
@@ -52,6 +53,7 @@ def provenance(
         "computed_precision": precision,
         "full_float32": float32_is_full(),
         "device": device_name(device),
+        "cpu": processor(),
         "host_cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "switches": switches,
@@ -60,13 +62,16 @@ def provenance(
     }
 
 
-def session(step: int) -> dict[str, Any]:
-    """What training.json says of each process that worked on it: from which step on, when, where, as which job."""
+def session(step: int, device: torch.device) -> dict[str, Any]:
+    """What training.json says of each process that worked on it: from which step on, when, where, with what."""
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "from_step": step,
         "started": started,
         "host": platform.node(),
+        "device": device_name(device),
+        "cpu": processor(),
+        "threads": torch.get_num_threads(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 

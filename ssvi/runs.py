@@ -72,6 +72,7 @@ HISTORY_COLUMNS = (
     "sigma_mean",
     "test_accuracy",
     "seconds",
+    "step_seconds",
 )
 
 SAMPLES_COLUMNS = (

@@ -216,6 +216,8 @@ class RunSpec:
     )
 
     def __post_init__(self) -> None:
+        for name in FIELDS:
+            object.__setattr__(self, name, _plain(getattr(self, name), FIELDS[name].default))
         validate(dataclasses.asdict(self), where="run spec")
         if self.parent != parent_text(dataclasses.asdict(self), "run spec"):
             raise UserError(f"run spec: parent is {self.parent!r}, which is not in its one canonical form.")
@@ -260,6 +262,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 def options_of(method: str) -> set[str]:
     """Names of the options that `method` uses."""
     return set(KINDS[method].options)
+
+
+def _plain(value: Any, like: Any) -> Any:
+    """A value as this module writes it, so that equal specs have one path: no NumPy scalar, int for a float, or -0.0.
+
+    What is of another kind than `like`, the option's default, is left to `validate`.
+    """
+    if not isinstance(value, str) and callable(item := getattr(value, "item", None)):
+        value = item()
+    if isinstance(value, str):
+        return str(value)
+    number = isinstance(like, float) and isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) + 0.0 if number and abs(value) <= LARGEST[float] else value
 
 
 def _type_error(name: str, value: Any, where: str) -> UserError | None:
@@ -442,7 +457,7 @@ def make_spec(options: Mapping[str, Any], where: str = "options") -> RunSpec:
                 f"{where}: {name} is {value!r}, but method {method!r} does not use {name} (used by {users})."
             )
     full = expand(options)
-    coerced = {k: float(v) if isinstance(FIELDS[k].default, float) else v for k, v in full.items()}
+    coerced = {k: _plain(v, FIELDS[k].default) for k, v in full.items()}
     if KINDS[method].parents:
         coerced["parent"] = parent_text(coerced, where)
     spec = RunSpec(**coerced)

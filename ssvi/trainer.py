@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,35 +27,15 @@ from ssvi.process import Interrupted, Interrupts
 from ssvi.progress import Reporter
 from ssvi.provenance import peak_memory, provenance, session
 from ssvi.registry import KINDS
+from ssvi.resume import CHECKPOINT_KEYS, check_same
 from ssvi.selfcheck import self_check
 from ssvi.spec import RunSpec, run_path
 from ssvi.spec import parents as parents_of
 from ssvi.step import Machine, Stepper
 from ssvi.versions import numerics
+from ssvi.watch import StepWatch
 
 EVALUATION_BATCH = 1000
-# Switches on which the order of a checkpoint's numbers depends.
-LASTING = ("channels_last", "parallel_noise")
-CHECKPOINT_KEYS = frozenset(
-    {
-        "spec",
-        "sessions",
-        "good",
-        "best",
-        "model",
-        "method",
-        "streams",
-        "order",
-        "totals",
-        "epoch",
-        "step",
-        "history",
-        "topology",
-        "seconds",
-        "cpu_seconds",
-        "epoch_seconds",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -111,6 +92,7 @@ class Trainer:
         self._order = torch.empty(0, dtype=torch.int64)
         self.cpu_seconds, self._cpu_tick = 0.0, time.process_time()
         self._epoch_seconds, self._tick = 0.0, time.perf_counter()
+        self._watch = StepWatch(self.device)
         self._base_lr: list[list[float]] = []
         self._spec_record: Record = {}
         self._save_seconds = 0.0
@@ -180,14 +162,17 @@ class Trainer:
         self.method.begin_epoch(self.clock)
         self._train_mode()
         order = self._order.to(self.device)
+        self._watch.begin()
         for i in range(within, self.clock.steps_per_epoch):
             last = i + 1 == self.clock.steps_per_epoch
             self._step(order[i * self.spec.batch_size : None if last else (i + 1) * self.spec.batch_size])
+            self._watch.step()
             self.reporter.step(self.clock)
             if not last:
                 self._interrupts.check()
                 if self._save_is_due():
                     self._save()
+                    self._watch.begin()
         self._close_epoch()
         self._interrupts.check()
         if self._save_is_due():
@@ -202,7 +187,9 @@ class Trainer:
             self._append(runs.LIVE_TOPOLOGY, record)
 
     def _close_epoch(self) -> None:
+        # waits for the device
         loss, correct, images = self.take_step.totals.tolist()
+        step_seconds = self._watch.median()
         if not math.isfinite(loss):
             raise Diverged(f"the likelihood loss of epoch {self.clock.epoch} is {loss}")
         self.method.settle()
@@ -222,6 +209,7 @@ class Trainer:
             ),
             "lr": float(self.method.optimizers[0].param_groups[0]["lr"]),
             "active_weights": sum(self.method.n_active().values()),
+            "step_seconds": step_seconds,
             **figures,
         }
         self._stop_watch()
@@ -334,7 +322,7 @@ class Trainer:
             origin |= {"numerics": self._numerics, "content": self.data.content}
             self._spec_record = runs.spec_record(self.spec, origin)
             self._remember_good()
-        self._sessions.append(session(self.clock.step) | {"switches": switches})
+        self._sessions.append(session(self.clock.step, self.device) | {"switches": switches})
         # What was made of another training in this folder, perhaps of other options, is not of this one.
         runs.remove_outdated(self.folder)
         # A workflow that cleans up after a failed job deletes spec.json, so the checkpoint has a copy.
@@ -378,30 +366,16 @@ class Trainer:
         self._spec_record, self._sessions = state["spec"] | {"format": runs.FORMAT}, state["sessions"]
         self._good, self._best = state["good"], state["best"]
         runs.compare_specs(RunSpec(**self._spec_record["spec"]), self.spec, self.folder / runs.CHECKPOINT)
-        before = self._spec_record["provenance"]
-        if before.get("numerics", 1) != self._numerics:
-            raise UserError(
-                f"{self.folder}: this training began by numerics {before.get('numerics', 1)}, which give other numbers "
-                f"than this version's ({self._numerics}); {runs.told_by_version(self.folder)}"
-            )
-        if before["data"] != self.data.fingerprint:
-            raise UserError(
-                f"{self.folder}: the data set {self.spec.dataset!r} has changed since this training began "
-                f"(fingerprint {before['data'][:12]}, now {self.data.fingerprint[:12]}); bring those images back, "
-                "or move the folder away."
-            )
-        if (before["device"] == "cpu") != (self.device.type == "cpu"):
-            raise UserError(
-                f"{self.folder}: this training began on {before['device']}, whose random numbers no other kind of "
-                "device has; go on there (--device), or move the folder away."
-            )
-        for switch in LASTING:
-            then, now = before["switches"][switch], self.machine.settings()[switch]
-            if then != now:
-                flag = f"--{switch.replace('_', '-')}={'on' if then else 'off'}"
-                raise UserError(
-                    f"{self.folder}: this training began with {flag}; go on with it, or move the folder away."
-                )
+        check_same(
+            self.folder,
+            self._spec_record["provenance"],
+            numerics=self._numerics,
+            data=self.data.fingerprint,
+            dataset=self.spec.dataset,
+            device=self.device,
+            switches=self.machine.settings(),
+            say=self.reporter.note,
+        )
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
@@ -457,6 +431,8 @@ class Trainer:
         runs.write_csv(self.folder / runs.HISTORY, self.history, runs.HISTORY_COLUMNS)
         runs.write_text(self.folder / runs.TOPOLOGY, runs.to_jsonl(self.topology))
         images = self.clock.step / self.clock.steps_per_epoch * self.data.n_train
+        # of epochs that an earlier version trained nobody knows
+        steps = [row["step_seconds"] for row in self.history if row.get("step_seconds") is not None]
         before = {key: sum(r[key] for r in self._heritage) for key in ("training_flops", "training_seconds")}
         summary = {
             **status,
@@ -471,6 +447,7 @@ class Trainer:
             "parent_flops": before["training_flops"],
             "parent_seconds": before["training_seconds"],
             "training_cpu_seconds": self.cpu_seconds,
+            "step_seconds": statistics.median(steps) if steps else None,
             "images_per_second": images / max(self.seconds, 1e-9),
             "peak_memory_bytes": peak_memory(self.device),
             "self_check": self._self_check,

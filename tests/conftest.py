@@ -8,6 +8,7 @@ leaves it out unless `--all-trials` is given. At the end stands a table of what 
 import os
 import signal
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # no test depends on time
 settings.register_profile("ssvi", deadline=None)
 settings.load_profile("ssvi")
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where data sets are cached."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def digits(data_root: Path) -> object:
+    """The data set `digits` on the CPU."""
+    import torch
+
+    from ssvi.data import load
+    from ssvi.spec import RunSpec
+
+    return load(RunSpec(dataset="digits"), data_root, torch.device("cpu"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,6 +20,7 @@ from ssvi.spec import CRITERIA, RunSpec, parents, run_path
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 WEIGHTS = 11_000_000
 DENSE_REST = 20_000
+STEP = 0.028  # seconds
 
 
 def write_run(
@@ -43,6 +44,7 @@ def write_run(
         "torch": "2.8.0",
         "python": "3.11.2",
         "device": "cpu",
+        "cpu": "A Processor",
         "data": "f" * 64,
         "host_cpus": 2,
         "threads": 2,
@@ -183,6 +185,7 @@ def _history(spec: RunSpec, epochs: int) -> list[dict[str, Any]]:
                 "sigma_mean": spec.sigma_init if variational else None,
                 "test_accuracy": None,
                 "seconds": 10.0,
+                "step_seconds": STEP,
             }
         )
     return rows
@@ -217,6 +220,7 @@ def _metrics(spec: RunSpec, epochs: int, diverged: str | None) -> dict[str, Any]
         "training_flops_dense": dense_flops,
         "inference_flops": 5.5e9 * density,
         "training_seconds": 10.0 * epochs,
+        "step_seconds": STEP,
         "evaluation_seconds": 3.0,
         "peak_memory_bytes": 1_500_000_000,
         "images_per_second": 4500.0,

@@ -5,7 +5,10 @@ from pathlib import Path
 from ssvi import runs
 from ssvi.progress import Lines
 
-MEASURED = ("training_seconds", "training_cpu_seconds", "images_per_second", "peak_memory_bytes", "sessions")
+MEASURED = (
+    *("training_seconds", "training_cpu_seconds", "step_seconds", "images_per_second", "peak_memory_bytes"),
+    "sessions",
+)
 
 
 class Stopped(Exception):
@@ -25,7 +28,8 @@ class StopAt(Lines):
 
 def results(folder: Path) -> dict[str, object]:
     """Everything a training publishes but the measured times."""
-    history = [line.rsplit(",", 1)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
+    # the last two columns are seconds
+    history = [line.rsplit(",", 2)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
     summary = runs.read_json(folder / runs.TRAINING)
     for measured in MEASURED:
         del summary[measured]

@@ -168,7 +168,7 @@ HEADER = ",".join(files.HISTORY_COLUMNS)
         ("loss,kl\n1,2\n", "has the columns 'loss,kl', but no 'epoch'"),
         ("epoch,loss,step\n1,many,21\n", "loss is 'many', but must be a number"),
         ("epoch,loss,step\n1,21\n", "a row has 2 cells instead of 3"),
-        (f"{HEADER}\n1,21,many,,,,,,,,,\n", "loss is 'many', but must be a number"),
+        (f"{HEADER}\n1,21,many{',' * 10}\n", "loss is 'many', but must be a number"),
         (f"{HEADER}\n1,21\n", f"a row has 2 cells instead of {len(files.HISTORY_COLUMNS)}"),
         ("epoch,loss\n1,-1\n", "loss is -1, but must be >= 0"),
         ("epoch,train_accuracy\n1,97.5\n", "train_accuracy is 97.5, but must be >= 0 and <= 1"),

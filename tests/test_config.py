@@ -227,6 +227,7 @@ BAD = [
     ("checkpoint_seconds", -1, ["checkpoint_seconds: -1", "a number >= 0"]),
     ("runs_per_gpu", 0, ["runs_per_gpu: 0", "whole number >= 1"]),
     ("runs_per_gpu", 1.5, ["runs_per_gpu: 1.5", "whole number >= 1"]),
+    ("threads", 0, ["threads: 0", "whole number >= 1"]),
     ("runs_per_gpus", 2, ["'runs_per_gpus'", "did you mean 'runs_per_gpu'"]),
     ("studies", {}, ["studies", "at least one study"]),
     ("studies/tiny/experiment", {}, ["'experiment'", "did you mean 'experiments'"]),
@@ -312,3 +313,32 @@ def test_the_readme_shows_configs_that_are_good() -> None:
     shipped = load_config(ROOT / "config.yaml")
     for study in studies:
         check_everything({**shipped, "study": next(iter(study)), "studies": {**shipped["studies"], **study}})
+
+
+SPELLINGS = (
+    "folder:images/pets/",
+    "folder:./images/pets",
+    "folder:images//pets",
+    "folder:link",
+    "folder:images/x/../pets",
+)
+
+
+@pytest.mark.parametrize("other", SPELLINGS)
+@pytest.mark.parametrize("place", ["one study", "another study"])
+def test_one_folder_of_images_is_spelt_in_one_way(tmp_path, monkeypatch, place: str, other: str) -> None:
+    """Two spellings would be two data sets with runs of their own, and their rows would stand side by side."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "pets").mkdir(parents=True)
+    (tmp_path / "images" / "x").mkdir()
+    (tmp_path / "link").symlink_to("images/pets")
+    first = "folder:images/pets"
+    config = changed("studies/tiny/train/dataset", [first, other] if place == "one study" else first)
+    if place != "one study":
+        config["studies"]["two"] = {"like": "tiny", "train": {"dataset": other}}
+    with pytest.raises(UserError) as caught:
+        check_config(config, "config.yaml")
+    study = "tiny" if place == "one study" else "two"
+    said = f"config.yaml: studies.{study}: dataset is {other!r}, the same folder as {first!r}; write it in one way."
+    assert str(caught.value) == said
+    check_config(changed("studies/tiny/train/dataset", [first, "folder:images/x"]), "config.yaml")

@@ -43,7 +43,9 @@ MAY_IMPORT = {
     "checkpoint": {"runs"},
     "lock": {"runs"},
     "tensors": set(),
-    "provenance": {"", "precision", "versions"},
+    "provenance": {"", "precision", "process", "versions"},
+    "watch": set(),
+    "resume": {"runs", "checkpoint", "process"},
     "versions": {"spec"},
     "doctor": {"", "versions", "precision", "step"},
     "precision": set(),
@@ -63,7 +65,7 @@ MAY_IMPORT = {
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "step", "process", "selfcheck", "versions", "layers", "registry",
+        "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch",
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
         "versions"},
@@ -75,7 +77,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
-        "evaluate", "progress", "analysis", "bench", "doctor", "changed",
+        "evaluate", "progress", "analysis", "bench", "doctor", "changed", "resume",
     },
 }  # fmt: skip
 

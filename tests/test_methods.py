@@ -13,7 +13,7 @@ from stopping import StopAt, Stopped
 from stopping import results as published
 
 from ssvi import runs
-from ssvi.data import Data, load
+from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.evaluate import evaluate
 from ssvi.methods import aeb
@@ -38,11 +38,6 @@ CASES: dict[str, dict] = {
     "aeb": {"density": 0.4, "aeb_prior": "published", **SHORT},
     "mbnn": {"mask_lambda": 0.14, "mask_period": 1, "epochs": 5, "batch_size": 256},
 }
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Data:
-    return load(make_spec(TINY), tmp_path_factory.mktemp("data"), CPU)
 
 
 @pytest.fixture(scope="module")

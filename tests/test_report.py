@@ -158,7 +158,7 @@ def test_summary_comes_first_and_has_the_headline_numbers(partial: Page) -> None
     assert start < partial.text.index("13 in all")
     assert re.search(r"dense BNN 94\.\d\d \[\d\d\.\d\d, \d\d\.\d\d\] 3", partial.text)
     assert "SSVI at 95 % sparsity" in partial.text
-    assert "cpu, 2 CPUs, 2 threads a run (10 runs)" in partial.text
+    assert "cpu, A Processor, 2 CPUs, 2 threads a run (10 runs)" in partial.text
     assert "2025-01-02 03:04:05 UTC" in partial.text
     headings = [attributes["id"] for tag, attributes in partial.tags if tag == "section" and "id" in attributes]
     order = ["summary", "tables", "table-table1", "figures", "figure-curves", "runs", "versions", "believe"]

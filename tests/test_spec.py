@@ -1,7 +1,9 @@
 """A run's identity, its validation and its presets."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from ssvi import criteria, methods, models, runs
 from ssvi.cli import parser
 from ssvi.errors import UserError
 from ssvi.registry import KINDS, using
+from ssvi.runs import spec_record
 from ssvi.spec import (
     CRITERIA,
     FIELDS,
@@ -100,6 +103,39 @@ def test_run_path_is_injective_and_safe(a: RunSpec, b: RunSpec) -> None:
 def test_flags_give_the_spec_back(spec: RunSpec) -> None:
     given_ = parser().parse_args(["train", *to_flags(spec)])
     assert RunSpec(**{n: getattr(given_, n) for n in FIELDS if hasattr(given_, n)}) == spec
+
+
+def spellings(value: object) -> st.SearchStrategy[object]:
+    """Values that are equal to this one, as YAML, JSON, NumPy and arithmetic write them."""
+    made = [value]
+    if isinstance(value, bool):
+        made += [np.bool_(value)]
+    elif isinstance(value, int | float):
+        exact = isinstance(value, int) and value < 2**63
+        made += [np.int64(value)] if exact else [np.float64(value), *([int(value)] if value.is_integer() else [])]
+        made += [-value] if value == 0 else []
+    else:
+        made += [np.str_(value)]
+    return st.sampled_from(made)
+
+
+@settings(max_examples=300)
+@given(st.data(), specs(), st.sampled_from(["momentum", "weight_decay", "mu_init_sd", "kl_scale", "validation"]))
+def test_equal_specs_are_one_run(data: st.DataObject, spec: RunSpec, zero: str) -> None:
+    """However their values are spelt: one path, one command line, one spec.json."""
+    spec = dataclasses.replace(spec, **({} if spec.parent else {zero: 0.0}))
+    other = RunSpec(**{name: data.draw(spellings(getattr(spec, name))) for name in FIELDS})
+    assert other == spec
+    assert run_path(other) == run_path(spec)
+    assert to_flags(other) == to_flags(spec)
+    assert json.dumps(spec_record(other, {})) == json.dumps(spec_record(spec, {}))
+
+
+@pytest.mark.parametrize(("text", "same"), [("vi,momentum=-0.0", "vi,momentum=0"), ("vi,lr=1", "vi,lr=1.0")])
+def test_equal_parents_are_one_run(text: str, same: str) -> None:
+    one, other = (make_spec({"method": "pruned", "parent": parent}) for parent in (text, same))
+    assert one == other
+    assert run_path(one) == run_path(other)
 
 
 @given(specs())

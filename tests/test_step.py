@@ -28,11 +28,6 @@ TINY = {"dataset": "digits", "model": "resnet8", "width": 0.5, "epochs": 2, "bat
         "delta_t": 3, "lr": 0.1, "sigma_init": 0.02}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Data:
-    return load(make_spec(TINY), tmp_path_factory.mktemp("data"), CPU)
-
-
 def spec_of(method: str = "ssvi", **options) -> RunSpec:
     given = {**TINY, "method": method, **options}
     return make_spec({k: v for k, v in given.items() if k in options_of(method)})

@@ -14,32 +14,23 @@ from torch.nn import functional
 from ssvi import checkpoint, runs
 from ssvi.cli import main, parser
 from ssvi.criteria import CRITERIA, scores
-from ssvi.data import Data, load
+from ssvi.data import Data
 from ssvi.errors import Diverged, UserError
 from ssvi.evaluate import evaluate
 from ssvi.layers import TO_SIGMA
 from ssvi.process import Interrupted, Interrupts
 from ssvi.progress import Lines
+from ssvi.resume import CHECKPOINT_KEYS, LASTING
 from ssvi.spec import make_spec
 from ssvi.step import Machine
 from ssvi.subspace import UpdateSchedule, largest, update
-from ssvi.trainer import CHECKPOINT_KEYS, LASTING, Settings, Trainer
+from ssvi.trainer import Settings, Trainer
 from ssvi.versions import EVALUATION, NUMERICS
 
 CPU = torch.device("cpu")
 MACHINE = Machine(CPU)
 TINY = {"dataset": "digits", "model": "resnet8", "width": 0.25, "epochs": 2, "batch_size": 256}
 OPTIONS = {"dense": {}, "vi": {}, "rigl": {"density": 0.2, "delta_t": 2}, "ssvi": {"density": 0.2, "delta_t": 2}}
-
-
-@pytest.fixture(scope="session")
-def data_root(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="session")
-def digits(data_root: Path) -> Data:
-    return load(make_spec(TINY), data_root, CPU)
 
 
 def spec_of(method: str, **options):

@@ -290,8 +290,19 @@ def test_moved_data_retrain_nothing(study: Path, tmp_path) -> None:
 
 def test_other_runs_per_gpu_and_checkpoints_retrain_nothing(study: Path, monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    other = ("runs_per_gpu=3", "checkpoint_seconds=5")
+    other = ("runs_per_gpu=3", "checkpoint_seconds=5", "threads=2")
     assert "Nothing to be done" in snakemake(study, "-n", "--config", *other).stdout
+
+
+def test_the_config_says_how_many_threads_a_training_has(tmp_path) -> None:
+    """Whatever the cores, and not fewer in silence where there are not as many."""
+    write_config(tmp_path, CONFIG | {"threads": 3})
+    planned = snakemake(tmp_path, "-n", "-p", "--quiet", "host", cores=16).stdout
+    assert set(re.findall(r"--threads (\d+)", planned)) == {"3"}
+    refused = snakemake(tmp_path, check=False, cores=2)
+    assert refused.returncode == 1
+    assert "ssvi: threads is 3 in the config, but --cores is 2; give as many cores or more." in refused.stderr
+    assert not (tmp_path / "results/runs").exists()
 
 
 # In place of `ssvi`: a training waits until `places` have begun, notes begin and end, and fails.

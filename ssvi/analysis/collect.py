@@ -18,6 +18,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ssvi import runs as files
 from ssvi.analysis import ranges
+from ssvi.analysis.made import completed
 from ssvi.errors import UserError
 from ssvi.spec import CRITERIA, FIELDS, RunSpec, options_of, parents, run_path
 
@@ -60,6 +61,7 @@ METRIC_COLUMNS = (
     "training_flops_dense",
     "inference_flops",
     "training_seconds",
+    "step_seconds",
     "parent_flops",
     "parent_seconds",
     "evaluation_seconds",
@@ -67,14 +69,15 @@ METRIC_COLUMNS = (
     "images_per_second",
     "epochs_done",
     "steps",
+    "machines",
 )
 PROVENANCE_COLUMNS = (
-    *("commit", "dirty", "device", "computed_precision", "host_cpus", "threads"),
+    *("commit", "dirty", "device", "cpu", "computed_precision", "host_cpus", "threads"),
     *("ssvi", "numerics", "torch", "python", "data", "started", "network", "verified"),
 )
 WORDS = {
-    *("status", "cause", "commit", "device", "computed_precision", "ssvi", "torch", "python", "data", "started"),
-    "network",
+    *("status", "cause", "commit", "device", "cpu", "computed_precision"),
+    *("ssvi", "torch", "python", "data", "started", "network"),
 }
 TRUTHS = {"dirty", "verified"}
 # What every run has that did not diverge.
@@ -290,9 +293,9 @@ def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
         "density_actual": metrics.get("density"),
     }
     measured |= {name: metrics.get(name) for name in METRIC_COLUMNS if name not in measured}
-    # versions that did not say computed by numerics 1
-    network = metrics["files"].get(files.MODEL) if verified else None
-    origin = {"numerics": 1} | stored.get("provenance", {}) | {"network": network, "verified": verified}
+    origin = completed(stored.get("provenance", {}), metrics.get("sessions"), spec)
+    origin |= {"network": metrics["files"].get(files.MODEL) if verified else None, "verified": verified}
+    measured["machines"] = origin["machines"]
     provenance = {name: origin.get(name) for name in PROVENANCE_COLUMNS}
     _check_values(path, measured)
     _check_values(folder / files.SPEC, provenance)

@@ -26,10 +26,14 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("active_weights", "maskable_weights", "complexity", "stored_numbers", "stored_bytes"), POSITIVE),
     **dict.fromkeys(("training_flops", "training_flops_dense", "inference_flops", "parent_flops"), POSITIVE),
     **dict.fromkeys(("training_seconds", "parent_seconds", "evaluation_seconds", "seconds"), POSITIVE),
-    **dict.fromkeys(("peak_memory_bytes", "images_per_second", "epochs_done", "steps", "step"), POSITIVE),
+    **dict.fromkeys(
+        ("peak_memory_bytes", "images_per_second", "epochs_done", "steps", "step", "step_seconds"), POSITIVE
+    ),
     **dict.fromkeys(("size", "active", "removed", "added", "born", "survivors", "position", "sigma_mean"), POSITIVE),
     **dict.fromkeys(("epoch", "best_epoch", "diverged_epoch", "samples", "test_images"), (1.0, math.inf)),
-    **dict.fromkeys(("evaluation_bins", "evaluation_numerics", "numerics", "threads", "host_cpus"), (1.0, math.inf)),
+    **dict.fromkeys(
+        ("evaluation_bins", "evaluation_numerics", "numerics", "threads", "host_cpus", "machines"), (1.0, math.inf)
+    ),
     "evaluation_samples": POSITIVE,  # none of a run that diverged
 }
 # The same measure after something was done to it.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.made import MADE, told
 from ssvi.registry import KINDS
 from ssvi.spec import CRITERIA, FIELDS, METHODS
 
 METHOD_NAMES = {name: kind.title for name, kind in KINDS.items()}
-SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins")
+SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins", *MADE)
 # More runs than these of one status and cause are counted, not listed.
 LISTED = 10
 FIRST_OF_MANY = 3
@@ -31,7 +32,7 @@ def setting_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def settings(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """The runs of each distinct setting (all options but the seed), in reading order."""
+    """The runs of each distinct setting (all options but the seed, and `MADE`), in reading order."""
     columns = list(SETTING)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for position, row in enumerate(frame[columns].itertuples(index=False, name=None)):
@@ -52,11 +53,10 @@ def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
     """What stands under every table and figure of runs: which are left out, and whether the others are alike.
 
     Runs that are not averaged are named by status and cause, or the first of many. Runs of which the same spec would
-    have given other numbers are never put side by side, or averaged, without a word.
+    have given other numbers are never put side by side without a word, nor are others that were made otherwise.
     """
     done = runs[runs["status"] == COMPLETE]
-    warnings = (*mixed(done, "numerics", "trained"), *mixed(done, "evaluation_numerics", "evaluated"))
-    return (*warnings, *_unverified(done), *_left_out(runs[runs["status"] != COMPLETE]))
+    return (*mixed(done), *_unverified(done), *told(done), *_left_out(runs[runs["status"] != COMPLETE]))
 
 
 def _unverified(done: pd.DataFrame) -> Iterator[str]:
@@ -82,20 +82,23 @@ def _left_out(runs: pd.DataFrame) -> Iterator[str]:
             yield f"Left out, {status}: {rest} more, each for a cause of its own."
 
 
-def mixed(runs: pd.DataFrame, column: str, what: str) -> Iterator[str]:
-    """A warning if the runs of a data set have different versions of the arithmetic in a column.
+# What has a version of its arithmetic, and its column.
+VERSIONED = {"trained": "numerics", "evaluated": "evaluation_numerics"}
 
-    Runs of two data sets may, since what changed in the reading of one does not concern another.
-    """
-    known = runs[runs[column].notna()]
-    versions = known[column].astype(int)
-    counts = versions[versions.groupby(known["dataset"]).transform("nunique") > 1].value_counts().sort_index()
-    if len(counts) > 1:
-        words = ", ".join(f"{n} by {version}" for version, n in counts.items())
-        yield (
-            f"WARNING: these runs were {what} by different versions of the arithmetic (numerics: {words}), which "
-            "give other numbers for the same options; means and differences mix them."
-        )
+
+def mixed(done: pd.DataFrame, versioned: Mapping[str, str] = VERSIONED) -> Iterator[str]:
+    """Warnings if finished runs of one data set were not all made by one version of the arithmetic."""
+    for what, column in versioned.items():
+        known = done[done[column].notna()]
+        versions = known[column].astype(int)
+        # of two data sets they may differ, since what changed in the reading of one does not concern another
+        counts = versions[versions.groupby(known["dataset"]).transform("nunique") > 1].value_counts().sort_index()
+        if len(counts) > 1:
+            words = ", ".join(f"{n} by {version}" for version, n in counts.items())
+            yield (
+                f"WARNING: these runs were {what} by different versions of the arithmetic (numerics: {words}), which "
+                "give other numbers for the same options; no mean is over both, but differences may be theirs."
+            )
 
 
 def _rank(word: str) -> float:

@@ -137,7 +137,7 @@ def new_folder(folder: Path, config: dict[str, Any]) -> Path:
 def history(folder: Path) -> list[dict[str, str]]:
     """The rows of a run's history without what the clock wrote."""
     with (folder / run_files.HISTORY).open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
 
 
 def differences(name: str, here: Path, there: Path) -> list[str]:

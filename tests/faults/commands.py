@@ -27,9 +27,9 @@ SPECS: dict[str, RunSpec] = {
 }
 
 
-def training(spec: RunSpec, out: Path, data: Path, seconds_between: float = 0) -> list[str]:
+def training(spec: RunSpec, out: Path, data: Path, seconds_between: float = 0, threads: int = 1) -> list[str]:
     """The command line of a training with a checkpoint after every step, unless told otherwise."""
-    where = ["--out", str(out), "--data-root", str(data), "--device=cpu", "--threads=1"]
+    where = ["--out", str(out), "--data-root", str(data), "--device=cpu", f"--threads={threads}"]
     return ["train", *to_flags(spec), *where, f"--checkpoint-seconds={seconds_between}"]
 
 

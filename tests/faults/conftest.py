@@ -16,11 +16,6 @@ from ssvi.cli import main
 
 
 @pytest.fixture(scope="session")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Callable[[str], Path]:
     """The folder of the training named so in `SPECS`, trained without any fault."""
     root = tmp_path_factory.mktemp("undisturbed")

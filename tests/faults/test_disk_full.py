@@ -13,8 +13,8 @@ from stopping import results
 from studies import config_of, write_config
 
 from ssvi import checkpoint, runs
+from ssvi.resume import CHECKPOINT_KEYS
 from ssvi.spec import make_spec
-from ssvi.trainer import CHECKPOINT_KEYS
 
 # Bytes left at the start: none; less than a page; for the first files; for one checkpoint, two, three; for all of it.
 ROOM = (0, 2_000, 30_000, 150_000, 400_000, 700_000, 800_000, 900_000, 1_000_000, 1_200_000, 2_000_000, 4_000_000)

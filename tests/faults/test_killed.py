@@ -16,6 +16,7 @@ from stopping import results
 
 from ssvi import checkpoint, runs, subspace
 from ssvi.methods import topology
+from ssvi.process import usable_cpus
 
 
 def goes_on(name: str, folder: Path, data_root: Path, log: Path, whole: Path, seconds_between: float = 0) -> None:
@@ -45,6 +46,31 @@ def test_killed_at_random_moments(tmp_path, data_root, undisturbed, trial: int) 
         os.kill(process, signal.SIGKILL)
         ended(process)
     goes_on(name, folder, data_root, log, whole)
+
+
+@pytest.mark.fault("SIGKILL, then another number of threads")
+@pytest.mark.skipif(usable_cpus() < 2, reason="needs two CPUs")
+def test_killed_and_gone_on_with_on_another_number_of_threads(tmp_path, data_root, undisturbed) -> None:
+    """It keeps the number it began with, on which the last digits of its weights depend, and says so."""
+    folder = tmp_path / "run"
+
+    def words(out: Path, seconds_between: float, threads: int) -> list[str]:
+        # processes of their own: a fork has none of the threads that its parent may have computed with
+        ssvi = str(Path(sys.executable).parent / "ssvi")
+        return [ssvi, *training(SPECS["ssvi"], out, data_root, seconds_between, threads)]
+
+    subprocess.run(words(tmp_path / "whole", 3600, 2), stderr=subprocess.DEVNULL, check=True)
+    assert results(tmp_path / "whole")["model"] != results(undisturbed("ssvi"))["model"]  # of one thread
+    with subprocess.Popen(words(folder, 0, 2), stderr=subprocess.DEVNULL) as process:
+        while not (folder / runs.PREVIOUS_CHECKPOINT).exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+    again = subprocess.run(words(folder, 0, 1), capture_output=True, text=True, check=True)
+    assert results(folder) == results(tmp_path / "whole")
+    if len(steps_begun_at(folder)) > 1:  # else it was killed too late
+        assert "note: threads: 2 as when this training began, not 1" in again.stderr
+        assert {session["threads"] for session in runs.read_json(folder / runs.TRAINING)["sessions"]} == {2}
 
 
 def watch_changes(folder: Path, change: Callable[[], None]) -> None:

@@ -136,10 +136,10 @@ GPUS = gpu_count()
 if MAIN and GPUS and workflow.nodes is None and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", GPUS * CONFIG.get("runs_per_gpu", 1))
 # On a CPU the runs of a study share the cores best as one thread a run; a study with fewer runs than
-# cores gives each more. On a GPU the threads only feed it.
-TRAIN_THREADS = (
-    2 if GPUS else max(1, (workflow.resource_settings.cores or 1) // len(RUNS))
-)
+# cores gives each more, unless the config says how many, since last digits and times depend on that. On a GPU the
+# threads only feed it.
+CORES = workflow.resource_settings.cores
+TRAIN_THREADS = 2 if GPUS else CONFIG.get("threads", max(1, (CORES or 1) // len(RUNS)))
 
 
 wildcard_constraints:
@@ -256,6 +256,14 @@ def remake_records():
             # what went wrong is said, and again by the trainings
             if not done.returncode:
                 run_files.write_bytes(record, done.stdout)
+def check_cores():
+    """Refuse fewer cores than a training is to have threads, which Snakemake would give it in silence."""
+    if not GPUS and CORES is not None and CONFIG.get("threads", 1) > CORES:
+        print(
+            f"ssvi: threads is {TRAIN_THREADS} in the config, but --cores is {CORES}; give as many cores or more.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 def start_preloaded():

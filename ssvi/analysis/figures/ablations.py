@@ -57,6 +57,7 @@ from ssvi.analysis.figures.style import (
     scale_text,
     style,
 )
+from ssvi.analysis.made import comparable, machines
 from ssvi.analysis.settings import caveats
 from ssvi.errors import UserError
 from ssvi.spec import FIELDS, WITHOUT_LAMBDA
@@ -123,13 +124,14 @@ def sampling(frames: Frames) -> Drawing:
     keys = ("method", "sampling")
     parts = []
     for title, panel in panels(_having(frames, "sampling", "sampling"), keys):
+        panel = comparable(panel)
         groups = groups_by(shared_seeds(panel, keys), keys, _sampling_name)
         looks = [_sampling_look(**group.options) for group in groups]
         parts.append(Dots(title, panel, groups, looks))
-    devices = ", ".join(sorted(frames.runs["device"].dropna().unique()))
+    where = ", ".join(machines(pd.concat([part.runs for part in parts])))
     caption = (
         "The noise of a training step: local reparameterisation, a sample an output, against one weight sample a "
-        f"batch. Training time was measured on: {devices}."
+        f"batch. Computed on: {where}; times are compared where panels have one machine."
     )
     return dots_figure(frames, parts, (ACCURACY, NLL, ECE, SECONDS), caption, noise=False)
 

@@ -69,6 +69,8 @@ from ssvi.spec import CRITERIA, FIELDS
 
 DEFAULT = FIELDS["criterion"].default
 OTHERS = tuple(name for name in CRITERIA if name != DEFAULT)
+DIFFERENCE = "difference_percent_points"
+NO_DIFFERENCE = "No difference is shown: no other criterion was run beside the default one with all else alike."
 # Inches of height for a row of a criterion's difference.
 ROW = 0.42
 
@@ -221,8 +223,13 @@ def criteria(frames: Frames) -> Drawing:
         "Right: difference to the default criterion, positive where the other is better; small dots are single seeds, "
         f"markers the mean, bars its 95 % interval ({n_text(rows)}).{scale_text(figure)}"
     )
-    notes = (*floor_notes(floors), DIFFERENCES, *caveats(frames.runs))
+    notes = (*floor_notes(floors), _of_differences(rows), *caveats(frames.runs))
     return Drawing(figure, pd.DataFrame(rows), caption, notes)
+
+
+def _of_differences(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How the differences among these rows were judged, or that there are none."""
+    return DIFFERENCES if any(row["quantity"] == DIFFERENCE for row in rows) else NO_DIFFERENCE
 
 
 def _draw_over_density(axes: Axes, runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -281,7 +288,7 @@ def _draw_difference(
         axes.plot([found.low, found.high], [place - 0.06] * 2, "-", color=colour, linewidth=1.0, zorder=3)
     axes.plot([found.mean], [place - 0.06], linestyle="none", markersize=4.5, zorder=4, **look)
     values = {"mean": found.mean, "sd": mean_sd(dots)[1], "low": found.low, "high": found.high, "n": found.n}
-    return {"quantity": "difference_percent_points", **values}
+    return {"quantity": DIFFERENCE, **values}
 
 
 def noise_floor_figure(frames: Frames) -> Drawing:
@@ -310,7 +317,7 @@ def noise_floor_figure(frames: Frames) -> Drawing:
         "dashed, one particular split. Below, the observed differences of the other removal criteria to the "
         "default one at the same density: small dots are single seeds, markers the mean, bars its 95 % interval."
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, (DIFFERENCES, *caveats(frames.runs)))
+    return Drawing(figure, pd.DataFrame(rows), caption, (_of_differences(rows), *caveats(frames.runs)))
 
 
 # Seeds in the means that others are compared by, where no other criterion tells.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -21,7 +22,8 @@ from ssvi.analysis.figures.style import (
     row_of_axes,
     style,
 )
-from ssvi.analysis.settings import METHOD_NAMES, caveats, is_missing, option_text, settings
+from ssvi.analysis.made import MADE, SPENT, comparable, one_machine
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, caveats, is_missing, option_text, settings
 from ssvi.analysis.stats import mean_sd
 from ssvi.errors import UserError
 from ssvi.spec import FIELDS
@@ -31,6 +33,7 @@ LOG_SPAN = 20.0
 PERCENT = ("accuracy", "accuracy_best_test", "sparsity", "density", "density_actual")
 UNITS = {
     "training_seconds": "s",
+    "step_seconds": "s",
     "evaluation_seconds": "s",
     "training_flops": "FLOPs",
     "inference_flops": "FLOPs",
@@ -60,7 +63,8 @@ def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None
         raise UserError(f"figure {name}: no finished run of its experiments has both {x} and {y}.")
     if not _is_number(wanted[y]):
         raise UserError(f"figure {name}: y is {y!r}, which is not a number in the runs.")
-    colours = {value: i for i, (value, _) in enumerate(_split(wanted, hue))}
+    made = [name for name in MADE if name not in (x, y, hue, facets) and wanted[name].nunique(dropna=False) > 1]
+    colours = {label: i for i, (label, _) in enumerate(_lines(wanted, hue, made))}
     parts = _split(wanted, facets)
     rows: list[dict[str, Any]] = []
     with matplotlib.rc_context(style()):
@@ -69,17 +73,19 @@ def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None
             if facets is not None:
                 axes.set_title(f"{_label(facets)} {facet}")
             place = _x_axis(axes, wanted[x], x)
-            for value, line in _split(panel, hue):
-                where = ({facets: facet} if facets else {}) | ({hue: value} if hue else {})
+            for label, line in _lines(panel, hue, made):
+                value = {hue: _text(hue, line.iloc[0][hue])} if hue else {}
+                where = ({facets: facet} if facets else {}) | value | {n: line.iloc[0][n] for n in made}
                 points = _points(line, name, x, y, place, (x, hue, facets))
-                _draw(axes, points, y, colours[value], value if hue else None, words=bool(place))
+                _draw(axes, points, y, colours[label], label or None, words=bool(place))
                 rows += [where | {key: v for key, v in point.items() if key != "at"} for point in points]
             axes.set_ylabel(_title(y))
-        if hue is not None:
-            legend(figure, title=_label(hue))
+        legend(figure, title=_label(hue) if hue else None)
+    unlike = {x, y} & set(SPENT) and not all(map(one_machine, settings(wanted)))
+    notes = ("Left out: points whose runs were computed on different machines.",) if unlike else ()
     by = f", by {_label(hue)}" if hue else ""
     caption = f"{_label(y)} against {_label(x)}{by}: means over seeds with one sample standard deviation."
-    return Drawing(figure, pd.DataFrame(rows), caption[0].upper() + caption[1:], caveats(frames.runs))
+    return Drawing(figure, pd.DataFrame(rows), caption[0].upper() + caption[1:], (*notes, *caveats(frames.runs)))
 
 
 def _split(runs: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:
@@ -87,6 +93,19 @@ def _split(runs: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFra
     if column is None:
         return [("", runs)]
     return [(_text(column, value), part) for value, part in runs.groupby(column, sort=True, dropna=False)]
+
+
+def _lines(runs: pd.DataFrame, hue: str | None, made: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """The runs of each value of the hue; of each arithmetic apart, where there are several."""
+    lines = _split(runs, hue)
+    for name in made:
+        words = f"{_label(name)} "
+        lines = [
+            (", ".join(filter(None, [label, words + value])), part)
+            for label, line in lines
+            for value, part in _split(line, name)
+        ]
+    return lines
 
 
 def _is_number(values: pd.Series) -> bool:
@@ -138,7 +157,7 @@ def _points(
     """One point a setting, from left to right; two settings may not share a place."""
     points: list[dict[str, Any]] = []
     taken: dict[Any, pd.Series] = {}
-    for group in settings(runs):
+    for group in map(comparable, settings(runs)):
         first = group.iloc[0]
         if x in FIELDS:
             key = None if is_missing(first[x]) else first[x]
@@ -151,7 +170,8 @@ def _points(
             where = mean_sd(group[x])[0]
             at = where * _scale(x)
         mean, sd = mean_sd(group[y], _scale(y))
-        points.append({x: where, f"{y}_mean": mean, f"{y}_sd": sd, "n": len(group), "at": at})
+        if not is_missing(at) and not is_missing(mean):
+            points.append({x: where, f"{y}_mean": mean, f"{y}_sd": sd, "n": len(group), "at": at})
     return sorted(points, key=lambda point: point["at"])
 
 
@@ -159,9 +179,8 @@ def _clash(one: pd.Series, other: pd.Series, shown: tuple[str | None, ...]) -> s
     # An option that only one of two methods has is no choice that anybody made.
     differing = [
         option
-        for option in FIELDS
-        if option != "seed"
-        and option not in shown
+        for option in SETTING
+        if option not in shown
         and not is_missing(one[option])
         and not is_missing(other[option])
         and one[option] != other[option]

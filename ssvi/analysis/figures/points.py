@@ -70,7 +70,8 @@ def with_flops_ratio(runs: pd.DataFrame) -> pd.DataFrame:
 def where(runs: pd.DataFrame, **options: Any) -> pd.DataFrame:
     """The runs with these values of these columns."""
     for name, value in options.items():
-        runs = runs[runs[name].map(lambda found, value=value: not is_missing(found) and found == value)]
+        # a list, because the map of an empty column is none of truths
+        runs = runs[[not is_missing(found) and found == value for found in runs[name]]] if len(runs) else runs
     return runs
 
 
@@ -325,5 +326,6 @@ def dots_figure(
 
 def n_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many runs the means of these rows are made of, as a caption says it."""
-    counts = sorted({int(row["n"]) for row in rows if not str(row.get("quantity")).startswith("noise_floor")})
+    means = (int(row["n"]) for row in rows if not str(row.get("quantity")).startswith("noise_floor"))
+    counts = sorted({n for n in means if n}) or [0]
     return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import matplotlib
@@ -13,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures.recorded import BANDS, METRICS, draw_band, over_runs, panels_of, recorded, seeds, where
 from ssvi.analysis.figures.style import GREY, WIDE, Drawing, footnote, legend, series, style
+from ssvi.analysis.made import one_machine
 from ssvi.analysis.settings import caveats, mixed
 from ssvi.registry import VARIATIONAL
 
@@ -29,6 +31,8 @@ def weight_samples(frames: Frames) -> Drawing:
     """
     frames = replace(frames, samples=frames.samples[_is_sampled(frames)])
     runs, samples = recorded(frames, "samples", "test_samples")
+    # what is drawn was not computed by the evaluation
+    runs = runs.assign(evaluation_numerics=runs["run"].map(samples.groupby("run")["numerics"].first()))
     groups = panels_of(runs, ("density",))
     data: list[pd.DataFrame] = []
     lines: list[pd.DataFrame] = []
@@ -38,6 +42,7 @@ def weight_samples(frames: Frames) -> Drawing:
         for i, (title, panel) in enumerate(groups):
             for line in series(panel, along=()):
                 mine = samples[samples["run"].isin(line.runs["run"])]
+                mine = mine if one_machine(line.runs) else mine.assign(seconds=math.nan)
                 lines.append(line.runs)
                 for axes, (column, (_, factor)) in zip(grid[i], QUANTITIES.items(), strict=True):
                     summary = over_runs(mine.assign(value=factor * mine[column].astype(float)), "samples", "value")
@@ -55,8 +60,7 @@ def weight_samples(frames: Frames) -> Drawing:
         "probabilities are averaged; counted cost is proportional to that number, and the dotted line is the number "
         f"that tables use. {BANDS} ({seeds(lines)})."
     )
-    versions = samples.drop_duplicates("run").merge(runs[["run", "dataset"]], on="run")
-    notes = (*mixed(versions, "numerics", "sampled"), *caveats(frames.runs))
+    notes = (*mixed(runs, {"sampled": "evaluation_numerics"}), *caveats(frames.runs))
     return Drawing(figure, pd.concat(data, ignore_index=True), caption, notes)
 
 

@@ -34,7 +34,7 @@ from ssvi.analysis.figures.style import (
     series,
     style,
 )
-from ssvi.analysis.settings import caveats, option_text
+from ssvi.analysis.settings import caveats, option_text, settings
 from ssvi.analysis.stats import interval
 from ssvi.errors import UserError
 from ssvi.registry import VARIATIONAL
@@ -116,7 +116,7 @@ def sigma_drift(frames: Frames) -> Drawing:
         "Change of the mean of sigma over the active weights since the start, in percent of its expectation there, by "
         "the learning rate and optimiser of rho: of SSVI, split into what gradients did and what exchanging weights "
         f"did, as long as its subspace changes; of the dense BNN, all by gradient. Numbers are the last means. {BANDS} "
-        f"({seeds([g for _, g in runs.groupby(['dataset', 'model', 'method', 'density', 'sigma_init', *RECIPE])])})."
+        f"({seeds(settings(runs))})."
     )
     return Drawing(figure, pd.concat(data, ignore_index=True), caption, caveats(frames.runs))
 
@@ -229,7 +229,7 @@ def sigma_learning(frames: Frames) -> Drawing:
         "Test accuracy, NLL and ECE by the optimiser and learning rate of rho (the official recipe first) and by the "
         "mean of sigma at the start. Small dots are seeds, large ones their means, bars Student's t intervals (95%), "
         "cut off where the metric ends "
-        f"({seeds([g for _, g in runs.groupby(['dataset', 'model', 'method', 'density', 'sigma_init', *RECIPE])])})."
+        f"({seeds(settings(runs))})."
     )
     return Drawing(figure, pd.DataFrame(data), caption, caveats(frames.runs))
 

@@ -23,7 +23,7 @@ from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_tex
 from ssvi.errors import UserError
 from ssvi.registry import SPARSE
 from ssvi.runs import write_bytes, write_text
-from ssvi.spec import CRITERIA, FIELDS, METHODS
+from ssvi.spec import CRITERIA, METHODS
 
 
 def _completed(looks: dict[str, str], names: Collection[str], spare: Collection[str]) -> dict[str, str]:
@@ -216,7 +216,7 @@ def series(panel: pd.DataFrame, *, along: Collection[str]) -> list[Series]:
     for method in (m for m in METHODS[::-1] if m in set(panel["method"])):
         runs = panel[panel["method"] == method]
         groups = settings(runs.assign(**dict.fromkeys(along, 1.0)))
-        differing = _telling(groups, [n for n in FIELDS if n not in ("seed", "density", *along)])
+        differing = _telling(groups, [n for n in SETTING if n not in ("density", *along)])
         for variant, group in enumerate(groups):
             words = [_word(name, group.iloc[0][name]) for name in differing]
             if "density" not in along and method in SPARSE:

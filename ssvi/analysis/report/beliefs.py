@@ -12,9 +12,11 @@ import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE, load_frames
 from ssvi.analysis.figures.sigma import start_of_sigma
+from ssvi.analysis.made import MADE, one_machine
 from ssvi.analysis.report.outputs import paths_of
-from ssvi.analysis.settings import METHOD_NAMES, option_text, settings
+from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, settings
 from ssvi.analysis.tables.evidence import gather, which
+from ssvi.analysis.tables.format import HEADINGS
 from ssvi.analysis.tables.results import COST_OPTIONS
 from ssvi.config import output_experiments
 from ssvi.errors import UserError
@@ -98,10 +100,20 @@ def believe(
         best_test=int(complete["accuracy_best_test"].notna().sum()),
         diverged=int((runs["status"] == "diverged").sum()),
         speeds=_speeds(complete),
-        drift=_drift(results, _specs_of("sigma_drift", content, experiments)),
+        drift=_drift(results, _specs_of("sigma_drift", content, experiments), _made(runs)),
         same_order=_same_order(results, _specs_of("iou", content, experiments)),
         twins=_twins(complete, with_parents({r: s for members in experiments.values() for r, s in members.items()})),
     )
+
+
+# What a run was computed with: values of `MADE`.
+Made = tuple[Any, ...]
+
+
+def _made(runs: pd.DataFrame) -> dict[str, Made]:
+    """What each run was computed with, None where that is not known."""
+    rows = runs[list(MADE)].itertuples(index=False, name=None)
+    return {run: tuple(None if is_missing(v) else v for v in row) for run, row in zip(runs["run"], rows, strict=True)}
 
 
 def _values(frame: pd.DataFrame, column: str) -> str:
@@ -116,7 +128,7 @@ def _median(frame: pd.DataFrame, column: str) -> float | None:
 def _speeds(complete: pd.DataFrame) -> tuple[Speed, ...]:
     """The speeds on each data set and network, of default settings alike in what their cost depends on.
 
-    Left out where the two did not run, or not on one device.
+    Left out where the two did not run, or not on one machine.
     """
     found = []
     for evidence in gather(complete, pd.DataFrame(columns=["run"])) if len(complete) else []:
@@ -125,7 +137,7 @@ def _speeds(complete: pd.DataFrame) -> tuple[Speed, ...]:
             continue
         dense, sparse = evidence.setting(which("vi")), evidence.setting(SSVI.but(density=min(densities)))
         both = pd.concat([dense, sparse])
-        alike = both[list(COST_OPTIONS)].drop_duplicates().shape[0] == 1 and both["device"].nunique() == 1
+        alike = both[list(COST_OPTIONS)].drop_duplicates().shape[0] == 1 and one_machine(both)
         speeds = [_median(runs, "images_per_second") for runs in (dense, sparse)]
         if alike and None not in speeds:
             found.append(Speed(evidence.dataset, evidence.model, speeds[0], min(densities), speeds[1]))
@@ -142,15 +154,18 @@ def _specs_of(
     return {run: experiments[e][run] for e in named for run in paths_of([e], experiments)}
 
 
-def _drift(results: Path, specs: Mapping[str, RunSpec]) -> tuple[Drift, ...]:
-    """The drift of each setting under the published recipe (rho by SGD at the default learning rate)."""
+def _drift(results: Path, specs: Mapping[str, RunSpec], made: Mapping[str, Made]) -> tuple[Drift, ...]:
+    """The drift of each setting under the published recipe (rho by SGD at the default learning rate).
+
+    `made` has what each run was computed with, over which no mean goes either.
+    """
     published = {
         run: spec
         for run, spec in specs.items()
         if spec.method in SUBSPACE and spec.sigma_optimizer == "sgd" and spec.sigma_lr == RunSpec.sigma_lr
     }
     updates = _read(results, published, "updates")
-    changes: dict[RunSpec, list[tuple[float, float]]] = {}
+    changes: dict[tuple[RunSpec, Made], list[tuple[float, float]]] = {}
     for run, group in updates.groupby("run", sort=False):
         spec = published[str(run)]
         last = group[group["step"] == group["step"].max()].dropna(subset="sigma_drift_gradient")
@@ -161,11 +176,22 @@ def _drift(results: Path, specs: Mapping[str, RunSpec]) -> tuple[Drift, ...]:
                 float((pd.to_numeric(last[f"sigma_drift_{by}"]) * active).sum()) / start
                 for by in ("gradient", "topology")
             )
-            changes.setdefault(replace(spec, seed=0), []).append((gradient, topology))
-    names = _names(list(changes))
-    order = sorted(changes, key=lambda s: (s.dataset, s.model, s.method, -s.density, s.sigma_init, names[s]))
-    means = {spec: [sum(column) / len(found) for column in zip(*found, strict=True)] for spec, found in changes.items()}
-    return tuple(Drift(names[spec], len(changes[spec]), *means[spec]) for spec in order)
+            changes.setdefault((replace(spec, seed=0), made[str(run)]), []).append((gradient, topology))
+    named = _names([spec for spec, _ in changes])
+    told = [i for i in range(len(MADE)) if len({how[i] for _, how in changes}) > 1]
+    names = {
+        (spec, how): ", ".join(
+            [named[spec], *(f"{HEADINGS.get(MADE[i], MADE[i])} {option_text(how[i])}" for i in told)]
+        )
+        for spec, how in changes
+    }
+
+    def place(setting: tuple[RunSpec, Made]) -> tuple[Any, ...]:
+        spec = setting[0]
+        return (spec.dataset, spec.model, spec.method, -spec.density, spec.sigma_init, names[setting])
+
+    means = {key: [sum(column) / len(found) for column in zip(*found, strict=True)] for key, found in changes.items()}
+    return tuple(Drift(names[key], len(changes[key]), *means[key]) for key in sorted(changes, key=place))
 
 
 def _names(settings: Sequence[RunSpec]) -> dict[RunSpec, str]:
@@ -197,13 +223,14 @@ def _same_order(results: Path, specs: Mapping[str, RunSpec]) -> dict[tuple[str, 
 
 def _twins(complete: pd.DataFrame, specs: Mapping[str, RunSpec]) -> dict[tuple[str, str], tuple[int, int]]:
     """Of the pairs of runs that differ in such criteria alone, those with the very same likelihood, and all."""
-    nll = {specs[run]: value for run, value in complete[["run", "nll"]].itertuples(index=False, name=None)}
+    made = _made(complete)
+    nll = {(specs[run], made[run]): v for run, v in complete[["run", "nll"]].itertuples(index=False, name=None)}
     found = {}
     for first, second in ALIKE:
         pairs = [
             (value, nll[twin])
-            for spec, value in nll.items()
-            if spec.criterion == first and (twin := replace(spec, criterion=second)) in nll
+            for (spec, how), value in nll.items()
+            if spec.criterion == first and (twin := (replace(spec, criterion=second), how)) in nll
         ]
         if pairs:
             found[first, second] = (sum(a == b for a, b in pairs), len(pairs))

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE, DIVERGED, REFUSED
+from ssvi.analysis.made import one_machine
 from ssvi.analysis.report.outputs import paths_of, rows_of
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, mixed, option_text, settings
 from ssvi.analysis.stats import Estimate, interval
@@ -90,11 +91,7 @@ def summarise(
         datasets=_words(dict.fromkeys(ran["dataset"])),
         models=_words(dict.fromkeys(ran["model"])),
         caution=_caution(complete),
-        warnings=(
-            *mixed(complete, "numerics", "trained"),
-            *mixed(complete, "evaluation_numerics", "evaluated"),
-            *(f"WARNING: {one}." for one in changed),
-        ),
+        warnings=(*mixed(complete), *(f"WARNING: {one}." for one in changed)),
         hardware=_hardware(ran),
         training=duration(_own_seconds(runs).sum()),
         evaluation=duration(pd.to_numeric(runs["evaluation_seconds"]).sum()),
@@ -130,8 +127,10 @@ def _caution(complete: pd.DataFrame) -> str:
 def _hardware(ran: pd.DataFrame) -> tuple[tuple[str, int], ...]:
     """The machines in words, and how many runs each trained."""
     counts: Counter[str] = Counter()
-    for device, cpus, threads in ran[["device", "host_cpus", "threads"]].itertuples(index=False, name=None):
+    columns = ["device", "cpu", "host_cpus", "threads"]
+    for device, cpu, cpus, threads in ran[columns].itertuples(index=False, name=None):
         parts = [str(device)] if not is_missing(device) else ["a device that was not recorded"]
+        parts += [str(cpu)] if not is_missing(cpu) else []
         parts += [f"{cpus:.0f} CPUs"] if not is_missing(cpus) else []
         parts += [f"{threads:.0f} thread{'' if threads == 1 else 's'} a run"] if not is_missing(threads) else []
         counts[", ".join(parts)] += 1
@@ -193,8 +192,11 @@ def _headlines(
     return found
 
 
-def _oddity(setting: pd.DataFrame, specs: Mapping[str, RunSpec]) -> int:
-    return len(non_defaults(specs[setting.iloc[0]["run"]]))
+def _oddity(setting: pd.DataFrame, specs: Mapping[str, RunSpec]) -> tuple[int, float, float]:
+    """How far a setting is from the defaults; of equal ones, those of the newest arithmetic come first."""
+    first = setting.iloc[0]
+    versions = [-float(first[name]) for name in ("numerics", "evaluation_numerics")]
+    return (len(non_defaults(specs[first["run"]])), *versions)
 
 
 def _headline(dataset: str, model: str, setting: pd.DataFrame, dense: pd.DataFrame | None) -> Headline:
@@ -208,8 +210,8 @@ def _headline(dataset: str, model: str, setting: pd.DataFrame, dense: pd.DataFra
         gap, verdict = _with_interval(gap_estimate, signed=True), _verdict(gap_estimate)
     if dense is not None:
         flops = _ratio(setting["training_flops"], dense["training_flops"])
-        devices = set(setting["device"]) | set(dense["device"])
-        seconds = _ratio(setting["training_seconds"], dense["training_seconds"]) if len(devices) == 1 else "–"
+        alike = one_machine(pd.concat([setting, dense]))
+        seconds = _ratio(setting["training_seconds"], dense["training_seconds"]) if alike else "–"
     estimate = interval(by_seed(setting, "accuracy", 100))
     return Headline(
         dataset, model, name, estimate.n, _with_interval(estimate), gap or "–", verdict or "–", flops, seconds

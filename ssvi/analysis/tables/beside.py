@@ -62,7 +62,7 @@ def _beside(frames: Frames, name: str) -> Table:
     paper = published()
     caption = f"Ours beside the paper's {paper[name]['source'].partition(',')[0]}."
     comparable = frames.runs[[is_papers(row) for _, row in frames.runs.iterrows()]]
-    groups, _ = relative_cost(reading_order(comparable), comparable) if len(comparable) else ([], False)
+    groups, _ = relative_cost(reading_order(comparable), comparable) if len(comparable) else ([], [])
     usual = usual_options(groups)
     shown, numbers = [], []
     for group in groups:

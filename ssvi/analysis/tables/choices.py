@@ -123,6 +123,8 @@ def _default_note(default: pd.DataFrame) -> str:
 
 
 def _notes(rows: int) -> list[str]:
+    if not rows:
+        return ["Nothing to compare: of no method was a second setting run."]
     compared = rows * len(COMPARED)
     return [
         DIFFERENCES,

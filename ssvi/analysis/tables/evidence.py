@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.made import MADE
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text
 from ssvi.analysis.stats import Estimate, difference, interval
 from ssvi.analysis.tables.choices import BLOCK, default_setting
@@ -141,11 +142,11 @@ class Evidence:
             self.cache[wanted] = pd.concat(found) if found else self.runs.iloc[:0]
         return self.cache[wanted]
 
-    def _is(self, row: Mapping[str, Any], wanted: Which) -> bool:
+    def _is(self, row: Mapping[str, Any], wanted: Which, but: Sequence[str] = ()) -> bool:
         if row["method"] != wanted.method:
             return False
         target = self.usual[wanted.method] | dict(wanted.options)
-        ignored = {*BLOCK, *idle({name: target[name] for name in FIELDS})}
+        ignored = {*BLOCK, *but, *idle({name: target[name] for name in FIELDS})}
         return all(row[n] == target[n] for n in SETTING if n not in ignored and not is_missing(target[n]))
 
     def sample(self, quantity: Quantity, wanted: Which) -> Sample:
@@ -157,7 +158,10 @@ class Evidence:
         if cut := int((values == quantity.floor).sum()):
             problem = join(problem, f"{wanted}: {cut} of {len(values)} cut at {quantity.floor:g}")
         step = resolution(runs, quantity.source, quantity.factor)
-        return Sample(values, step, problem if len(runs) else f"{wanted}: not run")
+        if runs.empty:
+            otherwise = any(self._is(row, wanted, MADE) for row in self.rows)
+            problem = f"{wanted}: {'run in another arithmetic than the rest' if otherwise else 'not run'}"
+        return Sample(values, step, problem)
 
     def variants(self, wanted: Which, option: str) -> list[Any]:
         """The values of an option among the settings that are otherwise the wanted one, in order."""

@@ -14,7 +14,13 @@ from ssvi.analysis.stats import Estimate
 from ssvi.runs import write_text
 from ssvi.spec import FIELDS
 
-HEADINGS = {"dataset": "data set", "evaluation_samples": "test samples", "evaluation_bins": "bins"}
+HEADINGS = {
+    "dataset": "data set",
+    "evaluation_samples": "test samples",
+    "evaluation_bins": "bins",
+    "evaluation_numerics": "evaluated by numerics",
+    "computed_precision": "computed in",
+}
 # Columns of words, set left; all others are figures, set right.
 WORDS = {*FIELDS, *HEADINGS.values(), "options", "claim", "quantity", "verdict"}
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.made import MADE
 from ssvi.analysis.settings import SETTING, is_missing, option_text
 from ssvi.analysis.tables.format import HEADINGS
 from ssvi.registry import COMMON, POINT, TRAINING
@@ -21,29 +23,38 @@ EVALUATION = ("evaluation_samples", "evaluation_bins")
 
 
 def with_evaluation(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs, unfinished ones with the evaluation that their method's finished ones had.
+    """The runs, unfinished ones with the evaluation and the arithmetic that their method's finished ones had.
 
-    Nobody evaluated an unfinished run, and it should not be a setting of its own for that.
+    Nobody evaluated an unfinished run, and it should not be a setting of its own for that; nor should one that
+    diverged, whose evaluation took no sample.
     """
     filled = runs.copy()
-    for name in EVALUATION:
-        values = pd.to_numeric(filled[name], errors="coerce")
-        known = values.groupby(filled["method"]).transform(lambda v: v.mode().iloc[0] if v.notna().any() else None)
-        filled[name] = values.fillna(known)
+    for name in (*EVALUATION, *MADE):
+        values = filled[name].where((filled["status"] == COMPLETE) | (name not in EVALUATION))
+        modes = {method: own.mode() for method, own in values.groupby(filled["method"])}
+        usual = {method: mode.iloc[0] for method, mode in modes.items() if len(mode)}
+        filled[name] = values.where(values.notna(), filled["method"].map(usual))
     return filled
 
 
 def usual_options(settings: Sequence[pd.DataFrame]) -> dict[str, Any]:
-    """The most common value of each option over the settings that use it; the option's default breaks ties."""
+    """The most common value of each option over the settings that use it.
+
+    Of equally common ones it is the option's default or, where that is none of them, the one that most runs have.
+    """
     usual: dict[str, Any] = {}
-    rows = [dict(group.iloc[0]) for group in settings]
-    sampled = [row for row in rows if row["method"] not in POINT]
+    rows = [(dict(group.iloc[0]), len(group)) for group in settings]
+    sampled = [(row, n) for row, n in rows if row["method"] not in POINT]
     for name in SETTING:
-        values = [row[name] for row in (sampled if name in EVALUATION else rows)]
-        counts = Counter(v for v in values if not is_missing(v))
+        counts: Counter[Any] = Counter()
+        runs: Counter[Any] = Counter()
+        for row, n in sampled if name in EVALUATION else rows:
+            if not is_missing(row[name]):
+                counts[row[name]] += 1
+                runs[row[name]] += n
         if counts:
             default = FIELDS[name].default if name in FIELDS else None
-            usual[name] = max(counts, key=lambda v: (counts[v], v == default))
+            usual[name] = max(counts, key=lambda v: (counts[v], v == default, runs[v]))
     return usual
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE, Frames
+from ssvi.analysis.made import machines, one_machine
 from ssvi.analysis.stats import DIFFERENCES
 from ssvi.analysis.tables.format import Table
 from ssvi.analysis.tables.options import usual_note, usual_options
@@ -42,10 +43,12 @@ STORED = Column("stored_numbers", "stored numbers", "big", "stored_numbers", cou
 TRAINING_FLOPS = Column("training_flops", "training FLOPs", "big", "training_flops", better=-1, counted=True)
 INFERENCE_FLOPS = Column("inference_flops", "inference FLOPs per image", "big", "inference_flops", counted=True)
 SECONDS = Column("training_seconds", "training time (s)", ".1f", "training_seconds")
+STEP = Column("step_ms", "median step (ms)", ".1f", "step_seconds", 1e3)
 MEMORY = Column("peak_memory_mb", "peak memory (MB)", ".0f", "peak_memory_bytes", 1e-6)
 FLOPS_RATIO = Column(
     "training_flops_ratio", "training FLOPs (× dense BNN)", ".3f", "training_flops_ratio", counted=True
 )
+STEP_RATIO = Column("step_seconds_ratio", "median step (× dense BNN)", ".2f", "step_seconds_ratio")
 SECONDS_RATIO = Column("training_seconds_ratio", "training time (× dense BNN)", ".2f", "training_seconds_ratio")
 PARENT_FLOPS = Column("parent_flops", "of these, its parents'", "big", "parent_flops", counted=True)
 NLL_SCALED = Column("nll_scaled", "NLL, scaled", ".4f", "nll_scaled", better=-1)
@@ -57,12 +60,16 @@ PAPER_UNITS = Column(
 
 SUMMARY_COLUMNS = (
     *(ACCURACY, NLL, ECE, ECE_MARGINAL, BRIER, SPARSITY, COMPLEXITY, STORED),
-    *(TRAINING_FLOPS, INFERENCE_FLOPS, SECONDS, MEMORY),
+    *(TRAINING_FLOPS, INFERENCE_FLOPS, SECONDS, STEP, MEMORY),
 )
-TABLE1_COLUMNS = (ACCURACY, ECE, ECE_MARGINAL, SPARSITY, FLOPS_RATIO, SECONDS_RATIO)
+TABLE1_COLUMNS = (ACCURACY, ECE, ECE_MARGINAL, SPARSITY, FLOPS_RATIO, STEP_RATIO, SECONDS_RATIO)
 TABLE2_COLUMNS = (ACCURACY, NLL, ECE, ECE_MARGINAL, SPARSITY, COMPLEXITY, TRAINING_FLOPS)
 
 COUNTED = "FLOPs are counted as if masked weights cost nothing"
+OF_ITSELF = (
+    "Where no dense BNN of the same network, data and epochs was run, FLOPs are relative to the count of the method "
+    "itself at density 1."
+)
 COMPLEXITY_NOTE = "Complexity: active weights and dense remainder, a pair (μ, σ) counted once."
 BOLD_NOTE = (
     "Bold: the best of a data set where the 95 % interval of its difference to every other row excludes 0 "
@@ -77,14 +84,9 @@ def table1(frames: Frames) -> Table:
         UserError: if the runs hold neither method.
     """
     wanted = _some(frames.runs[frames.runs["method"].isin(["vi", "ssvi"])], "table1", "a run of method vi or ssvi")
-    groups, estimated = relative_cost(reading_order(wanted), wanted)
+    groups, said = relative_cost(reading_order(wanted), wanted)
     groups = [with_paper_units(group) for group in groups]
-    notes = [f"{COUNTED}; training time is measured."]
-    if estimated:
-        notes.append(
-            "Where no dense BNN of the same network, data and epochs was run, FLOPs are relative to the count of "
-            "the method itself at density 1."
-        )
+    notes = [f"{COUNTED}; the median step and the training time, which holds all else too, are measured.", *said]
     columns = [*TABLE1_COLUMNS, *paper_units_column(groups)]
     return build(groups, columns, "Dense BNN and SSVI: accuracy, calibration and cost.", notes)
 
@@ -158,26 +160,34 @@ def summary(frames: Frames) -> Table:
     return build(groups, columns, "Accuracy, calibration, size and cost.", notes)
 
 
-def relative_cost(groups: Sequence[pd.DataFrame], runs: pd.DataFrame) -> tuple[list[pd.DataFrame], bool]:
-    """The settings with `training_flops_ratio` and `training_seconds_ratio`, relative to a dense BNN among `runs`.
+RATIOS = ("step_seconds", "training_seconds")
 
-    Also whether some FLOPs are relative to the count of the method itself, for want of a dense BNN.
+
+def relative_cost(groups: Sequence[pd.DataFrame], runs: pd.DataFrame) -> tuple[list[pd.DataFrame], list[str]]:
+    """The settings with their FLOPs, median step and training time relative to a dense BNN among `runs`, and notes.
+
+    What is measured has a ratio only where all runs of both were computed on one machine. The notes say where that is
+    not so, and whether FLOPs are relative to the count of the method itself, for want of a dense BNN.
     """
-    found, estimated = [], False
+    found, notes = [], {}
     for group in groups:
-        reference = _dense_reference(runs, group)
-        counted, seconds = math.nan, math.nan
+        done, reference = complete(group), _dense_reference(runs, group)
+        measured = dict.fromkeys(RATIOS, math.nan)
+        counted = math.nan
         if reference is not None:
             counted = reference["training_flops"].mean()
-            seconds = reference[reference["device"].isin(group["device"])]["training_seconds"].mean()
+            if one_machine(pd.concat([done, reference])):
+                measured = {name: pd.to_numeric(reference[name]).mean() for name in RATIOS}
+            else:
+                here, there = (" and ".join(machines(part)) for part in (done, reference))
+                where = f"{here}, the dense BNN on {there}" if here != there else f"{here}, and so was the dense BNN"
+                notes[f"No ratio of measured times for what was computed on other machines: on {where}."] = None
         elif group["training_flops_dense"].notna().any():
-            counted, estimated = group["training_flops_dense"].mean(), True
-        ratios = {
-            "training_flops_ratio": pd.to_numeric(group["training_flops"]) / counted,
-            "training_seconds_ratio": pd.to_numeric(group["training_seconds"]) / seconds,
-        }
-        found.append(group.assign(**ratios))
-    return found, estimated
+            counted = group["training_flops_dense"].mean()
+            notes[OF_ITSELF] = None
+        ratios = {f"{name}_ratio": pd.to_numeric(group[name]) / by for name, by in measured.items()}
+        found.append(group.assign(training_flops_ratio=pd.to_numeric(group["training_flops"]) / counted, **ratios))
+    return found, list(notes)
 
 
 def _dense_reference(runs: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.made import SPENT, comparable, machines, one_machine
 from ssvi.analysis.settings import METHOD_NAMES, caveats, option_text, setting_columns, settings
 from ssvi.analysis.stats import Estimate, difference, interval, mean_sd
 from ssvi.analysis.tables.format import Table, format_mean_sd
@@ -108,22 +109,26 @@ def build(
     """
     runs = pd.concat(groups)
     usual = usual_options(groups)
-    shown, numbers = [], []
+    shown, numbers, several = [], [], False
     for group, label in zip(groups, labels(groups, usual), strict=True):
         done, first = complete(group), group.iloc[0]
+        alike = comparable(done)
         text: dict[str, str] = dict(label)
         number = {name: first[name] for name in setting_columns(runs)} | {"options": describe(first, usual)}
         for column in columns:
-            mean, sd = mean_sd(done[column.source], column.factor)
+            several |= column.source in SPENT and alike is not done
+            values = pd.to_numeric(alike[column.source], errors="coerce")
+            mean, sd = mean_sd(values, column.factor)
             same = column.counted and sd <= 1e-9 * abs(mean)
             text[column.heading] = format_mean_sd(mean, float("nan") if same else sd, column.style)
-            ends = interval(pd.to_numeric(done[column.source], errors="coerce").dropna() * column.factor)
+            ends = interval(values.dropna() * column.factor)
             number |= {f"{column.key}_mean": mean, f"{column.key}_sd": sd}
             number |= {f"{column.key}_low": ends.low, f"{column.key}_high": ends.high}
         shown.append(text | {"n": str(len(done))})
         numbers.append(number | {"n": len(done)})
     strong = best_cells(groups, columns) if mark_best else frozenset()
-    notes = (*notes, *common_notes(runs))
+    missing = ["No time or memory in rows whose runs were computed on different machines."] if several else []
+    notes = (*notes, *missing, *common_notes(runs))
     return Table(pd.DataFrame(shown), pd.DataFrame(numbers), caption, notes, strong)
 
 
@@ -195,8 +200,6 @@ def common_notes(runs: pd.DataFrame) -> list[str]:
             "A marginal ECE of exactly 0 means that the debiased estimate was negative and is cut at 0; "
             "on a small test set that says little."
         )
-    devices = sorted(done["device"].dropna().unique())
-    if devices:
-        warning = " (times are not comparable between devices)" if len(devices) > 1 else ""
-        notes.append(f"Measured on: {', '.join(devices)}{warning}.")
+    if len(done) and one_machine(done):
+        notes.append(f"Measured on: {machines(done)[0]}.")
     return [*notes, *caveats(runs)]

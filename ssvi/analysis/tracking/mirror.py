@@ -149,7 +149,7 @@ def follow(
     else:
         # Epochs trained again after a resume have the same values but took another time, and MLflow forgets
         # no point: the seconds wait for the published history.
-        rows, names = _live_rows(folder / files.LIVE_HISTORY), [name for name in SERIES if name != "seconds"]
+        rows, names = _live_rows(folder / files.LIVE_HISTORY), [name for name in SERIES if "seconds" not in name]
     points, _ = _series(rows, _milliseconds(provenance.get("started"), folder), names, folder)
     tags = {**_tags(spec, provenance, {STATUS: status}, run, experiment.study), **signs}
     known = _send(experiment, folder, run, spec, provenance, points, tags)
