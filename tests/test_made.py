@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_runs import with_seeds, write_run, write_runs
+from fake_runs import tie, with_seeds, write_run, write_runs
 
 from ssvi import runs as files
 from ssvi.analysis import tables
@@ -34,6 +34,7 @@ def remade(results: Path, run: str, **provenance: Any) -> None:
     record = json.loads(path.read_text())
     changed = record["provenance"] | provenance
     path.write_text(json.dumps(record | {"provenance": {k: v for k, v in changed.items() if v is not None}}))
+    tie(path.parent)
 
 
 def study(results: Path, *made: dict[str, Any], spec: RunSpec = SSVI, **metrics: Any) -> dict[str, RunSpec]:

@@ -293,6 +293,7 @@ def test_two_data_sets_may_be_of_two_versions_of_the_arithmetic(tmp_path: Path) 
             record = json.loads(path.read_text())
             record["provenance"]["numerics"] = version
             path.write_text(json.dumps(record))
+            tie(path.parent)
         return " ".join(tables.make_table("summary", frames(tmp_path, runs)).notes)
 
     of_pets = [run for run, spec in runs.items() if spec.dataset == "folder:x"]

@@ -256,6 +256,8 @@ def remake_records():
             # what went wrong is said, and again by the trainings
             if not done.returncode:
                 run_files.write_bytes(record, done.stdout)
+
+
 def check_cores():
     """Refuse fewer cores than a training is to have threads, which Snakemake would give it in silence."""
     if not GPUS and CORES is not None and CONFIG.get("threads", 1) > CORES:
