@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ssvi"
 
 FILES_ONLY = {
-    *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"),
+    *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "configfile", "arguments"),
+    *("plan", "preload", "process"),
 }
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
@@ -27,7 +28,9 @@ MAY_IMPORT = {
     "registry": set(),
     "spec": {"registry"},
     "runs": {"", "spec"},
-    "config": {"spec", "registry"},
+    "config": {"spec", "registry", "configfile"},
+    "configfile": set(),
+    "arguments": {"spec"},
     "plan": {"spec", "runs"},
     "noise": set(),
     "criteria": set(),
@@ -72,7 +75,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
-        "evaluate", "progress", "analysis", "bench", "doctor",
+        "evaluate", "progress", "analysis", "bench", "doctor", "arguments",
     },
 }  # fmt: skip
 
