@@ -14,6 +14,7 @@ from ssvi import __version__, preload, process
 from ssvi.arguments import READ, Parser, to_number, to_path, to_whole
 from ssvi.devices import claim_gpu
 from ssvi.errors import UserError, told, unknown
+from ssvi.evaluated import MOST_SAMPLES
 from ssvi.process import SWITCHES
 from ssvi.registry import COMMON, using
 from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, bounds, make_spec, parents, run_path
@@ -104,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     samples = commands.add_parser("samples", help="metrics of a trained run by the number of weight samples")
-    _add_evaluation_options(samples, samples=50)
+    _add_evaluation_options(samples, samples=MOST_SAMPLES)
     samples.set_defaults(run=_samples)
 
     data = commands.add_parser("data", help="prepare a data set: download, decode, cache")
@@ -375,6 +376,7 @@ def _report(given: argparse.Namespace) -> None:
         resolve(config, study),
         study_experiments(config, study),
         say=lambda line: print(line, file=sys.stderr),
+        evaluation=config["evaluation"],
     )
     print(path)
 

@@ -73,7 +73,7 @@ HISTORY_COLUMNS = (
 
 SAMPLES_COLUMNS = (
     *("samples", "accuracy", "nll", "ece", "ece_marginal", "brier"),
-    *("predictive_entropy", "mutual_information", "mutual_information_share", "seconds", "numerics"),
+    *("predictive_entropy", "mutual_information", "mutual_information_share", "seconds", "bins", "numerics"),
 )
 
 # What `ssvi train` publishes; the folder is complete when all of them are there.

@@ -16,6 +16,8 @@ from ssvi.spec import CRITERIA, RunSpec, run_path
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 WEIGHTS = 11_000_000
 DENSE_REST = 20_000
+# How they were evaluated; a config beside them says the same.
+EVALUATION = {"samples": 5, "bins": 15}
 
 
 def write_run(
@@ -164,7 +166,7 @@ def _metrics(spec: RunSpec, epochs: int, diverged: str | None) -> dict[str, Any]
         "status": "diverged" if diverged else "complete",
         "cause": diverged,
         "diverged_epoch": 2 if diverged else None,
-        "evaluation": {"samples": 5, "bins": 15},
+        "evaluation": EVALUATION,
         "accuracy": accuracy,
         "nll": accuracy and 4 * (1 - accuracy),
         "ece": accuracy and 0.2 * (1 - accuracy),

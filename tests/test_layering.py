@@ -13,7 +13,7 @@ PACKAGE = ROOT / "ssvi"
 
 FILES_ONLY = {
     *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "configfile", "arguments"),
-    *("plan", "preload", "process"),
+    *("evaluated", "plan", "preload", "process"),
 }
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "spec": {"registry"},
     "runs": {"", "spec"},
     "config": {"spec", "registry", "configfile"},
+    "evaluated": {"spec", "registry", "runs"},
     "configfile": set(),
     "arguments": {"spec"},
     "plan": {"spec", "runs"},
@@ -67,7 +68,7 @@ MAY_IMPORT = {
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
         "versions"},
-    "analysis": {"spec", "registry", "runs", "config", "analysis"},
+    "analysis": {"spec", "registry", "runs", "config", "evaluated", "analysis"},
     "preload": set(),
     "bench": {
         "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
@@ -75,7 +76,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
-        "evaluate", "progress", "analysis", "bench", "doctor", "arguments",
+        "evaluate", "progress", "analysis", "bench", "doctor", "arguments", "evaluated",
     },
 }  # fmt: skip
 

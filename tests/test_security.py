@@ -465,7 +465,7 @@ def test_every_value_in_a_command_is_quoted_or_a_number() -> None:
     # and numbers are whole numbers
     assert set(re.findall(r"(?:samples|bins)=(\S+)", rules)) == {
         'CONFIG["evaluation"]["samples"],',
-        'CONFIG["evaluation"].get("most_samples",',
+        'most_samples(CONFIG["evaluation"]),',
         'CONFIG["evaluation"]["bins"],',
     }
     for name in ("samples", "bins", "most_samples"):

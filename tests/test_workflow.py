@@ -241,6 +241,32 @@ def test_a_changed_grid_trains_only_what_is_new_and_a_changed_evaluation_trains_
     assert found == {3}
 
 
+def test_what_was_evaluated_by_hand_otherwise_is_evaluated_anew_where_it_is_needed(study: Path, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    # RigL's only network is the same however many samples are asked for
+    vi, rigl = (next((copy / "results/runs").rglob(f"{method}/**/metrics.json")) for method in ("vi", "rigl"))
+    before = vi.read_text()
+    for path in (vi, rigl):
+        subprocess.run([BIN / "ssvi", "evaluate", path.parent, "--samples=7"], cwd=copy, env=environment(), check=True)
+    trained, made = times(copy, "model.safetensors"), times(copy, "metrics.json")
+    dry = snakemake(copy, "-n")
+    assert times(copy, "metrics.json") == made
+    assert re.search(r"^evaluate +1$", dry.stdout, re.M)
+    assert re.search(r"in all +13 +12 +1 +0.00$", dry.stdout, re.M)
+    said = [line for line in dry.stderr.splitlines() if line.startswith("ssvi: ")]
+    assert len(said) == 1
+    assert "1 in all: " in said[0]
+    assert "was evaluated with 7 weight samples and 15 bins, but the config says 2 samples and 15 bins." in said[0]
+    assert not re.search(r"^evaluate +", snakemake(copy, "-n", "--", "mine").stdout, re.M)
+    snakemake(copy, "--", "table1")
+    assert times(copy, "model.safetensors") == trained
+    names = ("accuracy", "nll", "ece", "brier", "evaluation")
+    now, then = json.loads(vi.read_text()), json.loads(before)
+    assert [now[name] for name in names] == [then[name] for name in names]
+    assert "ssvi: " not in snakemake(copy, "-n").stderr
+
+
 def test_moved_data_retrain_nothing(study: Path, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)

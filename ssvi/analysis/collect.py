@@ -18,6 +18,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ssvi import runs as files
 from ssvi.errors import UserError
+from ssvi.evaluated import check_metrics, check_samples
 from ssvi.spec import CRITERIA, FIELDS, RunSpec, options_of
 
 METRIC_COLUMNS = (
@@ -126,7 +127,12 @@ class Frames:
 
 
 def load_frames(
-    results: Path, specs: Mapping[str, RunSpec], needs: Collection[str] = (), *, partial: bool = False
+    results: Path,
+    specs: Mapping[str, RunSpec],
+    needs: Collection[str] = (),
+    *,
+    partial: bool = False,
+    evaluation: Mapping[str, int] | None = None,
 ) -> Frames:
     """The frames of these runs.
 
@@ -135,17 +141,22 @@ def load_frames(
         specs: run paths and their specs.
         needs: which of history, updates, overlap, samples to read beside the runs.
         partial: name unfinished runs by their status instead of refusing them.
+        evaluation: `evaluation` of the config, under which all of them must have been evaluated; None takes them as
+            they are.
 
     Raises:
         UserError: if a run is unreadable, was made under other options than its spec, on other images than the
-            runs beside it, or is unfinished and `partial` is false.
+            runs beside it, was evaluated otherwise, or is unfinished and `partial` is false.
     """
-    runs = load_runs(results, specs, partial=partial)
+    runs = load_runs(results, specs, partial=partial, evaluation=evaluation)
     finished = {run: specs[run] for run in runs.loc[runs["status"].isin([COMPLETE, DIVERGED]), "run"]}
     more = {
         name: read(results, finished)[list(columns)] if name in needs else pd.DataFrame([], columns=list(columns))
         for name, (read, columns) in READERS.items()
     }
+    if evaluation is not None:
+        for run in more["samples"]["run"].unique():
+            check_samples(run_folder(results, run) / files.SAMPLES, specs[run], evaluation)
     return Frames(runs, **more)
 
 
@@ -154,7 +165,13 @@ def run_folder(results: Path, run: str) -> Path:
     return results / "runs" / run
 
 
-def load_runs(results: Path, specs: Mapping[str, RunSpec], *, partial: bool = False) -> pd.DataFrame:
+def load_runs(
+    results: Path,
+    specs: Mapping[str, RunSpec],
+    *,
+    partial: bool = False,
+    evaluation: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
     """One row a run: its path, options, metrics and provenance.
 
     Options that a method does not use are empty; the density of a dense method is 1. `density` is
@@ -166,7 +183,7 @@ def load_runs(results: Path, specs: Mapping[str, RunSpec], *, partial: bool = Fa
     rows = []
     for run, spec in specs.items():
         unfinished = partial and not (run_folder(results, run) / files.METRICS).is_file()
-        rows.append(_unfinished_row(results, run, spec) if unfinished else _run_row(results, run, spec))
+        rows.append(_unfinished_row(results, run, spec) if unfinished else _run_row(results, run, spec, evaluation))
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     _check_same_data(frame)
     return frame
@@ -208,7 +225,7 @@ def used_options(spec: RunSpec) -> dict[str, Any]:
     return options if "density" in used else options | {"density": 1.0}
 
 
-def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
+def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] | None = None) -> dict[str, Any]:
     folder = run_folder(results, run)
     stored = files.check_spec(folder, spec)
     path = folder / files.METRICS
@@ -232,6 +249,8 @@ def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
         raise UserError(f"{path}: status is {measured['status']!r}, but must be {COMPLETE} or {DIVERGED}.")
     if measured["status"] == COMPLETE and (missing := [name for name in RESULTS if measured[name] is None]):
         raise UserError(f"{path}: has no {missing[0]!r}; evaluate the run anew.")
+    if wanted is not None:
+        check_metrics(path, metrics, spec, wanted)
     return {"run": run, **used_options(spec), **measured, **provenance}
 
 

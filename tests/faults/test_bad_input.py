@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_runs import write_runs
+from fake_runs import EVALUATION, write_runs
 from mistakes import TABLE
 from mistakes.kinds import (
     ANEW,
@@ -243,7 +243,7 @@ REPORTED = {
 def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, RunSpec], dict[str, str]]:
     """A folder with results of which every run but two is spoiled, all its runs, and the run of each mistake."""
     folder = tmp_path_factory.mktemp("spoiled")
-    content = yaml.safe_load(CONFIG)
+    content = yaml.safe_load(CONFIG) | {"evaluation": EVALUATION}
     grid = {"method": "ssvi", "seed": list(range(len(REPORTED) + 2))}
     content["studies"]["tiny"] = {
         "train": {"dataset": "digits", "epochs": 3},

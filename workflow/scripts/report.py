@@ -16,4 +16,5 @@ with logged(job.log[0]):
         study,
         resolve(job.config, study),
         study_experiments(job.config, study),
+        evaluation=job.config["evaluation"],
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,25 @@ MOST_POINTS, FEWEST_POINTS = 60, 20
 ALL_POINTS = 200_000
 
 
-def load_readable(results: Path, specs: Mapping[str, RunSpec], needs: Collection[str] = ()) -> Frames:
+def load_readable(
+    results: Path,
+    specs: Mapping[str, RunSpec],
+    needs: Collection[str] = (),
+    evaluation: Mapping[str, int] | None = None,
+) -> Frames:
     """The frames of these runs, where one that cannot be read is a failed run with its cause.
 
-    A run on other images than the first one of its data set counts as failed too: their numbers do not belong
-    side by side.
+    A run on other images than the first one of its data set counts as failed too, and one that was evaluated otherwise
+    than the config says: their numbers do not belong side by side.
     """
+    load = partial(load_frames, partial=True, evaluation=evaluation)
     try:
-        return load_frames(results, specs, needs, partial=True)
+        return load(results, specs, needs)
     except UserError:
         pass
-    refused = _unreadable(results, specs, needs)
+    refused = _unreadable(results, specs, needs, load)
     good = {run: spec for run, spec in specs.items() if run not in refused}
-    frames = load_frames(results, good, needs, partial=True)
+    frames = load(results, good, needs)
     read = {row["run"]: row for row in frames.runs.to_dict("records")}
     bad = {
         run: {"run": run, **used_options(specs[run]), "status": FAILED, "cause": cause}
@@ -46,12 +53,14 @@ def load_readable(results: Path, specs: Mapping[str, RunSpec], needs: Collection
     return replace(frames, runs=pd.DataFrame(rows, columns=list(RUN_COLUMNS)))
 
 
-def _unreadable(results: Path, specs: Mapping[str, RunSpec], needs: Collection[str]) -> dict[str, str]:
+def _unreadable(
+    results: Path, specs: Mapping[str, RunSpec], needs: Collection[str], load: Callable[..., Frames]
+) -> dict[str, str]:
     refused: dict[str, str] = {}
     first: dict[tuple[str, int], tuple[str, str]] = {}
     for run, spec in specs.items():
         try:
-            data = load_frames(results, {run: spec}, needs, partial=True).runs.iloc[0]["data"]
+            data = load(results, {run: spec}, needs).runs.iloc[0]["data"]
         except UserError as error:
             refused[run] = str(error)
             continue

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures import FIGURES, make_figure, needs, write_figure
 from ssvi.analysis.report.gather import load_readable
 from ssvi.analysis.report.page import write_report
@@ -23,6 +25,7 @@ def make_all(
     content: Mapping[str, Any],
     experiments: Mapping[str, Mapping[str, RunSpec]],
     say: Callable[[str], None] = lambda line: None,
+    evaluation: Mapping[str, int] | None = None,
 ) -> Path:
     """Make every table and figure that can be made, then the report, which names the others with the reason.
 
@@ -34,6 +37,7 @@ def make_all(
         content: the study as `ssvi.config.resolve` gives it.
         experiments: its runs, as `ssvi.config.study_experiments` gives them.
         say: is told each output that could not be made.
+        evaluation: `evaluation` of the config; a run that was evaluated otherwise is left out.
 
     Returns:
         the path of the report.
@@ -47,7 +51,7 @@ def make_all(
         for name, output in content[kind].items():
             specs = {run: spec for e in output_experiments(output) for run, spec in experiments[e].items()}
             try:
-                make(name, output, results, specs, folder / kind / name)
+                make(name, output, folder / kind / name, partial(load_readable, results, specs, evaluation=evaluation))
             except UserError as error:
                 problems[name] = str(error)
             except OSError:
@@ -58,14 +62,12 @@ def make_all(
                 problems[name] = f"its code failed: {type(error).__name__}: {error}"
             if name in problems:
                 say(f"{kind.removesuffix('s')} {name} could not be made: {problems[name]}")
-    return write_report(results, folder, study, content, experiments, problems)
+    return write_report(results, folder, study, content, experiments, problems, evaluation)
 
 
-def _table(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:
-    needed = TABLES[name].needs if name in TABLES else ()
-    write_table(make_table(name, load_readable(results, specs, needed)), stem)
+def _table(name: str, output: Any, stem: Path, load: Callable[..., Frames]) -> None:
+    write_table(make_table(name, load(TABLES[name].needs if name in TABLES else ())), stem)
 
 
-def _figure(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:
-    needed = needs(name) if name in FIGURES else ()
-    write_figure(make_figure(name, load_readable(results, specs, needed), output), stem)
+def _figure(name: str, output: Any, stem: Path, load: Callable[..., Frames]) -> None:
+    write_figure(make_figure(name, load(needs(name) if name in FIGURES else ()), output), stem)

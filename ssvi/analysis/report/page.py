@@ -40,6 +40,7 @@ def write_report(
     content: Mapping[str, Any],
     experiments: Mapping[str, Mapping[str, RunSpec]],
     problems: Mapping[str, str] | None = None,
+    evaluation: Mapping[str, int] | None = None,
 ) -> Path:
     """Write a study's report from its run folders and from the files of its tables and figures.
 
@@ -52,6 +53,7 @@ def write_report(
         content: the study as `ssvi.config.resolve` gives it.
         experiments: its runs, as `ssvi.config.study_experiments` gives them.
         problems: by name, why a table or figure could not be made; one that is named here is not shown.
+        evaluation: `evaluation` of the config; a run that was evaluated otherwise is left out.
 
     Returns:
         the path of the report.
@@ -60,7 +62,7 @@ def write_report(
         OSError: if it cannot be written.
     """
     specs = with_parents(unique(spec for runs in experiments.values() for spec in runs.values()))
-    runs = load_readable(results, specs).runs
+    runs = load_readable(results, specs, evaluation=evaluation).runs
     outputs = {
         kind: _outputs(kind, content[kind], study, results, folder, runs, experiments, problems or {})
         for kind in OUTPUT_KINDS
