@@ -1,12 +1,18 @@
+import sys
+
 from snakemake.utils import min_version
 
-from ssvi.config import end_if_unreadable
+from ssvi.configfile import end_if_unreadable
 
 min_version("9.27")
 
-# Before Snakemake reads it; the jobs of this workflow parse it again, but only to run one of its rules.
+# Before its values are used; the jobs of this workflow parse it again, but only to run one of its rules.
 if workflow.is_main_process:
-    end_if_unreadable("config.yaml")
+    end_if_unreadable(
+        ["config.yaml", *workflow.overwrite_configfiles],
+        workflow.config_settings.config_args or [],
+        sys.argv[1:],
+    )
 
 
 configfile: "config.yaml"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
+import math
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssvi import __version__, preload, process
+from ssvi.arguments import READ, Parser, to_number, to_path, to_whole
 from ssvi.devices import claim_gpu
-from ssvi.errors import UserError, one_line, told, unknown
+from ssvi.errors import UserError, told, unknown
+from ssvi.evaluated import MOST_SAMPLES
 from ssvi.process import SWITCHES
 from ssvi.registry import COMMON, using
 from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, bounds, make_spec, parents, run_path
@@ -39,35 +40,8 @@ def _data_root() -> str:
 
 def _add_data_options(parser: Any, *names: str) -> None:
     follow = os.environ.get("SSVI_FOLLOW_LINKS") == "true"
-    parser.add_argument(*names, "--data-root", dest="data_root", type=_path, default=_data_root(), help=DATA_HELP)
+    parser.add_argument(*names, "--data-root", dest="data_root", type=to_path, default=_data_root(), help=DATA_HELP)
     parser.add_argument("--follow-links", action="store_true", default=follow, help=LINKS_HELP)
-
-
-def _path(text: str) -> Path:
-    if not text or re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no path: it is empty or has control characters")
-    return Path(text)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, with the nearest right option; no abbreviations, which change as options come."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, allow_abbrev=False)
-
-    def error(self, message: str) -> Any:
-        before, _, given = message.partition("unrecognized arguments: ")
-        if not before and given.startswith("--"):
-            options = [f"--{name.replace('_', '-')}" for name in FIELDS]
-            near = difflib.get_close_matches(given.split()[0].split("=")[0], options, n=1)
-            message += f", did you mean {near[0]}?" if near else ""
-        self.exit(2, f"{self.prog}: {one_line(message)}\n")
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
-    return text.lower() == "true"
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +56,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
-            type=_boolean if kind is bool else kind,
+            type=READ[kind],
             default=argparse.SUPPRESS,
             metavar="{" + ",".join(choices) + "}" if choices else kind.__name__.upper(),
             help=f"{field.metadata['help']}{note} (default: {field.default})".replace("%", "%%"),
@@ -91,17 +65,19 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where and how (no part of the identity)")
-    group.add_argument("--out", type=_path, help="run folder (default: the run's path in --runs)")
+    group.add_argument("--out", type=to_path, help="run folder (default: the run's path in --runs)")
     group.add_argument(
         "--runs",
-        type=_path,
+        type=to_path,
         help="where the runs lie, a parent among them (default: where --out ends in the run's path, what is before it, "
         "else results/runs)",
     )
     _add_data_options(group)
     group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     group.add_argument(
-        "--threads", type=int, help="CPU threads (default: torch's own choice; a training that goes on keeps its own)"
+        "--threads",
+        type=to_whole,
+        help="CPU threads (default: torch's own choice; a training that goes on keeps its own)",
     )
     group.add_argument("--plain", action="store_true", help="all of the following off")
     for name, help in SWITCHES.items():
@@ -110,26 +86,26 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluation_options(parser: argparse.ArgumentParser, samples: int) -> None:
-    parser.add_argument("folder", type=_path, help="run folder")
-    parser.add_argument("--samples", type=int, default=samples, help=f"weight samples (default: {samples})")
-    parser.add_argument("--bins", type=int, default=15, help="bins of the calibration errors (default: 15)")
+    parser.add_argument("folder", type=to_path, help="run folder")
+    parser.add_argument("--samples", type=to_whole, default=samples, help=f"weight samples (default: {samples})")
+    parser.add_argument("--bins", type=to_whole, default=15, help="bins of the calibration errors (default: 15)")
     _add_data_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--threads", type=to_whole, help="CPU threads")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = _Parser(prog="ssvi", description="Bayesian neural networks that stay sparse from the first step to the last.")
+    top = Parser(prog="ssvi", description="Bayesian neural networks that stay sparse from the first step to the last.")
     top.add_argument("--version", action="version", version=f"ssvi {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     train = commands.add_parser("train", help="train one run (goes on where it was interrupted)")
     _add_run_options(train)
     _add_machine_options(train)
     train.add_argument(
         "--checkpoint-seconds",
-        type=float,
+        type=to_number,
         default=os.environ.get("SSVI_CHECKPOINT_SECONDS", "60"),
         help="time between two checkpoints (default: $SSVI_CHECKPOINT_SECONDS, or 60)",
     )
@@ -140,40 +116,40 @@ def parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     samples = commands.add_parser("samples", help="metrics of a trained run by the number of weight samples")
-    _add_evaluation_options(samples, samples=50)
+    _add_evaluation_options(samples, samples=MOST_SAMPLES)
     samples.set_defaults(run=_samples)
 
     data = commands.add_parser("data", help="prepare a data set: download, decode, cache")
     data.add_argument("dataset", help="digits, cifar10, cifar100 or folder:PATH")
     _add_data_options(data, "--root")
-    data.add_argument("--image-size", type=int, default=RunSpec.image_size, help="side in pixels, for folder:PATH")
+    data.add_argument("--image-size", type=to_whole, default=RunSpec.image_size, help="side in pixels, for folder:PATH")
     data.add_argument("--download", action="store_true", help="fetch what is not there")
     data.set_defaults(run=_data)
 
     report = commands.add_parser("report", help="make a study's tables, figures and HTML report from the runs so far")
-    report.add_argument("--config", type=_path, default=Path("config.yaml"), help="default: config.yaml")
+    report.add_argument("--config", type=to_path, default=Path("config.yaml"), help="default: config.yaml")
     report.add_argument("--study", help="default: the study that the config names")
     report.set_defaults(run=_report)
 
     keep = commands.add_parser(
         "preload", help="keep torch in memory for the commands of a workflow, which starts and ends this by itself"
     )
-    keep.add_argument("socket", type=_path, help="path of the Unix socket to listen at, until standard input ends")
+    keep.add_argument("socket", type=to_path, help="path of the Unix socket to listen at, until standard input ends")
     keep.set_defaults(run=_preload)
 
     bench = commands.add_parser("bench", help="measure what a training costs on this machine, beside other packages")
     bench.add_argument("suites", nargs="*", help="which (default: all but the long ones, scaling and accuracy)")
-    bench.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
-    bench.add_argument("--json", type=_path, help="write the record to this file, after each suite")
+    bench.add_argument("--repeats", type=to_whole, default=5, help="rounds (default: 5)")
+    bench.add_argument("--json", type=to_path, help="write the record to this file, after each suite")
     bench.set_defaults(run=_bench)
 
     doctor = commands.add_parser("doctor", help="what this installation is beside what was tested, and what it can do")
     doctor.set_defaults(run=_doctor)
 
     ui = commands.add_parser("ui", help="mirror all runs to MLflow as they train, and serve its pages")
-    ui.add_argument("--config", type=_path, default=Path("config.yaml"), help="default: config.yaml")
+    ui.add_argument("--config", type=to_path, default=Path("config.yaml"), help="default: config.yaml")
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on; any other opens it to your network")
-    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
+    ui.add_argument("--port", type=to_whole, default=5000, help="default: 5000")
     ui.set_defaults(run=_ui)
     return top
 
@@ -242,8 +218,8 @@ def _runs_around(out: Path | None, run: str) -> Path:
 
 
 def _train(given: argparse.Namespace) -> None:
-    if not given.checkpoint_seconds >= 0:
-        raise UserError(f"--checkpoint-seconds is {given.checkpoint_seconds:g}, but must be >= 0.")
+    if not 0 <= given.checkpoint_seconds < math.inf:
+        raise UserError(f"--checkpoint-seconds is {given.checkpoint_seconds:g}, but must be >= 0 and finite.")
     options = {name: getattr(given, name) for name in FIELDS if hasattr(given, name)}
     if given.preset:
         options["preset"] = given.preset
@@ -428,6 +404,7 @@ def _report(given: argparse.Namespace) -> None:
         study_experiments(config, study),
         say=lambda line: print(line, file=sys.stderr),
         changed=changed_data_sets(results, study_runs(config, study), root / config["data_root"], root),
+        evaluation=config["evaluation"],
     )
     print(path)
 

@@ -2,8 +2,8 @@
 
 A study trains the runs of its experiments. An experiment is a named grid, or a list of grids: every list
 is expanded, every scalar shared. `train:` holds what the study's runs have in common; it reaches each run
-whose method uses the option, while a grid may only name options that its own method uses. A study that is
-`like:` another one takes over everything that it does not say itself.
+whose method uses the option, and has to reach one, while a grid may only name options that its own method uses.
+A study that is `like:` another one takes over everything that it does not say itself.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import json
 import math
 import os
 import re
-import reprlib
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, cached_property
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ssvi.errors import UserError, told, unknown
+from ssvi.configfile import read_config, schema
+from ssvi.errors import UserError, unknown
 from ssvi.registry import using
 from ssvi.spec import (
     FOLDER_PREFIX,
     INHERITED,
     METHODS,
+    NEEDS,
     PRESETS,
     RunSpec,
     check_preset,
@@ -39,11 +40,6 @@ from ssvi.spec import (
     with_parents,
 )
 
-if TYPE_CHECKING:
-    import yaml
-
-SCHEMA = Path(__file__).with_name("config.schema.json")
-
 OUTPUT_KINDS = ("tables", "figures")
 # Names of the workflow's own targets, which no table or figure may take.
 TARGETS = ("all", "quick", "report", "mirror", "data", "train", "evaluate", "samples", "collect", "table", "figure")
@@ -52,13 +48,7 @@ GENERIC_AXES = ("x", "y", "hue", "facets")
 # No study that anybody could train needs more.
 MOST_POINTS = 100_000
 # Of the whole file, references followed.
-LARGEST, DEEPEST, MOST_KEYS = 200_000, 50, 10_000
-
-
-@cache
-def schema() -> dict[str, Any]:
-    """The structure of config.yaml as a JSON schema; run options are checked by `ssvi.spec`."""
-    return json.loads(SCHEMA.read_text())
+LARGEST, DEEPEST = 200_000, 50
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -70,87 +60,6 @@ def load_config(path: Path) -> dict[str, Any]:
     config = read_config(path)
     check_config(config, str(path))
     return config
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a config file and check its keys at the top, but nothing of what they hold.
-
-    Raises:
-        UserError: if the file is missing, is no YAML, has a key twice, or one at the top that no config has.
-    """
-    import yaml
-
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
-    except OSError as error:
-        raise UserError(told(error)) from None
-    except yaml.MarkedYAMLError as error:
-        line = (error.problem_mark or error.context_mark).line + 1
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        raise UserError(f"{path}: line {line}: not readable as YAML: {said}.") from None
-    except yaml.reader.ReaderError as error:
-        odd = f"{chr(error.character)!r} at character {error.position}"
-        raise UserError(f"{path}: not readable as YAML: {odd} is not allowed in a text.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # a date that does not exist and text that is not UTF-8 are ValueErrors
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(config, dict):
-        found = "is empty" if config is None else f"is {reprlib.repr(config)}"
-        raise UserError(f"{path}: {found}, but must be a mapping. {schema()['description']}")
-    if unknown_keys := [key for key in config if key not in schema()["properties"]]:
-        raise unknown("key", unknown_keys[0], schema()["properties"], str(path))
-    return config
-
-
-def end_if_unreadable(name: str) -> None:
-    """Before Snakemake reads its config file: end with one line if that cannot be read.
-
-    Snakemake would show a traceback, and run the Python code that a config may contain (with a key `__use_yte__`).
-    """
-    try:
-        if Path(name).exists():
-            read_config(Path(name))
-    except UserError as error:
-        sys.exit(f"ssvi: {error}")
-
-
-@cache
-def _loader() -> type[yaml.SafeLoader]:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """yaml.SafeLoader without what goes wrong in silence: a key given twice, merges of merges without end."""
-
-        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-            node = super().compose_mapping_node(anchor)
-            seen, asked = set(), 0
-            for key, value in node.value:
-                if (key.tag, str(key.value)) in seen:
-                    problem = f"the key {key.value!r} is there twice"
-                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
-                seen.add((key.tag, str(key.value)))
-                if key.tag != "tag:yaml.org,2002:merge":
-                    asked += 1
-                    continue
-                asked += sum(map(self._keys, value.value if isinstance(value, yaml.SequenceNode) else [value]))
-            if asked > MOST_KEYS:
-                problem = f"merges more than {MOST_KEYS} keys into one mapping"
-                raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
-            self._asked[id(node)] = asked
-            return node
-
-        @cached_property
-        def _asked(self) -> dict[int, int]:
-            """How many keys each mapping asks for, merges followed: versions of the library keep different ones."""
-            return {}
-
-        def _keys(self, node: yaml.Node) -> int:
-            # none of what is no mapping, which is refused later, and of one merged into itself
-            return self._asked.get(id(node), 0)
-
-    return Loader
 
 
 def check_config(config: Any, where: str) -> None:
@@ -170,7 +79,9 @@ def check_config(config: Any, where: str) -> None:
     for name in studies:
         runs = study_runs(config, name, where)
         _check_spellings((spec.dataset for spec in runs.values()), folders, f"{where}: studies.{name}")
-        _check_outputs(resolve(config, name, where), f"{where}: studies.{name}")
+        content = resolve(config, name, where)
+        _check_reach(content, studies[name].get("train", {}), f"{where}: studies.{name}.train")
+        _check_outputs(content, f"{where}: studies.{name}")
 
 
 def _check_spellings(datasets: Iterable[str], folders: dict[str, str], where: str) -> None:
@@ -237,7 +148,8 @@ def resolve(config: Mapping[str, Any], study: str, where: str = "config") -> dic
     Keys of `train`, experiments, tables and figures are taken over one by one, and one set to null is dropped.
 
     Raises:
-        UserError: if a study named by `like` is unknown, or the studies are alike in a circle.
+        UserError: if a study named by `like` is unknown, the studies are alike in a circle, or what is set to null is
+            not there.
     """
     studies, chain = config["studies"], [study]
     while (name := studies[chain[-1]].get("like")) is not None:
@@ -251,7 +163,13 @@ def resolve(config: Mapping[str, Any], study: str, where: str = "config") -> dic
     for name in reversed(chain):
         own = studies[name]
         for kind in ("train", "experiments", *OUTPUT_KINDS):
-            content[kind] = {k: v for k, v in {**content[kind], **own.get(kind, {})}.items() if v is not None}
+            said = own.get(kind, {})
+            if nothing := [key for key, value in said.items() if value is None and key not in content[kind]]:
+                raise UserError(
+                    f"{where}: studies.{name}.{kind}: {nothing[0]!r} is empty, which drops what a study that this one "
+                    "is like says of it; but none says anything."
+                )
+            content[kind] = {k: v for k, v in {**content[kind], **said}.items() if v is not None}
         content["quick"] = own.get("quick", content["quick"])
     if not content["experiments"]:
         raise UserError(f"{where}: studies.{study}: has no experiments, of its own or of a study it is like.")
@@ -303,7 +221,15 @@ def _expand(content: Mapping[str, Any], experiment: str, place: str) -> dict[str
     for shared in _points(content["train"], f"{place}.train"):
         for i, grid in enumerate(grids if isinstance(grids, list) else [grids]):
             at = f"{place}.experiments.{experiment}" + (f"[{i}]" if isinstance(grids, list) else "")
-            specs += [make_spec(_merge(shared, point, at), at) for point in _points(grid, at)]
+            made: dict[RunSpec, Any] = {}
+            for point in _points(grid, at):
+                spec = make_spec(_merge(shared, point, at), at)
+                if spec in made:
+                    raise UserError(
+                        f"{at}: parent has {made[spec]!r} and {point['parent']!r}, which makes one run instead of two."
+                    )
+                made[spec] = point.get("parent")
+            specs += made
     return unique(specs)
 
 
@@ -331,7 +257,13 @@ def output_runs(config: Mapping[str, Any], study: str, kind: str, name: str) -> 
 def _points(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     if (number := math.prod(len(_as_list(value)) for value in grid.values())) > MOST_POINTS:
         raise UserError(f"{where}: makes {number} runs, but must make at most {MOST_POINTS}.")
-    axes = [[(k, v) for v in (value if isinstance(value, list) else [value])] for k, value in grid.items()]
+    for name, value in grid.items():
+        # true is no 1
+        values = [(isinstance(v, bool), v) for v in _as_list(value)]
+        if len(set(values)) < len(values):
+            (_, twice), _ = Counter(values).most_common(1)[0]
+            raise UserError(f"{where}: {name} has {twice!r} twice, which makes one run instead of two.")
+    axes = [[(k, v) for v in _as_list(value)] for k, value in grid.items()]
     return [dict(point) for point in itertools.product(*axes)]
 
 
@@ -358,8 +290,7 @@ def _merge_parent(shared: Mapping[str, Any], child: Mapping[str, Any], where: st
     if not isinstance(child["parent"], str):
         return child["parent"]  # refused where types are checked
     given = parse_parent(child["parent"], where)
-    own = {k: v for k, v in shared.items() if k not in INHERITED and not (k == "density" and "density" in child)}
-    point = _merge({k: v for k, v in own.items() if k != "method"}, given, f"{where}: parent")
+    point = _merge(_for_parent(shared, child), given, f"{where}: parent")
     # a preset may have put back what the parent takes from its child
     derived = {*INHERITED, "method", "parent", *(["density"] if "density" in child else [])}
     words = {k: v for k, v in point.items() if k in given or k not in derived} | given
@@ -367,24 +298,75 @@ def _merge_parent(shared: Mapping[str, Any], child: Mapping[str, Any], where: st
     return ",".join([str(given["method"]), *(f"{k}={flag_text(v)}" for k, v in words.items())])
 
 
+def _for_parent(shared: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """The shared options that a run's parent may use: none of those that it takes from its child."""
+    taken = {*INHERITED, "method", *(["density"] if "density" in child else [])}
+    return {name: value for name, value in shared.items() if name not in taken}
+
+
 def _check_shared(content: Mapping[str, Any], where: str) -> None:
-    for shared in _points(content["train"], where):
-        check_preset(shared.get("preset"), where)
-        options = {k: v for k, v in shared.items() if k != "preset"}
-        validate(options, where)
-        grids = [g for e in content["experiments"].values() for g in (e if isinstance(e, list) else [e])]
-        named = {m for g in grids for m in _as_list(g.get("method", shared.get("method", RunSpec.method)))}
-        given = {p for g in grids for p in _as_list(g.get("parent", shared.get("parent", "")))}
-        named |= {p.split(",")[0] for p in given if isinstance(p, str) and p}
-        if not named <= set(METHODS):
-            return  # refused where the experiment is read
-        for name, value in options.items():
-            users = using(name)
-            if not named & set(users):
-                raise UserError(
-                    f"{where}: {name} is {value!r}, but no method of this study uses {name} "
-                    f"(used by {', '.join(users)})."
-                )
+    for name, values in content["train"].items():
+        for value in _as_list(values):
+            if name == "preset":
+                check_preset(value, where)
+            else:
+                validate({name: value}, where)
+
+
+def _check_reach(content: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
+    """Refuse shared options that a study says itself (`own`) and that have no effect on any of its runs.
+
+    Those of a study that it is like had theirs there, and may lose it where experiments are left out. Whether an option
+    has an effect is told by the others, never by its value, so each value of a list has one if the option has.
+    """
+    fates: dict[str, set[str]] = {name: set() for name, value in own.items() if value is not None}
+    for name, fate in _all_fates(content, where):
+        if name in fates:
+            fates[name].add(fate)
+            if all("" in found for found in fates.values()):
+                return
+    for name, found in fates.items():
+        if not found:
+            raise UserError(
+                f"{where}: {name} is {own[name]!r}, but no method of this study uses {name} "
+                f"(used by {', '.join(using(name))})."
+            )
+        if "" not in found:
+            instead = " or ".join(sorted(found))
+            raise UserError(
+                f"{where}: {name} is {own[name]!r}, but has no effect: every run that could use it has {instead}."
+            )
+
+
+def _all_fates(content: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    grids = [grid for found in content["experiments"].values() for grid in _as_list(found)]
+    for shared, grid in itertools.product(_points(content["train"], where), grids):
+        for point in _points(grid, where):
+            yield from _fates(shared, point, where)
+
+
+def _fates(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    """What becomes of each shared option that a grid point's method uses, or its parent's: the option, and nothing
+    where it has an effect, else what the run has instead."""
+    merged = _merge(shared, point, where)
+    chosen = PRESETS.get(point.get("preset", shared.get("preset")), {})
+    used = {*options_of(merged.get("method", RunSpec.method)), "preset"}
+    for name in shared.keys() & used:
+        if name in point:
+            yield name, f"its own {name}"
+        elif name == "preset":
+            reaches = any(option in merged and option not in {**shared, **point} for option in chosen)
+            yield name, "" if reaches else "its own values of what this preset sets"
+        elif name in chosen and "preset" in point:
+            yield name, f"the {name} of its preset"
+        elif name not in merged:
+            other, values = NEEDS[name]
+            yield name, f"another {other} than {' or '.join(values)}"
+        else:
+            yield name, ""
+    if merged.get("parent"):
+        parent = point.get("parent", shared.get("parent"))
+        yield from _fates(_for_parent(shared, merged), parse_parent(parent, where), where)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -145,7 +145,7 @@ def evaluate(
     macs = counts.pop("macs")
     metrics = {
         **training,
-        "evaluation": {"samples": used, "bins": bins},
+        "evaluation": {"samples": used, "bins": bins, "asked": samples},
         "evaluation_numerics": EVALUATION,
         "test_images": len(data.test_labels),
         **figures,
@@ -183,7 +183,8 @@ def sample_curve(
             seconds += time.perf_counter() - tick
             if prediction.samples in wanted:
                 figures = evaluate_all(prediction.probabilities, data.test_labels, bins) | uncertainty(prediction)
-                rows.append({"samples": prediction.samples, **figures, "seconds": seconds, "numerics": EVALUATION})
+                row = {"samples": prediction.samples, **figures, "seconds": seconds, "numerics": EVALUATION}
+                rows.append({**row, "bins": bins})
             tick = time.perf_counter()
     network = {runs.SAMPLES_MODEL: runs.identity(folder / runs.MODEL)}
     columns = (*runs.SAMPLES_COLUMNS, runs.SAMPLES_MODEL)

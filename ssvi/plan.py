@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,17 +37,21 @@ class Item:
         return self.runs - self.done
 
 
-def make_plan(results: Path, outputs: Mapping[str, Iterable[str]], runs: Mapping[str, RunSpec]) -> list[Item]:
+def make_plan(
+    results: Path, outputs: Mapping[str, Iterable[str]], runs: Mapping[str, RunSpec], anew: Collection[str] = ()
+) -> list[Item]:
     """The study as a whole, then each output.
 
     Args:
         results: the results folder.
         outputs: the run paths of each output; what they start from is needed too.
         runs: all runs of the study.
+        anew: those of them that are trained, but were evaluated otherwise than the config says.
     """
-    done = {run for run in runs if (results / "runs" / run / files.METRICS).is_file()}
-    costs = _costs(results, {run: runs[run] for run in done})
-    hours = {run: _estimate(spec, costs) for run, spec in runs.items() if run not in done}
+    trained = {run for run in runs if (results / "runs" / run / files.METRICS).is_file()}
+    done = trained - set(anew)
+    costs = _costs(results, {run: runs[run] for run in trained})
+    hours = {run: 0.0 if run in trained else _estimate(spec, costs) for run, spec in runs.items() if run not in done}
 
     def item(name: str, mine: Iterable[str]) -> Item:
         mine = list(with_parents({run: runs[run] for run in mine}))

@@ -37,6 +37,7 @@ class Kind:
         uses: options that it uses beside `COMMON`.
         flops: counted training FLOPs of an image, M being the multiply-adds of the plain dense network.
         posterior: whether it predicts with samples of a posterior.
+        chain: whether these are states kept of its training, of which there may be fewer than are asked for.
         parents: methods that a parent may have.
         needs_parent: whether it cannot do without one.
     """
@@ -47,6 +48,7 @@ class Kind:
     uses: tuple[str, ...]
     flops: str
     posterior: bool = False
+    chain: bool = False
     parents: tuple[str, ...] = ()
     needs_parent: bool = False
 
@@ -104,6 +106,7 @@ KINDS: dict[str, Kind] = {
         (*TRAINING, "density", "aeb_prior", "aeb_lr", "momentum", "weight_decay"),
         "6 M, dense to the end",
         posterior=True,
+        chain=True,
         parents=("dense",),
     ),
     "mbnn": Kind(
@@ -113,6 +116,7 @@ KINDS: dict[str, Kind] = {
         (*TRAINING, "mask_lambda", "mask_period", "mbnn_lr", "widening"),
         "6 × multiply-adds between living channels × (1 + 2/mask_period)",
         posterior=True,
+        chain=True,
     ),
     "pruned": Kind(
         "ssvi.methods.static:Pruned",

@@ -77,7 +77,7 @@ HISTORY_COLUMNS = (
 
 SAMPLES_COLUMNS = (
     *("samples", "accuracy", "nll", "ece", "ece_marginal", "brier"),
-    *("predictive_entropy", "mutual_information", "mutual_information_share", "seconds", "numerics"),
+    *("predictive_entropy", "mutual_information", "mutual_information_share", "seconds", "bins", "numerics"),
 )
 
 # By this column a row of samples.csv says of which network it is.
@@ -203,9 +203,17 @@ def read_json(path: Path) -> Any:
 
 def _parsed(text: str, path: Path) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); {ANEW}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def _refuse(constant: str) -> None:

@@ -32,6 +32,10 @@ ADDITIONS = ("mc1", "mean", "mcK")
 # What a parent always has in common with its child.
 INHERITED = ("dataset", "model", "width", "image_size", "validation", "normalisation", "seed")
 
+# Numbers as they are written on a command line and in a parent's text.
+WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
+DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
 # Numbers that everything they come to can hold: counters, file names, tables.
 LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 
@@ -286,6 +290,10 @@ def _type_error(name: str, value: Any, where: str) -> UserError | None:
     hint = ""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         hint = f" YAML reads {value} as text: write {float(value)!r} or {value.lower().replace('e', '.0e', 1)}."
+    elif isinstance(value, str) and re.fullmatch(r"[+-]?0[0-9_]+", value, re.ASCII):
+        hint = f" YAML reads {value} as text: write it without the zero in front."
+    elif isinstance(value, bool) and expected is str:
+        hint = " YAML reads yes, no, on and off as true and false: write a word in quotes."
     return UserError(f"{where}: {name} is {value!r}, but must be {words}.{hint}")
 
 
@@ -363,6 +371,8 @@ def parse_parent(text: str, where: str) -> dict[str, Any]:
             raise UserError(f"{where}: parent is {text!r}, but must be a method and options, as in vi,epochs=12.")
         if name not in FIELDS:
             raise unknown("option", name, FIELDS, f"{where}: parent")
+        if name in options:
+            raise UserError(f"{where}: parent is {text!r}, but has {name} twice.")
         options[name] = _parse(value, FIELDS[name].default)
     return options
 
@@ -372,9 +382,20 @@ def _parse(text: str, like: Any) -> Any:
     if isinstance(like, bool):
         return {"true": True, "false": False}.get(text, text)
     try:
-        return type(like)(text)
+        return text if isinstance(like, str) else parse_number(text, type(like))
     except ValueError:
         return text
+
+
+def parse_number(text: str, kind: type[int] | type[float]) -> int | float:
+    """A number in plain decimal notation, which is less than Python reads: no 1_000, 010, inf, blanks or other digits.
+
+    Raises:
+        ValueError: for any other text.
+    """
+    if not (WHOLE if kind is int else DECIMAL).fullmatch(text):
+        raise ValueError(text)
+    return kind(text)
 
 
 def parent_text(child: Mapping[str, Any], where: str) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_runs import EVALUATION
 from studies import BIN, ROOT, command, config_of, copy_project, environment, write_config
 
 from ssvi import criteria, spec
@@ -67,7 +68,7 @@ class Project:
     """A folder with results, and beside it the project with one criterion more."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.config = folder / "work", config_of("tiny", STUDY)
+        self.folder, self.config = folder / "work", config_of("tiny", STUDY, evaluation=EVALUATION)
         self.folder.mkdir()
         self.root = copy_project(folder / "project")
         for name, changes in RECIPE.items():

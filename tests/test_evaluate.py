@@ -10,7 +10,8 @@ import torch
 from ssvi import runs
 from ssvi.cli import main
 from ssvi.data import load
-from ssvi.evaluate import Prediction, evaluate, last, predictions, uncertainty
+from ssvi.evaluate import Prediction, evaluate, last, predictions, sample_curve, uncertainty
+from ssvi.evaluated import evaluated_otherwise, sampled_otherwise
 from ssvi.metrics import accuracy, entropy
 from ssvi.network import build, load_model
 from ssvi.noise import NormalSource
@@ -146,3 +147,15 @@ def test_nobody_else_keeps_it(tmp_path) -> None:
     metrics = evaluate(spec, data, tmp_path / "run", CPU)
     assert not (tmp_path / "run" / runs.BEST_MODEL).exists()
     assert metrics["best_epoch"] is metrics["accuracy_best_checkpoint"] is None
+
+
+def test_the_files_say_what_was_asked_for(tmp_path) -> None:
+    spec, data = trained(tmp_path, "vi")
+    folder = tmp_path / "run"
+    for asked in ((2, 15), (3, 15), (2, 4)):
+        metrics = evaluate(spec, data, folder, CPU, *asked)
+        sample_curve(spec, data, folder, CPU, *asked)
+        for samples, bins in ((2, 15), (3, 15), (2, 4)):
+            wanted = {"samples": samples, "bins": bins, "most_samples": samples}
+            assert (evaluated_otherwise(metrics, spec, wanted) is None) == (asked == (samples, bins))
+            assert (sampled_otherwise(folder / runs.SAMPLES, spec, wanted) is None) == (asked == (samples, bins))

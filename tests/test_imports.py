@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from fake_runs import write_runs
+from fake_runs import EVALUATION, write_runs
 from studies import ROOT, command, config_of, copy_project, environment, write_config
 
 from ssvi import runs as files
@@ -114,7 +114,7 @@ def test_figures_are_due_when_a_table_s_code_changes_and_trainings_never(tmp_pat
     root = copy_project(tmp_path / "project")
     experiments = {"all": {"method": "ssvi", "criterion": ["snr", "snr_abs"], "epochs": 3, "seed": [0, 1]}}
     study = {"experiments": experiments, "quick": [], "tables": {}, "figures": {"criteria": ["all"]}}
-    config = config_of("tiny", study)
+    config = config_of("tiny", study, evaluation=EVALUATION)
     write_config(tmp_path, config)
     specs = write_runs(tmp_path / "results", study_runs(config, "tiny").values())
     figures = [tmp_path / f"reports/tiny/figures/criteria.{suffix}" for suffix in ("png", "svg", "pdf", "csv", "md")]

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "ssvi"
 FILES_ONLY = {
     *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"),
     *("images", "changed"),
+    *("configfile", "arguments", "evaluated"),
 }
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
@@ -30,7 +31,10 @@ MAY_IMPORT = {
     "runs": {"", "spec"},
     "images": {"spec", "runs"},
     "changed": {"spec", "runs", "images"},
-    "config": {"spec", "registry"},
+    "config": {"spec", "registry", "configfile"},
+    "evaluated": {"spec", "registry", "runs"},
+    "configfile": set(),
+    "arguments": {"spec"},
     "plan": {"spec", "runs"},
     "noise": set(),
     "criteria": set(),
@@ -69,7 +73,7 @@ MAY_IMPORT = {
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
         "versions"},
-    "analysis": {"spec", "registry", "runs", "config", "changed", "analysis"},
+    "analysis": {"spec", "registry", "runs", "config", "changed", "evaluated", "analysis"},
     "preload": set(),
     "bench": {
         "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
@@ -77,7 +81,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
-        "evaluate", "progress", "analysis", "bench", "doctor", "changed", "resume",
+        "evaluate", "progress", "analysis", "bench", "doctor", "changed", "resume", "arguments", "evaluated",
     },
 }  # fmt: skip
 

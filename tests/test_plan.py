@@ -25,6 +25,9 @@ def test_counts_and_hours(tmp_path: Path) -> None:
     # No VI run is done yet: its epochs are taken to cost what the other runs' of the network do.
     assert (second.to_do, second.hours) == (4, pytest.approx((10 + 3 * 20) * 20 / 3600))
     assert (third.to_do, third.hours) == (1, None)
+    # one that is only to be evaluated anew takes no training
+    (again, *_) = make_plan(tmp_path, {}, {run: specs[run] for run in ssvi[:2]}, anew=ssvi[:1])
+    assert (again.done, again.to_do, again.hours) == (1, 1, 0)
     text = to_text("digits", [whole, first, second, third])
     assert "in all     7     2      5      ?" in text
 

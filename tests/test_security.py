@@ -28,9 +28,9 @@ from PIL import Image
 from spoiling import Trap, encoded, framed, png, saved
 from studies import ROOT, command, config_of, environment, write_config
 
-from ssvi import config, runs
+from ssvi import config, configfile, runs
 from ssvi.cli import main
-from ssvi.config import schema
+from ssvi.configfile import schema
 from ssvi.data import prepare
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec, make_spec
@@ -55,7 +55,7 @@ ONLY_WITH = {
     "numpy.load": ("allow_pickle", False),
 }
 # The places that are known: a loader that is stricter than yaml.SafeLoader, an archive whose checksum was verified.
-KNOWN = {("ssvi/config.py", "yaml.load"), ("ssvi/data/sources.py", "utils.extract_archive")}
+KNOWN = {("ssvi/configfile.py", "yaml.load"), ("ssvi/data/sources.py", "utils.extract_archive")}
 
 
 def dotted(node: ast.AST, names: dict[str, str]) -> str:
@@ -129,8 +129,8 @@ def test_no_code_runs_what_it_reads(path: Path) -> None:
 def test_the_known_places_are_there_and_safe() -> None:
     found = {(str(p.relative_to(ROOT)), name) for p in CODE for name in dangers(p.read_text())}
     assert found == KNOWN
-    assert issubclass(config._loader(), yaml.SafeLoader)
-    assert config._loader().yaml_constructors.keys() == yaml.SafeLoader.yaml_constructors.keys()
+    assert issubclass(configfile._loader(), yaml.SafeLoader)
+    assert configfile._loader().yaml_constructors.keys() == yaml.SafeLoader.yaml_constructors.keys()
 
 
 @pytest.mark.parametrize("path", [*CODE, *RULES], ids=lambda path: str(path.relative_to(ROOT)))
@@ -465,7 +465,7 @@ def test_every_value_in_a_command_is_quoted_or_a_number() -> None:
     # and numbers are whole numbers
     assert set(re.findall(r"(?:samples|bins)=(\S+)", rules)) == {
         'CONFIG["evaluation"]["samples"],',
-        'CONFIG["evaluation"].get("most_samples",',
+        'most_samples(CONFIG["evaluation"]),',
         'CONFIG["evaluation"]["bins"],',
     }
     for name in ("samples", "bins", "most_samples"):

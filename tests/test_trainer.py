@@ -452,7 +452,7 @@ def test_train_and_evaluate_by_command(tmp_path, data_root, capsys) -> None:
     main(["evaluate", str(out), "--samples=3", *common])
     assert "accuracy" in capsys.readouterr().out
     metrics = json.loads((out / runs.METRICS).read_text())
-    assert metrics["evaluation"] == {"samples": 3, "bins": 15}
+    assert metrics["evaluation"] == {"samples": 3, "bins": 15, "asked": 3}
     assert (metrics["numerics"], metrics["evaluation_numerics"]) == (NUMERICS, EVALUATION)
     assert metrics["complexity"] == metrics["active_weights"] + 256 + 256 + 10
     assert metrics["stored_numbers"] == 2 * metrics["active_weights"] + 522

@@ -213,14 +213,17 @@ def test_a_killed_workflow_goes_on_where_it_was(study: Path, tmp_path) -> None:
     """Killed without a word in the middle of the trainings: what was finished stays, the rest is made as it was."""
     shutil.copytree(study / "pictures", tmp_path / "pictures")
     write_config(tmp_path, CONFIG)
-    with subprocess.Popen(command(tmp_path), env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+    # every run, and none of the tables and figures, which have nothing to resume
+    with subprocess.Popen(
+        command(tmp_path, "--", "collect"), env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as process:
         while len(times(tmp_path, "metrics.json")) < 3:
             assert process.poll() is None
             time.sleep(0.1)
         process.kill()
     done = times(tmp_path, "metrics.json")
     snakemake(tmp_path, "--unlock")
-    snakemake(tmp_path)
+    snakemake(tmp_path, "--", "collect")
     after = times(tmp_path, "metrics.json")
     # One that was being written at the moment may be made anew, finished ones may not.
     assert sum(after[run] == time for run, time in done.items()) >= len(done) - 2
@@ -237,7 +240,7 @@ def test_a_failed_run_leaves_a_report_of_the_rest_and_its_cause(study: Path, tmp
     (folder / "live").mkdir()
     (folder / "live/checkpoint.pt").write_bytes(b"damaged")
     shutil.rmtree(copy / "reports")
-    done = snakemake(copy, check=False)
+    done = snakemake(copy, "--", "mine", "table1", check=False)
     assert done.returncode != 0
     assert "12 of 13 runs are trained" in done.stderr
     assert (copy / "reports/tiny/figures/mine.png").exists()
@@ -264,7 +267,8 @@ def test_a_changed_grid_trains_only_what_is_new_and_a_changed_evaluation_trains_
     config["studies"]["tiny"]["experiments"]["rigl"]["density"] = [0.2, 0.1, 0.05]
     write_config(copy, config)
     before = times(copy / "results/runs", "model.safetensors")
-    snakemake(copy)
+    # all runs; that tables and figures follow their files is seen where these change by themselves
+    snakemake(copy, "--", "collect")
     after = times(copy / "results/runs", "model.safetensors")
     assert {k: after[k] for k in before} == before
     assert [k for k in after if k not in before] == [k for k in after if "rigl/density=0.05" in k]
@@ -272,10 +276,36 @@ def test_a_changed_grid_trains_only_what_is_new_and_a_changed_evaluation_trains_
 
     config["evaluation"]["samples"] = 3
     write_config(copy, config)
-    snakemake(copy)
+    snakemake(copy, "--", "collect")
     assert times(copy / "results/runs", "model.safetensors") == after
     found = {json.loads(p.read_text())["evaluation"]["samples"] for p in copy.rglob("ssvi/**/metrics.json")}
     assert found == {3}
+
+
+def test_what_was_evaluated_by_hand_otherwise_is_evaluated_anew_where_it_is_needed(study: Path, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    # RigL's only network is the same however many samples are asked for
+    vi, rigl = (next((copy / "results/runs").rglob(f"{method}/**/metrics.json")) for method in ("vi", "rigl"))
+    before = vi.read_text()
+    for path in (vi, rigl):
+        subprocess.run([BIN / "ssvi", "evaluate", path.parent, "--samples=7"], cwd=copy, env=environment(), check=True)
+    trained, made = times(copy, "model.safetensors"), times(copy, "metrics.json")
+    dry = snakemake(copy, "-n")
+    assert times(copy, "metrics.json") == made
+    assert re.search(r"^evaluate +1$", dry.stdout, re.M)
+    assert re.search(r"in all +13 +12 +1 +0.00$", dry.stdout, re.M)
+    said = [line for line in dry.stderr.splitlines() if line.startswith("ssvi: ")]
+    assert len(said) == 1
+    assert "1 in all: " in said[0]
+    assert "was evaluated with 7 weight samples and 15 bins, but the config says 2 samples and 15 bins." in said[0]
+    assert not re.search(r"^evaluate +", snakemake(copy, "-n", "--", "mine").stdout, re.M)
+    snakemake(copy, "--", "table1")
+    assert times(copy, "model.safetensors") == trained
+    names = ("accuracy", "nll", "ece", "brier", "evaluation")
+    now, then = json.loads(vi.read_text()), json.loads(before)
+    assert [now[name] for name in names] == [then[name] for name in names]
+    assert "ssvi: " not in snakemake(copy, "-n").stderr
 
 
 def test_moved_data_retrain_nothing(study: Path, tmp_path) -> None:
@@ -401,7 +431,7 @@ def test_a_bad_image_folder_is_one_line_and_trains_nothing(tmp_path, spoil, line
     make_image_folder(tmp_path / "pictures", classes=2, train=12, test=4)
     spoil(tmp_path / "pictures")
     write_config(tmp_path, CONFIG)
-    done = snakemake(tmp_path, check=False)
+    done = snakemake(tmp_path, "--retries", "0", check=False)
     assert done.returncode != 0
     said = [row for row in done.stderr.splitlines() if row.startswith("ssvi: ")]
     assert said
@@ -412,8 +442,9 @@ def test_a_bad_image_folder_is_one_line_and_trains_nothing(tmp_path, spoil, line
 
 def test_the_papers_network_goes_through_with_a_hundred_classes(tmp_path) -> None:
     """Two trainings of the study `paper` as it is, but on a few images of 100 classes and for one epoch."""
-    make_image_folder(tmp_path / "pictures", classes=100, train=2, test=1, size=(32, 32))
+    make_image_folder(tmp_path / "pictures", classes=100, train=1, test=1, size=(32, 32))
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["evaluation"]["samples"] = 2
     paper = resolve(config, "paper")
     few = {
         "dense": {"method": "vi"},

@@ -20,6 +20,7 @@ from ssvi import runs as files
 from ssvi.analysis import ranges
 from ssvi.analysis.made import completed
 from ssvi.errors import UserError
+from ssvi.evaluated import check_metrics, check_samples
 from ssvi.spec import CRITERIA, FIELDS, RunSpec, options_of, parents, run_path
 
 METRIC_COLUMNS = (
@@ -135,7 +136,12 @@ class Frames:
 
 
 def load_frames(
-    results: Path, specs: Mapping[str, RunSpec], needs: Collection[str] = (), *, partial: bool = False
+    results: Path,
+    specs: Mapping[str, RunSpec],
+    needs: Collection[str] = (),
+    *,
+    partial: bool = False,
+    evaluation: Mapping[str, int] | None = None,
 ) -> Frames:
     """The frames of these runs.
 
@@ -148,16 +154,18 @@ def load_frames(
         specs: run paths and their specs.
         needs: which of history, updates, overlap, samples to read beside the runs.
         partial: name unfinished runs by how far they have got instead of refusing them.
+        evaluation: `evaluation` of the config, under which all of them must have been evaluated; None takes them as
+            they are.
     """
-    runs = load_runs(results, specs, partial=partial)
+    runs = load_runs(results, specs, partial=partial, evaluation=evaluation)
     finished = _finished(runs, specs)
     try:
-        more = _read(results, finished, needs)
+        more = _read(results, finished, needs, evaluation)
     except UserError:
         # The files of all runs are parsed at once, so which of them are to blame is asked for only now.
-        causes = {run: cause for run, spec in finished.items() if (cause := _problem(results, run, spec, needs))}
-        runs = _refused(runs, causes)
-        more = _read(results, _finished(runs, specs), needs)
+        found = {run: _problem(results, {run: spec}, needs, evaluation) for run, spec in finished.items()}
+        runs = _refused(runs, {run: cause for run, cause in found.items() if cause})
+        more = _read(results, _finished(runs, specs), needs, evaluation)
     return Frames(runs, **more)
 
 
@@ -165,16 +173,28 @@ def _finished(runs: pd.DataFrame, specs: Mapping[str, RunSpec]) -> dict[str, Run
     return {run: specs[run] for run in runs.loc[runs["status"].isin([COMPLETE, DIVERGED]), "run"]}
 
 
-def _read(results: Path, specs: Mapping[str, RunSpec], needs: Collection[str]) -> dict[str, pd.DataFrame]:
-    return {
+def _read(
+    results: Path, specs: Mapping[str, RunSpec], needs: Collection[str], evaluation: Mapping[str, int] | None
+) -> dict[str, pd.DataFrame]:
+    """The frames beside the runs.
+
+    Raises:
+        UserError: at the first file that is unusable, or was made otherwise than the config says.
+    """
+    frames = {
         name: read(results, specs)[list(columns)] if name in needs else pd.DataFrame([], columns=list(columns))
         for name, (read, columns) in READERS.items()
     }
+    for run in frames["samples"]["run"].unique() if evaluation is not None else ():
+        check_samples(run_folder(results, run) / files.SAMPLES, specs[run], evaluation)
+    return frames
 
 
-def _problem(results: Path, run: str, spec: RunSpec, needs: Collection[str]) -> str | None:
+def _problem(
+    results: Path, spec: Mapping[str, RunSpec], needs: Collection[str], evaluation: Mapping[str, int] | None
+) -> str | None:
     try:
-        _read(results, {run: spec}, needs)
+        _read(results, spec, needs, evaluation)
     except UserError as error:
         return str(error)
     return None
@@ -185,7 +205,13 @@ def run_folder(results: Path, run: str) -> Path:
     return results / "runs" / run
 
 
-def load_runs(results: Path, specs: Mapping[str, RunSpec], *, partial: bool = False) -> pd.DataFrame:
+def load_runs(
+    results: Path,
+    specs: Mapping[str, RunSpec],
+    *,
+    partial: bool = False,
+    evaluation: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
     """One row a run: its path, options, metrics and provenance; of one that is refused, the cause.
 
     Options that a method does not use are empty; the density of a dense method is 1. `density` is
@@ -195,9 +221,10 @@ def load_runs(results: Path, specs: Mapping[str, RunSpec], *, partial: bool = Fa
     for run, spec in specs.items():
         unfinished = partial and not (run_folder(results, run) / files.METRICS).is_file()
         try:
-            rows.append(_unfinished_row(results, run, spec) if unfinished else _run_row(results, run, spec))
+            row = _unfinished_row(results, run, spec) if unfinished else _run_row(results, run, spec, evaluation)
         except UserError as error:
-            rows.append({"run": run, **used_options(spec), "status": REFUSED, "cause": str(error)})
+            row = {"run": run, **used_options(spec), "status": REFUSED, "cause": str(error)}
+        rows.append(row)
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     frame = _refused(frame, _on_other_images(frame))
     return _refused(frame, _copies(frame))
@@ -275,7 +302,7 @@ def used_options(spec: RunSpec) -> dict[str, Any]:
     return options if "density" in used else options | {"density": 1.0}
 
 
-def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
+def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] | None = None) -> dict[str, Any]:
     folder = run_folder(results, run)
     stored = files.check_spec(folder, spec)
     path = folder / files.METRICS
@@ -303,6 +330,8 @@ def _run_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
         raise UserError(f"{path}: status is {measured['status']!r}, but must be {COMPLETE} or {DIVERGED}.")
     if measured["status"] == COMPLETE and (missing := [name for name in RESULTS if measured[name] is None]):
         raise UserError(f"{path}: has no {missing[0]!r}; evaluate the run anew.")
+    if wanted is not None:
+        check_metrics(path, metrics, spec, wanted)
     return {"run": run, **used_options(spec), **measured, **provenance}
 
 

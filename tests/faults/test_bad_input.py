@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_runs import tie, write_runs
+from fake_runs import EVALUATION, tie, write_runs
 from mistakes import TABLE
 from mistakes.kinds import (
     ANEW,
@@ -33,7 +33,9 @@ from mistakes.kinds import (
     YAML,
     Bad,
     config,
+    looks,
     other,
+    train,
 )
 from spoiling import (
     Spoil,
@@ -49,6 +51,7 @@ from ssvi.analysis import collect
 from ssvi.analysis.collect import load_frames
 from ssvi.cli import main
 from ssvi.config import study_experiments
+from ssvi.configfile import end_if_unreadable
 from ssvi.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -243,7 +246,7 @@ REPORTED = {
 def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, RunSpec], dict[str, str]]:
     """A folder with results of which every run but two is spoiled, all its runs, and the run of each mistake."""
     folder = tmp_path_factory.mktemp("spoiled")
-    content = yaml.safe_load(CONFIG)
+    content = yaml.safe_load(CONFIG) | {"evaluation": EVALUATION}
     grid = {"method": "ssvi", "seed": list(range(len(REPORTED) + 2))}
     content["studies"]["tiny"] = {
         "train": {"dataset": "digits", "epochs": 3},
@@ -311,6 +314,8 @@ def test_a_network_too_large_for_the_memory_is_one_line(tmp_path) -> None:
 
 # ---------------------------------------------------------------- what Snakemake says of a config
 
+LAST = "is there twice, of which Snakemake would take the last."
+
 SNAKEMAKE = {
     "an open bracket": ("study: [", f"line 1: {YAML}: ...'<stream end>'."),
     "empty": ("", f"is empty, but must be a mapping. {NEEDED}"),
@@ -324,6 +329,36 @@ SNAKEMAKE = {
 }
 
 
+# Beside a good config.yaml: another file, how it is named on the command line, and the line that answers.
+MORE = {
+    "a number that looks like another": (
+        train("lr: 010"),
+        "--configfile more.yaml",
+        f"more.yaml: {looks(10, '010', 8, '10')}",
+    ),
+    "a key twice": (
+        "study: tiny\nstudy: tiny\n",
+        "--configfile config.yaml more.yaml",
+        f"more.yaml: line 2: {YAML}: the key 'study' is there twice.",
+    ),
+    "a setting twice": ("", "--config study=tiny study=other", f"--config: 'study' {LAST}"),
+    "settings twice": ("", "--config study=other -C results=results", f"command line: '--config' {LAST}"),
+    "files twice": (CONFIG, "--configfile more.yaml --configfiles config.yaml", f"command line: '--configfile' {LAST}"),
+}
+
+
+def snakemake_refuses(folder: Path, line: str, *words: str) -> None:
+    before = tree(folder)
+    command = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "-n", "--cores=1", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    profile, *said = (done.stdout + done.stderr).splitlines()
+    assert profile.startswith("Using workflow specific profile")
+    assert len(said) == 1
+    assert says(f"ssvi: {line}").fullmatch(said[0]), said
+    assert tree(folder) | {".snakemake": ""} == before | {".snakemake": ""}
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=pytest.mark.fault(MALFORMED, quick=int(n == "Python"))) for n in SNAKEMAKE],
@@ -331,15 +366,33 @@ SNAKEMAKE = {
 def test_snakemake_refuses_a_bad_config_in_one_line(tmp_path, name: str) -> None:
     content, line = SNAKEMAKE[name]
     write("config.yaml", content)(tmp_path)
-    before = tree(tmp_path)
-    command = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "-n", "--cores=1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    profile, *said = (done.stdout + done.stderr).splitlines()
-    assert profile.startswith("Using workflow specific profile")
-    assert len(said) == 1
-    assert says(f"ssvi: config.yaml: {line}").fullmatch(said[0]), said
-    assert tree(tmp_path) | {".snakemake": ""} == before | {".snakemake": ""}
+    snakemake_refuses(tmp_path, f"config.yaml: {line}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.fault(MALFORMED, quick=int(n.startswith("a number")))) for n in MORE],
+)
+def test_snakemake_refuses_what_its_command_line_adds(tmp_path, name: str) -> None:
+    content, words, line = MORE[name]
+    write("config.yaml", CONFIG)(tmp_path)
+    write("more.yaml", content)(tmp_path)
+    snakemake_refuses(tmp_path, line, *words.split())
+
+
+@pytest.mark.fault(MALFORMED)
+@pytest.mark.parametrize("name", MORE)
+def test_what_snakemake_takes_twice_or_otherwise_is_noticed(tmp_path, monkeypatch, name: str) -> None:
+    """The same without Snakemake."""
+    content, words, line = MORE[name]
+    monkeypatch.chdir(tmp_path)
+    write("config.yaml", CONFIG)(tmp_path)
+    write("more.yaml", content)(tmp_path)
+    files = [tmp_path / word for word in words.split() if word.endswith(".yaml")]
+    settings = [word for word in words.split() if "=" in word]
+    with pytest.raises(SystemExit) as end:
+        end_if_unreadable(["config.yaml", *files], settings, words.split())
+    assert str(end.value) == f"ssvi: {line}"
 
 
 @pytest.mark.fault(MALFORMED, quick=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import SPECS, run, steps_begun_at, training
-from fake_runs import write_run
+from fake_runs import EVALUATION, write_run
 from small_disk import fill, free, small_disk
 from stopping import results
 from studies import config_of, write_config
@@ -84,7 +84,7 @@ def test_reports_stay_as_they_were(tmp_path, trial: int) -> None:
         spec = make_spec({**study["train"], "method": "vi", "seed": seed})
         write_run(tmp_path / "results", spec)
     with small_disk(tmp_path / "disk", "12m") as disk:
-        write_config(tmp_path, config_of("tiny", study, reports="disk"))
+        write_config(tmp_path, config_of("tiny", study, reports="disk", evaluation=EVALUATION))
 
         def report() -> subprocess.CompletedProcess:
             words = [sys.executable, "-m", "ssvi", "report"]

@@ -25,6 +25,7 @@ from ssvi.config import (
 )
 from ssvi.devices import gpu_count
 from ssvi.errors import UserError
+from ssvi.evaluated import most_samples, to_evaluate
 from ssvi.imports import closure
 from ssvi.plan import make_plan, to_text
 from ssvi.spec import parents, run_path, to_flags, unique, with_parents
@@ -222,13 +223,46 @@ def table_input(wildcards):
     return metrics_of(OUTPUTS[wildcards.table])
 
 
-def figure_input(wildcards):
-    """The figure's runs, and where it shows the number of samples, those files of the runs that have them."""
+def shows_samples(figure):
+    """Whether a figure shows the number of samples, which takes files of the runs that others do not need."""
     from ssvi.analysis.figures import needs
 
+    return "samples" in needs(figure)
+
+
+def figure_input(wildcards):
     runs = OUTPUTS[wildcards.figure]
-    more = run_files.SAMPLES if "samples" in needs(wildcards.figure) else None
+    more = run_files.SAMPLES if shows_samples(wildcards.figure) else None
     return metrics_of(runs) + [f"{RESULTS}/runs/{run}/{more}" for run in runs if more]
+
+
+def made_otherwise():
+    """What was evaluated by hand with other samples or bins than the config says, with a line that names it."""
+    sampled = [
+        run for name in STUDY["figures"] if shows_samples(name) for run in OUTPUTS[name]
+    ]
+    found = to_evaluate(Path(RESULTS), RUNS, sampled, CONFIG["evaluation"])
+    if found:
+        said = [f"{run}/{name} {cause}" for (run, name), cause in found.items()]
+        more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
+        line = f"made anew where they are needed, {len(said)} in all: {'; '.join(said[:3])}{more}."
+        print(f"ssvi: {line}", file=sys.stderr)
+    return found
+
+
+OTHERWISE = made_otherwise() if MAIN else {}
+
+
+def due_again(name):
+    """No input, but a job that makes this file of a run is due if that was made otherwise, whatever its time."""
+
+    # told when the graph is built, of the runs that are needed; before it is asked which jobs are due
+    def input_due(wildcards):
+        if (wildcards.run, name) in OTHERWISE:
+            workflow.dag.forcefiles.add(f"{run_folder(wildcards)}/{name}")
+        return []
+
+    return input_due
 
 
 def figure_content(wildcards):
@@ -293,8 +327,9 @@ def stop_preloaded(server, path):
 
 
 def print_plan():
+    anew = [run for run, name in OTHERWISE if name == run_files.METRICS]
     if workflow.dryrun:
-        print(f"\n{to_text(NAME, make_plan(Path(RESULTS), OUTPUTS, RUNS))}")
+        print(f"\n{to_text(NAME, make_plan(Path(RESULTS), OUTPUTS, RUNS, anew))}")
 
 
 if MAIN:

@@ -46,6 +46,7 @@ rule train:
 rule evaluate:
     input:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
+        due_again(run_files.METRICS),
     output:
         metrics=f"{RESULTS}/runs/{{run}}/{run_files.METRICS}",
         predictions=f"{RESULTS}/runs/{{run}}/{run_files.PREDICTIONS}",
@@ -69,6 +70,7 @@ rule evaluate:
 rule samples:
     input:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
+        due_again(run_files.SAMPLES),
     output:
         f"{RESULTS}/runs/{{run}}/{run_files.SAMPLES}",
     log:
@@ -81,7 +83,7 @@ rule samples:
         gpu=min(GPUS, 1),
     params:
         folder=run_folder,
-        samples=CONFIG["evaluation"].get("most_samples", 50),
+        samples=most_samples(CONFIG["evaluation"]),
         bins=CONFIG["evaluation"]["bins"],
     shell:
         "ssvi samples {params.folder:q} --samples {params.samples} --bins {params.bins}"

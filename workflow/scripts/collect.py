@@ -10,5 +10,5 @@ job = snakemake  # noqa: F821 (Snakemake defines it)
 
 with logged(job.log[0]):
     runs = study_runs(job.config, job.params.study)
-    frames = load_frames(Path(job.config["results"]), runs, ["history"])
+    frames = load_frames(Path(job.config["results"]), runs, ["history"], evaluation=job.config["evaluation"])
     write_collected(frames, Path(job.output[0]).parent)

@@ -12,5 +12,6 @@ job = snakemake  # noqa: F821 (Snakemake defines it)
 with logged(job.log[0]):
     name = job.wildcards.figure
     runs = output_runs(job.config, job.params.study, "figures", name)
-    frames = load_frames(Path(job.config["results"]), runs, needs(name))
+    results, evaluation = Path(job.config["results"]), job.config["evaluation"]
+    frames = load_frames(results, runs, needs(name), evaluation=evaluation)
     write_figure(make_figure(name, frames, job.params.content or None), Path(job.output[0]).with_suffix(""))

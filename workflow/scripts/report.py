@@ -18,4 +18,5 @@ with logged(job.log[0]):
         resolve(job.config, study),
         study_experiments(job.config, study),
         changed=changed_data_sets(results, study_runs(job.config, study), Path(job.config["data_root"])),
+        evaluation=job.config["evaluation"],
     )

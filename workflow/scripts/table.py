@@ -12,5 +12,6 @@ job = snakemake  # noqa: F821 (Snakemake defines it)
 with logged(job.log[0]):
     name = job.wildcards.table
     runs = output_runs(job.config, job.params.study, "tables", name)
-    frames = load_frames(Path(job.config["results"]), runs, TABLES[name].needs)
+    results, evaluation = Path(job.config["results"]), job.config["evaluation"]
+    frames = load_frames(results, runs, TABLES[name].needs, evaluation=evaluation)
     write_table(make_table(name, frames), Path(job.output[0]).with_suffix(""))

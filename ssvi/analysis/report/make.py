@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssvi.analysis.collect import load_frames
+from ssvi.analysis.collect import Frames, load_frames
 from ssvi.analysis.figures import FIGURES, make_figure, needs, write_figure
 from ssvi.analysis.report.page import write_report
 from ssvi.analysis.tables import TABLES, make_table, write_table
@@ -25,6 +26,7 @@ def make_all(
     experiments: Mapping[str, Mapping[str, RunSpec]],
     say: Callable[[str], None] = lambda line: None,
     changed: Sequence[Changed] = (),
+    evaluation: Mapping[str, int] | None = None,
 ) -> Path:
     """Make every table and figure that can be made, then the report, which names the others with the reason.
 
@@ -37,6 +39,7 @@ def make_all(
         experiments: its runs, as `ssvi.config.study_experiments` gives them.
         say: is told each output that could not be made.
         changed: as in `write_report`.
+        evaluation: `evaluation` of the config; a run that was evaluated otherwise is left out.
 
     Returns:
         the path of the report.
@@ -50,7 +53,8 @@ def make_all(
         for name, output in content[kind].items():
             specs = {run: spec for e in output_experiments(output) for run, spec in experiments[e].items()}
             try:
-                make(name, output, results, specs, folder / kind / name)
+                load = partial(load_frames, results, specs, partial=True, evaluation=evaluation)
+                make(name, output, folder / kind / name, load)
             except UserError as error:
                 problems[name] = str(error)
             except OSError:
@@ -61,14 +65,12 @@ def make_all(
                 problems[name] = f"its code failed: {type(error).__name__}: {error}"
             if name in problems:
                 say(f"{kind.removesuffix('s')} {name} could not be made: {problems[name]}")
-    return write_report(results, folder, study, content, experiments, problems, changed)
+    return write_report(results, folder, study, content, experiments, problems, changed, evaluation)
 
 
-def _table(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:
-    needed = TABLES[name].needs if name in TABLES else ()
-    write_table(make_table(name, load_frames(results, specs, needed, partial=True)), stem)
+def _table(name: str, output: Any, stem: Path, load: Callable[..., Frames]) -> None:
+    write_table(make_table(name, load(TABLES[name].needs if name in TABLES else ())), stem)
 
 
-def _figure(name: str, output: Any, results: Path, specs: Mapping[str, RunSpec], stem: Path) -> None:
-    needed = needs(name) if name in FIGURES else ()
-    write_figure(make_figure(name, load_frames(results, specs, needed, partial=True), output), stem)
+def _figure(name: str, output: Any, stem: Path, load: Callable[..., Frames]) -> None:
+    write_figure(make_figure(name, load(needs(name) if name in FIGURES else ()), output), stem)

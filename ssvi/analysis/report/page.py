@@ -42,6 +42,7 @@ def write_report(
     experiments: Mapping[str, Mapping[str, RunSpec]],
     problems: Mapping[str, str] | None = None,
     changed: Sequence[Changed] = (),
+    evaluation: Mapping[str, int] | None = None,
 ) -> Path:
     """Write a study's report from its run folders and from the files of its tables and figures.
 
@@ -55,6 +56,7 @@ def write_report(
         experiments: its runs, as `ssvi.config.study_experiments` gives them.
         problems: by name, why a table or figure could not be made; one that is named here is not shown.
         changed: the data sets whose images are no longer those of some runs, by `ssvi.changed`.
+        evaluation: `evaluation` of the config; a run that was evaluated otherwise is left out.
 
     Returns:
         the path of the report.
@@ -63,7 +65,7 @@ def write_report(
         OSError: if it cannot be written.
     """
     specs = with_parents(unique(spec for runs in experiments.values() for spec in runs.values()))
-    runs = load_frames(results, specs, ["history"], partial=True).runs
+    runs = load_frames(results, specs, ["history"], partial=True, evaluation=evaluation).runs
     outputs = {
         kind: _outputs(kind, content[kind], study, results, folder, runs, experiments, problems or {})
         for kind in OUTPUT_KINDS

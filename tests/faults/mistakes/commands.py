@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mistakes.kinds import EVALUATE, LAYOUT, NO_PATH, PETS, TRAIN, Bad
+from mistakes.kinds import EVALUATE, LAYOUT, NO_NUMBER, NO_PATH, PETS, TRAIN, Bad, instead
 
 COMMANDS = [
     Bad("no command", "ssvi", "ssvi: the following arguments are required: COMMAND", code=2),
@@ -15,23 +15,68 @@ COMMANDS = [
         "ssvi: unrecognized arguments: --densty=0.1, did you mean --density?",
         code=2,
     ),
-    Bad("a word for a number", f"{TRAIN} --lr=fast", "ssvi train: argument --lr: invalid float value: 'fast'", code=2),
+    Bad("a word for a number", f"{TRAIN} --lr=fast", f"ssvi train: argument --lr: 'fast' {NO_NUMBER}", code=2),
     Bad(
         "a fraction for a whole number",
         f"{TRAIN} --delta-t=1.5",
-        "ssvi train: argument --delta-t: invalid int value: '1.5'",
+        "ssvi train: argument --delta-t: '1.5' is no whole number, as in 12",
         code=2,
     ),
-    Bad("nothing for a number", f"{TRAIN} --lr=", "ssvi train: argument --lr: invalid float value: ''", code=2),
+    Bad("nothing for a number", f"{TRAIN} --lr=", f"ssvi train: argument --lr: '' {NO_NUMBER}", code=2),
     Bad(
         "two lines for a number",
         f"{TRAIN} '--lr=1\n2'",
-        "ssvi train: argument --lr: invalid float value: '1\\n2'",
+        f"ssvi train: argument --lr: '1\\n2' {NO_NUMBER}",
         code=2,
+    ),
+    *(
+        Bad(
+            f"{text!a} for a number",
+            f"{TRAIN} '--seed={text}'",
+            f"ssvi train: argument --seed: {text!r} is no whole number, as in 12",
+            code=2,
+        )
+        for text in ("1_0", " 1", "010", "\u0661\u0662")
+    ),
+    Bad("nan by command", f"{TRAIN} --density=nan", f"ssvi train: argument --density: 'nan' {NO_NUMBER}", code=2),
+    Bad("infinity by command", f"{TRAIN} --lr=inf", f"ssvi train: argument --lr: 'inf' {NO_NUMBER}", code=2),
+    Bad("a number in parts", f"{TRAIN} --lr=1_0.5", f"ssvi train: argument --lr: '1_0.5' {NO_NUMBER}", code=2),
+    *(
+        Bad(f"twice {flag}", f"{command} {flag}={one} {again}", f"{said}: is given twice", code=2)
+        for command, flag, one, again, said in (
+            (TRAIN, "--lr", "0.1", "--lr 0.1", "ssvi train: argument --lr"),
+            (TRAIN, "--dataset", "digits", "--dataset=digits", "ssvi train: argument --dataset"),
+            (EVALUATE, "--samples", "2", "--samples=3", "ssvi evaluate: argument --samples"),
+            ("ssvi samples run", "--bins", "2", "--bins=3", "ssvi samples: argument --bins"),
+            ("ssvi data digits", "--root", "data", "--data-root=data", "ssvi data: argument --root/--data-root"),
+            ("ssvi report", "--study", "tiny", "--study=tiny", "ssvi report: argument --study"),
+            ("ssvi ui", "--port", "5000", "--port=5001", "ssvi ui: argument --port"),
+            ("ssvi bench", "--repeats", "1", "--repeats=2", "ssvi bench: argument --repeats"),
+        )
+    ),
+    Bad("a switch twice", f"{TRAIN} --plain --plain", "ssvi train: argument --plain: is given twice", code=2),
+    Bad(
+        "a parent with an option twice",
+        f"{TRAIN} --method=vd --parent=vi,epochs=12,epochs=13",
+        "command line: parent is 'vi,epochs=12,epochs=13', but has epochs twice.",
+    ),
+    Bad(
+        "a parent of two methods",
+        f"{TRAIN} --method=vd --parent=vi,method=dense",
+        "command line: parent is 'vi,method=dense', but has method twice.",
+    ),
+    Bad(
+        "a parent with a number in parts",
+        f"{TRAIN} --method=vd --parent=vi,epochs=1_0",
+        "command line: parent: epochs is '1_0', but must be a whole number.",
+    ),
+    Bad(
+        "a checkpoint never",
+        f"{TRAIN} --checkpoint-seconds=1e999",
+        "--checkpoint-seconds is inf, but must be >= 0 and finite.",
     ),
     Bad("yes for true", f"{TRAIN} --augment=yes", "ssvi train: argument --augment: 'yes' is not true or false", code=2),
     Bad("out of range", f"{TRAIN} --density=0", "command line: density is 0, but must be > 0 and <= 1."),
-    Bad("nan by command", f"{TRAIN} --density=nan", "command line: density is nan, but must be > 0 and <= 1."),
     Bad(
         "beyond all floats",
         f"{TRAIN} --sigma-lr=1e999",
@@ -44,7 +89,7 @@ COMMANDS = [
     ),
     Bad("no seed", f"{TRAIN} --seed=-1", "command line: seed is -1, but must be >= 0 and <= 9.22337e+18."),
     Bad(
-        "a network for a giant", f"{TRAIN} --width=1e300", "command line: width is 1e+300, but must be > 0 and <= 100."
+        "a network for a giant", instead("--width=1e300"), "command line: width is 1e+300, but must be > 0 and <= 100."
     ),
     Bad(
         "an option of others",
@@ -69,7 +114,7 @@ COMMANDS = [
     ),
     Bad(
         "no epochs",
-        f"{TRAIN} --epochs=0",
+        instead("--epochs=0"),
         "command line: epochs is 0, but must be >= 1; only method pruned goes without training.",
     ),
     Bad("no parent", f"{TRAIN} --method=pruned", "command line: method 'pruned' needs a parent, as in parent: vi."),
@@ -86,7 +131,7 @@ COMMANDS = [
     Bad(
         "a parent with a bad option",
         f"{TRAIN} --method=vd --parent=vi,lr=nan",
-        "command line: parent: lr is nan, but must be > 0.",
+        "command line: parent: lr is 'nan', but must be a number.",
     ),
     Bad(
         "a parent that is not trained",
@@ -96,7 +141,7 @@ COMMANDS = [
     ),
     Bad(
         "a batch of more images than there are",
-        f"{TRAIN} --batch-size=5000",
+        instead("--batch-size=5000"),
         "digits: batch_size is 5000, but must be at most 1293, the number of training images after 144 were held out "
         "(validation 0.1).",
     ),
@@ -129,25 +174,25 @@ COMMANDS = [
     ),
     Bad(
         "a size out of range",
-        f"{PETS} --image-size=999999",
+        instead("--image-size=999999", PETS),
         "command line: image_size is 999999, but must be >= 4 and <= 512.",
     ),
-    Bad("an unknown device", f"{TRAIN} --device=tpu", "--device 'tpu' is unknown; choose auto, cpu, cuda or cuda:N."),
+    Bad("an unknown device", instead("--device=tpu"), "--device 'tpu' is unknown; choose auto, cpu, cuda or cuda:N."),
     Bad(
         "a GPU that is not there",
-        f"{TRAIN} --device=cuda:99",
+        instead("--device=cuda:99"),
         "--device 'cuda:99' is not there: torch sees ... CUDA devices.",
     ),
-    Bad("no thread", f"{TRAIN} --threads=0", "--threads is 0, but must be >= 1 and <= 4096."),
+    Bad("no thread", instead("--threads=0"), "--threads is 0, but must be >= 1 and <= 4096."),
     Bad(
         "a thousand million threads",
-        f"{TRAIN} --threads=1000000000",
+        instead("--threads=1000000000"),
         "--threads is 1000000000, but must be >= 1 and <= 4096.",
     ),
     Bad(
         "a checkpoint before the last",
         f"{TRAIN} --checkpoint-seconds=-1",
-        "--checkpoint-seconds is -1, but must be >= 0.",
+        "--checkpoint-seconds is -1, but must be >= 0 and finite.",
     ),
     Bad(
         "nothing for a folder",

@@ -8,7 +8,7 @@ from spoiling import (
     write,
 )
 
-from mistakes.kinds import CONFIG, GRID, LAUGHS, MERGES, NEEDED, NO_FOLDER, YAML, Bad, config, config_row, train
+from mistakes.kinds import CONFIG, GRID, LAUGHS, MERGES, NEEDED, NO_FOLDER, YAML, Bad, config, config_row, looks, train
 
 CONFIGS = [
     Bad("no config", "ssvi report --config=none.yaml", "none.yaml: no such file."),
@@ -144,6 +144,42 @@ CONFIGS = [
         "studies.tiny.train: lr is '1e-3', but must be a number. YAML reads 1e-3 as text: write 0.001 or 1.0e-3.",
         train("lr: 1e-3"),
     ),
+    *(
+        config_row(f"a number that looks like another: {text}", looks(10, text, read, instead), train(f"lr: {text}"))
+        for text, read, instead in (
+            ("010", 8, "10"),
+            ("-010", -8, "-10"),
+            ("0_10", 8, "10"),
+            ("1:30", 90, "90"),
+            ("1:30.5", 90.5, "90.5"),
+        )
+    ),
+    config_row("an octal number far below", looks(12, "010", 8, "10"), config("seed: [0, 1]", "seed: [0, 010]")),
+    config_row("an octal name", looks(9, "010", 8, "10"), config("  tiny:\n", "  010:\n")),
+    config_row(
+        "a number with a zero in front",
+        "studies.tiny.train: batch_size is '08', but must be a whole number. YAML reads 08 as text: write it without "
+        "the zero in front.",
+        train("batch_size: 08"),
+    ),
+    config_row(
+        "no for a word",
+        "studies.tiny.train: allocation is False, but must be a word. YAML reads yes, no, on and off as true and "
+        "false: write a word in quotes.",
+        train("allocation: no"),
+    ),
+    config_row(
+        "nothing behind an option",
+        "studies.tiny.train: 'lr' is empty, which drops what a study that this one is like says of it; but none says "
+        "anything.",
+        train("lr: "),
+    ),
+    config_row(
+        "nothing behind a table",
+        "studies.tiny.tables: 'table1' is empty, which drops what a study that this one is like says of it; but none "
+        "says anything.",
+        config("    tables:\n", "    tables:\n      table1:\n"),
+    ),
     config_row("not a number", "studies.tiny.train: lr is nan, but must be > 0.", train("lr: .nan")),
     config_row("infinity", "studies.tiny.train: lr is inf, but must be > 0 and <= 1.79769e+308.", train("lr: .inf")),
     config_row(
@@ -155,6 +191,48 @@ CONFIGS = [
         "an option that no method uses",
         "studies.tiny.train: members is 3, but no method of this study uses members (used by ensemble).",
         train("members: 3"),
+    ),
+    config_row(
+        "an option that no criterion uses",
+        "studies.tiny.train: exp_lambda is 3, but has no effect: every run that could use it has another criterion "
+        "than e_exp or snr_exp.",
+        train("exp_lambda: 3"),
+    ),
+    config_row(
+        "an option that every experiment has of its own",
+        "studies.tiny.train: density is [0.1, 0.2], but has no effect: every run that could use it has its own "
+        "density.",
+        train("density: [0.1, 0.2]"),
+    ),
+    config_row(
+        "a seed twice",
+        "studies.tiny.experiments.vi: seed has 0 twice, which makes one run instead of two.",
+        config("seed: [0, 1]", "seed: [1, 0, 0]"),
+    ),
+    config_row(
+        "a density twice",
+        "studies.tiny.experiments.ssvi: density has 0.1 twice, which makes one run instead of two.",
+        config("density: 0.1", "density: [0.1, 0.10]"),
+    ),
+    config_row(
+        "a shared value twice",
+        "studies.tiny.train: lr has 0.1 twice, which makes one run instead of two.",
+        train("lr: [0.1, 0.1]"),
+    ),
+    config_row(
+        "a parent twice in other words",
+        "studies.tiny.experiments.vi: parent has 'dense' and 'dense,lr=0.01', which makes one run instead of two.",
+        config("{method: vi, ", '{method: sbp, parent: [dense, "dense,lr=0.01"], '),
+    ),
+    config_row(
+        "an option twice in a parent",
+        "studies.tiny.experiments.vi: parent is 'dense,lr=0.1,lr=0.1', but has lr twice.",
+        config("{method: vi, ", '{method: sbp, parent: "dense,lr=0.1,lr=0.1", '),
+    ),
+    config_row(
+        "an experiment twice in a table",
+        'studies.tiny.tables.summary: ["vi", "vi"] is not allowed: a non-empty list of experiments, each once',
+        config("summary: [vi, ssvi]", "summary: [vi, vi]"),
     ),
     config_row(
         "an option that the method does not use",

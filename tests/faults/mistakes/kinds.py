@@ -57,6 +57,7 @@ MERGES = "".join(
 NEEDED = "It needs study, results, reports, data_root, evaluation and studies."
 NO_FOLDER = "a folder, without ; & | < > $ ` \" ' \\ * ? ( ) { } [ ] ! and control characters, and no - in front"
 NO_PATH = "; & | < > $ ` \" ' \\ * ? { } and control characters."
+NO_NUMBER = "is no number, as in 12, 0.1 or 1e-3"
 ANEW = "delete the run folder to train it anew."
 VERSION = "this is ssvi ..., and ... wrote it: read it with that one, or restore what was changed since."
 NEWER = (
@@ -119,6 +120,20 @@ def config(old: str, new: str) -> str:
 def train(options: str) -> str:
     """The good config with more options under `train`."""
     return config("epochs: 1}", f"epochs: 1, {options}}}")
+
+
+def instead(flag: str, command: str = TRAIN) -> str:
+    """A good command with this flag instead of the one of that name that it has."""
+    name, _, _ = flag.partition("=")
+    changed = [flag if word.startswith(f"{name}=") else word for word in command.split()]
+    assert flag in changed
+    return " ".join(changed)
+
+
+def looks(line: int, text: str, read: object, instead: str) -> str:
+    """The line about a number that YAML would read otherwise than it looks."""
+    hint = f"write {instead}, or '{text}' in quotes where it is a word"
+    return f"line {line}: {YAML}: {text} would be read as {read}: {hint}."
 
 
 def config_row(name: str, line: str, content: str | bytes | Spoil, command: str = "ssvi report") -> Bad:

@@ -98,6 +98,16 @@ ARTIFACTS = [
     run_row("no spec", "spec.json: no such file.", remove("run/spec.json")),
     run_row("an empty spec", f"spec.json: {JSON} (...); {ANEW}", write("run/spec.json", "")),
     run_row("half a spec", f"spec.json: {JSON} (...); {ANEW}", change("run/spec.json", half)),
+    run_row(
+        "a key twice in a spec",
+        f"spec.json: {JSON} ('lr' is there twice); {ANEW}",
+        write("run/spec.json", '{"spec": {"lr": 0.1, "lr": 0.2}}'),
+    ),
+    run_row(
+        "a key twice in the record of the training",
+        f"training.json: {JSON} ('status' is there twice); {ANEW}",
+        change("run/training.json", lambda content: content.replace(b"{", b'{"status": "complete",', 1)),
+    ),
     run_row("a spec of bytes", f"spec.json: not readable as text (...); {ANEW}", write("run/spec.json", b"\xff\0")),
     run_row("a folder for a spec", "spec.json: Is a directory", make_folder("run/spec.json")),
     run_row("a spec nobody may read", "spec.json: Permission denied", unreadable("run/spec.json")),

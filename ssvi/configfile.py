@@ -1,0 +1,155 @@
+"""The text of a config file as values: what YAML reads otherwise than it looks, or drops, is one line and no value."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import reprlib
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssvi.errors import UserError, told, unknown
+
+if TYPE_CHECKING:
+    import yaml
+
+SCHEMA = Path(__file__).with_name("config.schema.json")
+# Of one mapping, merges followed.
+MOST_KEYS = 10_000
+# Options of Snakemake of which only the last one counts; the values of all of them are the config.
+CONFIG_FLAGS = {
+    "--config": "--config",
+    "-C": "--config",
+    "--configfile": "--configfile",
+    "--configfiles": "--configfile",
+}
+# Numbers of YAML that nobody would read so: octal ones, and those in parts of sixty.
+OCTAL, SIXTIES = re.compile(r"[-+]?0[0-7_]+"), re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The structure of config.yaml as a JSON schema; run options are checked by `ssvi.spec`."""
+    return json.loads(SCHEMA.read_text())
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config file and check its keys at the top, but nothing of what they hold.
+
+    Raises:
+        UserError: if the file is missing, is no YAML, has a key twice, a number that YAML reads otherwise than it
+            looks, or a key at the top that no config has.
+    """
+    import yaml
+
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise UserError(told(error)) from None
+    except yaml.MarkedYAMLError as error:
+        line = (error.problem_mark or error.context_mark).line + 1
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        raise UserError(f"{path}: line {line}: not readable as YAML: {said}.") from None
+    except yaml.reader.ReaderError as error:
+        odd = f"{chr(error.character)!r} at character {error.position}"
+        raise UserError(f"{path}: not readable as YAML: {odd} is not allowed in a text.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # a date that does not exist and text that is not UTF-8 are ValueErrors
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(config, dict):
+        found = "is empty" if config is None else f"is {reprlib.repr(config)}"
+        raise UserError(f"{path}: {found}, but must be a mapping. {schema()['description']}")
+    if unknown_keys := [key for key in config if key not in schema()["properties"]]:
+        raise unknown("key", unknown_keys[0], schema()["properties"], str(path))
+    return config
+
+
+def end_if_unreadable(files: Iterable[Path], settings: Sequence[str], arguments: Sequence[str]) -> None:
+    """Before Snakemake's config is used: end with one line if what it is made of is wrong.
+
+    Snakemake would show a traceback, take the last of what is there twice, and run the Python code that a config may
+    contain (with a key `__use_yte__`).
+
+    Args:
+        files: that Snakemake reads the config from; those that are not there are its own to refuse.
+        settings: of its command line, key=value.
+        arguments: its command line.
+    """
+    try:
+        for path in dict.fromkeys(Path(os.path.relpath(file)) for file in files):
+            if path.exists():
+                read_config(path)
+        _refuse_twice([setting.partition("=")[0] for setting in settings], "--config")
+        flags = [CONFIG_FLAGS.get(word.partition("=")[0]) for word in arguments]
+        _refuse_twice([flag for flag in flags if flag], "command line")
+    except UserError as error:
+        sys.exit(f"ssvi: {error}")
+
+
+def _refuse_twice(names: Sequence[str], where: str) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{where}: {twice[0]!r} is there twice, of which Snakemake would take the last.")
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """yaml.SafeLoader without what goes wrong in silence: a key given twice, numbers that are read otherwise than
+        they look, merges of merges without end."""
+
+        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+            node = super().compose_mapping_node(anchor)
+            seen, asked = set(), 0
+            for key, value in node.value:
+                if (key.tag, str(key.value)) in seen:
+                    problem = f"the key {key.value!r} is there twice"
+                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                seen.add((key.tag, str(key.value)))
+                if key.tag != "tag:yaml.org,2002:merge":
+                    asked += 1
+                    continue
+                asked += sum(map(self._keys, value.value if isinstance(value, yaml.SequenceNode) else [value]))
+            if asked > MOST_KEYS:
+                problem = f"merges more than {MOST_KEYS} keys into one mapping"
+                raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+            self._asked[id(node)] = asked
+            return node
+
+        @cached_property
+        def _asked(self) -> dict[int, int]:
+            """How many keys each mapping asks for, merges followed: versions of the library keep different ones."""
+            return {}
+
+        def _keys(self, node: yaml.Node) -> int:
+            # none of what is no mapping, which is refused later, and of one merged into itself
+            return self._asked.get(id(node), 0)
+
+        def plain_int(self, node: yaml.ScalarNode) -> int:
+            return self._as_it_looks(node, self.construct_yaml_int(node))
+
+        def plain_float(self, node: yaml.ScalarNode) -> float:
+            return self._as_it_looks(node, self.construct_yaml_float(node))
+
+        def _as_it_looks(self, node: yaml.ScalarNode, value: Any) -> Any:
+            text = node.value
+            if OCTAL.fullmatch(text):
+                zeros = text.replace("_", "").lstrip("-+").lstrip("0") or "0"
+                instead = f"{'-' * text.startswith('-')}{zeros}"
+            elif SIXTIES.fullmatch(text):
+                instead = repr(value)
+            else:
+                return value
+            problem = f"{text} would be read as {value!r}: write {instead}, or '{text}' in quotes where it is a word"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.plain_int)
+    Loader.add_constructor("tag:yaml.org,2002:float", Loader.plain_float)
+    return Loader
