@@ -152,9 +152,8 @@ def evaluate(
         **counts,
         "inference_flops": 2 * macs * (1 if method.samples_are_parts else max(used, 1)),
         "evaluation_seconds": time.perf_counter() - start,
-        "files": runs.ties(folder, runs.METRICS),
     }
-    runs.write_json(folder / runs.METRICS, metrics)
+    metrics = runs.write_tied(folder, runs.METRICS, metrics)
     runs.remove_live(folder)
     runs.remove_leftovers(folder, (runs.PREDICTIONS, runs.METRICS))
     return metrics

@@ -15,7 +15,8 @@
 
 Whatever could come in another order under another version is written with its name, and read by it. `FORMAT` counts
 the changes that an older version would misread. training.json and metrics.json hold the identities of the files that
-they were made of or with (`TIES`), samples.csv that of its network: files of two runs in one folder are noticed.
+they were made of or with (`TIES`), and their own, samples.csv that of its network: files of two runs in one folder are
+noticed.
 
 Standard library only: both halves of the package meet here.
 """
@@ -327,9 +328,23 @@ def _fingerprint(path: Path) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def ties(folder: Path, name: str) -> dict[str, str]:
-    """The `files` of training.json or metrics.json (`name`), written last: the identities of what it is made with."""
-    return {other: identity(folder / other) for other in TIES[name] if (folder / other).exists()}
+def write_tied(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write training.json or metrics.json (`name`) with the identities of what it was made of or with, and its own.
+
+    Returns:
+        what the file holds.
+    """
+    found = {other: identity(folder / other) for other in TIES[name] if (folder / other).exists()}
+    whole = {**record, "files": {**found, name: _seal(record)}}
+    write_json(folder / name, whole)
+    return whole
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record without its `files`, however its JSON is laid out."""
+    # what comes back from a file has words for keys and lists for tuples
+    plain = json.loads(json.dumps({key: value for key, value in record.items() if key != "files"}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def check_ties(folder: Path, name: str) -> bool:
@@ -348,12 +363,15 @@ def check_ties(folder: Path, name: str) -> bool:
     if "files" not in record and _read_spec_record(folder).get("format", 1) < TIED_SINCE:
         return False
     files = read_record(path, files=dict)["files"]
-    for other in TIES[name]:
+    anew = f"or let `ssvi evaluate {folder}` make it anew." if name == METRICS else f"or {ANEW}"
+    for other in (name, *TIES[name]):
         if other not in files:
             if other not in OPTIONAL:
                 raise UserError(f"{path}: files has no {other!r}; {told_by_version(folder)}")
+        elif other == name:
+            if files[name] != _seal(record):
+                raise UserError(f"{path}: was changed since it was written; bring it back as it was, {anew}")
         elif (folder / other).exists() and files[other] != identity(folder / other):
-            anew = f"`ssvi evaluate {folder}` makes it anew." if name == METRICS else f"or {ANEW}"
             back = "bring back the one that belongs to it,"
             raise UserError(f"{path}: was made with another {other} than lies beside it; {back} {anew}")
     return True

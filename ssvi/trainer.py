@@ -457,7 +457,7 @@ class Trainer:
         }
         # Anew, because another process may have deleted it since: a workflow that took this training for a dead one.
         runs.write_json(self.folder / runs.SPEC, self._spec_record)
-        runs.write_json(self.folder / runs.TRAINING, summary | {"files": runs.ties(self.folder, runs.TRAINING)})
+        runs.write_tied(self.folder, runs.TRAINING, summary)
         return summary
 
     def _parents_record(self) -> dict[str, str]:

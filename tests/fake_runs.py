@@ -78,8 +78,10 @@ def tie(folder: Path) -> None:
     for name in (runs.TRAINING, runs.METRICS):
         try:
             record = runs.read_record(folder / name)
-            record["files"] = (record.get("files") or {}) | runs.ties(folder, name)
-        except UserError:
+            before = record.pop("files", None) or {}
+            record = runs.write_tied(folder, name, record)
+            record["files"] = before | record["files"]  # of what was taken away
+        except (UserError, ValueError):
             continue
         (folder / name).write_text(json.dumps(record))
 

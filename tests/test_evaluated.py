@@ -2,16 +2,15 @@
 
 import importlib
 import json
+import re
 
 import pytest
-from fake_runs import EVALUATION, write_run
+from fake_runs import EVALUATION, tie, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ssvi import runs as files
 from ssvi.analysis import collect
-from ssvi.analysis.report.gather import load_readable
-from ssvi.errors import UserError
 from ssvi.evaluated import evaluated_otherwise, to_evaluate
 from ssvi.methods.chain import Chain
 from ssvi.registry import KINDS
@@ -68,16 +67,14 @@ def test_a_run_evaluated_otherwise_is_left_out_with_the_command_that_evaluates_i
     vi, dense, ssvi = specs
     path = tmp_path / "runs" / vi / files.METRICS
     path.write_text(json.dumps(json.loads(path.read_text()) | {"evaluation": {"samples": 50, "bins": 15}}))
+    tie(path.parent)
     assert (collect.load_frames(tmp_path, specs).runs["status"] == "complete").all()
-    with pytest.raises(UserError) as caught:
-        collect.load_frames(tmp_path, specs, evaluation=EVALUATION)
     line = (
         f"{path}: was evaluated with 50 weight samples and 15 bins, but the config says 5 samples and 15 bins; "
         f"evaluate it anew: ssvi evaluate {path.parent} --samples 5 --bins 15"
     )
-    assert str(caught.value) == line
-    read = load_readable(tmp_path, specs, (), EVALUATION).runs.set_index("run")
-    assert read["status"].to_dict() == {vi: "failed", dense: "complete", ssvi: "complete"}
+    read = collect.load_frames(tmp_path, specs, evaluation=EVALUATION).runs.set_index("run")
+    assert read["status"].to_dict() == {vi: "refused", dense: "complete", ssvi: "complete"}
     assert read.loc[vi, "cause"] == line
     assert to_evaluate(tmp_path, specs, specs, EVALUATION) == {(vi, files.METRICS): line.split(": ")[1].split(";")[0]}
 
@@ -87,8 +84,10 @@ def test_samples_measured_otherwise_are_refused_where_they_are_read(tmp_path) ->
     vi, _ = specs
     fewer = EVALUATION | {"most_samples": 7}
     assert len(collect.load_frames(tmp_path, specs, evaluation=fewer).runs) == 2
-    with pytest.raises(UserError, match=r"samples\.csv: was evaluated with 50 weight samples, but .*--samples 7"):
-        collect.load_frames(tmp_path, specs, ["samples"], evaluation=fewer)
+    frames = collect.load_frames(tmp_path, specs, ["samples"], evaluation=fewer)
+    cause = frames.runs.set_index("run").loc[vi, "cause"]
+    assert re.search(r"samples\.csv: was evaluated with 50 weight samples, but .*--samples 7", cause)
+    assert set(frames.samples["run"]) == set(specs) - {vi}
     assert len(collect.load_frames(tmp_path, specs, ["samples"], evaluation=EVALUATION).samples) == 6
     assert list(to_evaluate(tmp_path, specs, [], fewer)) == []
     assert list(to_evaluate(tmp_path, specs, [vi], fewer)) == [(vi, files.SAMPLES)]

@@ -92,6 +92,20 @@ def test_another_training_of_the_same_spec_is_another_run(tmp_path: Path) -> Non
     assert refused(tmp_path / "here", specs) == {}
 
 
+@pytest.mark.parametrize("name", [runs.TRAINING, runs.METRICS])
+def test_a_record_that_was_changed_by_hand_is_refused_and_one_laid_out_otherwise_is_not(tmp_path, name: str) -> None:
+    specs = write_runs(tmp_path, SEEDS)
+    path = folder_of(tmp_path, SEEDS[1]) / name
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record, indent=7, sort_keys=True))
+    if name == runs.TRAINING:  # whose bytes metrics.json knows
+        tie(path.parent)
+    assert refused(tmp_path, specs) == {}
+    path.write_text(json.dumps(record | {"steps": record["steps"] + 1}))
+    (cause,) = refused(tmp_path, specs).values()
+    assert f"{name}: was changed since it was written" in cause
+
+
 @pytest.mark.parametrize("name", [runs.TRAINING, runs.METRICS, runs.MODEL, runs.SAMPLES])
 def test_a_file_that_does_not_say_what_it_belongs_to_is_refused(tmp_path: Path, name: str) -> None:
     specs = write_runs(tmp_path, SEEDS)

@@ -191,17 +191,17 @@ def run_priority(wildcards):
 
 
 def data_flags(wildcards):
-    return flags_of_data(DATA_SETS[wildcards.dataset])
+    return shlex.join(data_words(DATA_SETS[wildcards.dataset]))
 
 
-def flags_of_data(spec):
+def data_words(spec):
     size = (
         ["--image-size", str(spec.image_size)]
         if spec.dataset.startswith("folder:")
         else []
     )
     download = ["--download"] if CONFIG.get("download", False) else []
-    return shlex.join([spec.dataset, *size, *download])
+    return [spec.dataset, *size, *download]
 
 
 def code(script):
@@ -285,7 +285,7 @@ def remake_records():
         record = Path(RESULTS, "data", f"{name}.json")
         if is_outdated(record, DATA_SETS[name].dataset, Path(DATA_ROOT)):
             words = [sys.executable, "-m", "ssvi", "data", "--root", DATA_ROOT]
-            words += shlex.split(flags_of_data(DATA_SETS[name]))
+            words += data_words(DATA_SETS[name])
             done = subprocess.run(words, stdout=subprocess.PIPE)
             # what went wrong is said, and again by the trainings
             if not done.returncode:
