@@ -33,7 +33,8 @@ def results(folder: Path) -> dict[str, object]:
     summary = runs.read_json(folder / runs.TRAINING)
     for measured in MEASURED:
         del summary[measured]
-    del summary["files"][runs.HISTORY], summary["files"][runs.SPEC]  # which hold times
+    for name in (runs.HISTORY, runs.SPEC, runs.TRAINING):  # which hold times
+        del summary["files"][name]
     return {
         "model": (folder / runs.MODEL).read_bytes(),
         "history": history,

@@ -122,6 +122,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(bad: Bad, world, tmp_path, mo
 # ---------------------------------------------------------------- what a report says of files it cannot use
 
 HISTORY, SAMPLES = ",".join(runs.HISTORY_COLUMNS), ",".join(runs.SAMPLES_COLUMNS)
+LATER = "," * (len(runs.HISTORY_COLUMNS) - 3)
 
 
 def first_update(**values: Any) -> Spoil:
@@ -173,11 +174,11 @@ REPORTED = {
         f"history.csv: has the columns 'a,b', but no 'epoch'; {VERSION}",
     ),
     "a word in the history": (
-        write(runs.HISTORY, f"{HISTORY}\n1,2,many,,,,,,,,,\n"),
+        write(runs.HISTORY, f"{HISTORY}\n1,2,many{LATER}\n"),
         f"history.csv: loss is 'many', but must be a number; {ANEW}",
     ),
     "infinity in the history": (
-        write(runs.HISTORY, f"{HISTORY}\n1,2,inf,,,,,,,,,\n"),
+        write(runs.HISTORY, f"{HISTORY}\n1,2,inf{LATER}\n"),
         f"history.csv: loss is ..., but must be a number; {ANEW}",
     ),
     "a row cut off": (
