@@ -240,11 +240,12 @@ def _is_trained(folder: Path, spec: RunSpec, given: argparse.Namespace) -> bool:
     """Whether there is nothing left to do, which is then said."""
     from ssvi import runs
     from ssvi.changed import check_images
+    from ssvi.ties import check_ties
 
     if not runs.is_trained(folder):
         return False
     runs.check_spec(folder, spec)
-    runs.check_ties(folder, runs.TRAINING)
+    check_ties(folder, runs.TRAINING)
     check_images(folder, spec.dataset, given.data_root)
     print(f"{folder}: already trained; --out trains it again in another folder.", file=sys.stderr)
     return True

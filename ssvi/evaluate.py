@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssvi import runs
+from ssvi import runs, ties
 from ssvi.counting import active_macs, parameter_counts
 from ssvi.data import Data
 from ssvi.errors import UserError
@@ -153,7 +153,7 @@ def evaluate(
         "inference_flops": 2 * macs * (1 if method.samples_are_parts else max(used, 1)),
         "evaluation_seconds": time.perf_counter() - start,
     }
-    metrics = runs.write_tied(folder, runs.METRICS, metrics)
+    metrics = ties.write_tied(folder, runs.METRICS, metrics)
     runs.remove_live(folder)
     runs.remove_leftovers(folder, (runs.PREDICTIONS, runs.METRICS))
     return metrics
@@ -185,7 +185,7 @@ def sample_curve(
                 row = {"samples": prediction.samples, **figures, "seconds": seconds, "numerics": EVALUATION}
                 rows.append({**row, "bins": bins})
             tick = time.perf_counter()
-    network = {runs.SAMPLES_MODEL: runs.identity(folder / runs.MODEL)}
+    network = {runs.SAMPLES_MODEL: ties.identity(folder / runs.MODEL)}
     columns = (*runs.SAMPLES_COLUMNS, runs.SAMPLES_MODEL)
     runs.write_csv(folder / runs.SAMPLES, [row | network for row in rows], columns)
     return rows
@@ -251,7 +251,7 @@ def _open(
     """
     full_float32()
     runs.check_spec(folder, spec)
-    runs.check_ties(folder, runs.TRAINING)
+    ties.check_ties(folder, runs.TRAINING)
     training = runs.read_training(folder)
     trained_on = runs.read_data(folder)
     if trained_on != data.fingerprint:

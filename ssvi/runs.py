@@ -14,9 +14,7 @@
     samples.csv         metrics by the number of weight samples, written by `ssvi samples` where a figure needs it
 
 Whatever could come in another order under another version is written with its name, and read by it. `FORMAT` counts
-the changes that an older version would misread. training.json and metrics.json hold the identities of the files that
-they were made of or with (`TIES`), and their own, samples.csv that of its network: files of two runs in one folder are
-noticed.
+the changes that an older version would misread. How files of two runs in one folder are noticed: `ssvi.ties`.
 
 Standard library only: both halves of the package meet here.
 """
@@ -25,13 +23,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 import os
 import reprlib
 import shutil
-import struct
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,15 +90,6 @@ WRITTEN = (*TRAINED, BEST_MODEL, CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER)
 #   2: the overlap matrices and the quantiles of topology.jsonl carry names.
 #   3: the files of a folder are tied together.
 FORMAT = 3
-
-# The files that each of these records was made of or with; it holds their identities, under `files`.
-TIES = {
-    TRAINING: (SPEC, HISTORY, TOPOLOGY, MODEL, BEST_MODEL),
-    METRICS: (SPEC, TRAINING, MODEL, BEST_MODEL, PREDICTIONS),
-}
-# What not every run has.
-OPTIONAL = frozenset({BEST_MODEL})
-TIED_SINCE = 3
 
 # What to do where a file of a run folder is not what was written: damage alone, nothing that another version may have
 # written. For that there is `told_by_version`.
@@ -289,114 +276,6 @@ def is_trained(folder: Path) -> bool:
     return all((folder / name).is_file() for name in TRAINED)
 
 
-def identity(path: Path) -> str:
-    """What a file is told from another one by: the fingerprint of its tensors, else the SHA-256 of its bytes, in hex.
-
-    Raises:
-        UserError: if it cannot be read, or is a damaged file of tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return _fingerprint(path)
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
-    except OSError as error:
-        raise UserError(told(error)) from None
-
-
-def _fingerprint(path: Path) -> str:
-    """The fingerprint that a file of tensors says it has, which is checked wherever the tensors are read.
-
-    Files of versions before that wrote none are identified by their bytes.
-    """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            (length,) = struct.unpack("<Q", file.read(8))
-            head = json.loads(file.read(min(length, size)))
-            ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
-            whole = 8 + length + max(ends, default=0) == size
-        except (struct.error, ValueError, LookupError, AttributeError, TypeError, RecursionError):
-            whole = False
-        if not whole:
-            raise UserError(f"{path}: truncated or damaged (not a whole file of tensors); {ANEW}")
-        known = (head.get("__metadata__") or {}).get("fingerprint")
-        if isinstance(known, str):
-            return known
-        file.seek(0)
-        return hashlib.sha256(file.read()).hexdigest()
-
-
-def write_tied(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Write training.json or metrics.json (`name`) with the identities of what it was made of or with, and its own.
-
-    Returns:
-        what the file holds.
-    """
-    found = {other: identity(folder / other) for other in TIES[name] if (folder / other).exists()}
-    whole = {**record, "files": {**found, name: _seal(record)}}
-    write_json(folder / name, whole)
-    return whole
-
-
-def _seal(record: Mapping[str, Any]) -> str:
-    """SHA-256 of a record without its `files`, however its JSON is laid out."""
-    # what comes back from a file has words for keys and lists for tuples
-    plain = json.loads(json.dumps({key: value for key, value in record.items() if key != "files"}))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def check_ties(folder: Path, name: str) -> bool:
-    """Refuse training.json or metrics.json (`name`) beside other files than it was made of or with.
-
-    A file that is missing is no contradiction: whoever needs it says so.
-
-    Returns:
-        whether that could be checked: False for folders of a format that did not tie its files together.
-
-    Raises:
-        UserError: naming the record and the file that does not belong to it.
-    """
-    path = folder / name
-    record = read_record(path)
-    if "files" not in record and _read_spec_record(folder).get("format", 1) < TIED_SINCE:
-        return False
-    files = read_record(path, files=dict)["files"]
-    anew = f"or let `ssvi evaluate {folder}` make it anew." if name == METRICS else f"or {ANEW}"
-    for other in (name, *TIES[name]):
-        if other not in files:
-            if other not in OPTIONAL:
-                raise UserError(f"{path}: files has no {other!r}; {told_by_version(folder)}")
-        elif other == name:
-            if files[name] != _seal(record):
-                raise UserError(f"{path}: was changed since it was written; bring it back as it was, {anew}")
-        elif (folder / other).exists() and files[other] != identity(folder / other):
-            back = "bring back the one that belongs to it,"
-            raise UserError(f"{path}: was made with another {other} than lies beside it; {back} {anew}")
-    return True
-
-
-def check_samples(folder: Path) -> None:
-    """Refuse a samples.csv that was measured on another network than lies beside it, or does not say on which.
-
-    Raises:
-        UserError: naming the file.
-    """
-    path = folder / SAMPLES
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path))))
-    except csv.Error as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); delete this file to measure it anew.") from None
-    if all(SAMPLES_MODEL not in row for row in rows) and _read_spec_record(folder).get("format", 1) < TIED_SINCE:
-        return
-    tied = read_record(folder / TRAINING).get("files")
-    known = tied.get(MODEL) if isinstance(tied, dict) else identity(folder / MODEL)
-    if any(row.get(SAMPLES_MODEL) != known for row in rows):
-        problem = f"{path}: was measured on another {MODEL} than this run's"
-        raise UserError(f"{problem}; delete this file to measure it anew.")
-
-
 def remove_live(folder: Path) -> None:
     """Delete what a training needs to go on; what somebody is using just now may stay."""
     shutil.rmtree(folder / LIVE, ignore_errors=True)
@@ -414,11 +293,15 @@ def read_spec(folder: Path) -> RunSpec:
     Raises:
         UserError: if the file is missing, broken, of a newer format, or holds an option this version does not know.
     """
-    return _spec_of(folder / SPEC, _read_spec_record(folder))
+    return _spec_of(folder / SPEC, read_spec_record(folder))
 
 
-def _read_spec_record(folder: Path) -> dict[str, Any]:
-    """What spec.json holds, of a format that this version knows."""
+def read_spec_record(folder: Path) -> dict[str, Any]:
+    """What spec.json holds, of a format that this version knows.
+
+    Raises:
+        UserError: if the file is missing, broken, or of a newer format.
+    """
     path = folder / SPEC
     record = read_record(path, spec=dict)
     found = record.get("format", 1)
@@ -480,7 +363,7 @@ def check_spec(folder: Path, spec: RunSpec) -> dict[str, Any]:
         UserError: naming each option, the value found and the value expected; or if the folder is of a newer format.
     """
     path = folder / SPEC
-    record = _read_spec_record(folder)
+    record = read_spec_record(folder)
     if not isinstance(record.get("provenance", {}), dict):
         problem = f"{path}: provenance is {reprlib.repr(record['provenance'])}, but must be an object"
         raise UserError(f"{problem}; {told_by_version(path.parent)}")

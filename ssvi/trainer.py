@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssvi import checkpoint, runs
+from ssvi import checkpoint, runs, ties
 from ssvi.counting import active_macs, positions
 from ssvi.data import Data
 from ssvi.errors import Diverged, UserError
@@ -398,13 +398,13 @@ class Trainer:
         if not runs.is_trained(folder):
             raise UserError(f"{folder}: the parent of this run is not trained; train it first.")
         runs.check_spec(folder, spec)
-        runs.check_ties(folder, runs.TRAINING)
+        ties.check_ties(folder, runs.TRAINING)
         costs = runs.read_record(folder / runs.TRAINING, training_flops=float, training_seconds=float)
         origin = runs.read_record(folder / runs.SPEC, provenance=dict)["provenance"]
         before = origin.get("numerics", 1)
         if not runs.is_number(before):
             raise UserError(f"{folder / runs.SPEC}: numerics is {before!r}, but must be a number; {runs.ANEW}")
-        origin = {"data": runs.read_data(folder), "numerics": before, "model": runs.identity(folder / runs.MODEL)}
+        origin = {"data": runs.read_data(folder), "numerics": before, "model": ties.identity(folder / runs.MODEL)}
         return costs | runs.read_training(folder) | origin
 
     def _check_heritage(self) -> None:
@@ -457,7 +457,7 @@ class Trainer:
         }
         # Anew, because another process may have deleted it since: a workflow that took this training for a dead one.
         runs.write_json(self.folder / runs.SPEC, self._spec_record)
-        runs.write_tied(self.folder, runs.TRAINING, summary)
+        ties.write_tied(self.folder, runs.TRAINING, summary)
         return summary
 
     def _parents_record(self) -> dict[str, str]:

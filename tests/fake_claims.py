@@ -10,7 +10,8 @@ import pandas as pd
 from fake_runs import with_seeds, write_run
 
 from ssvi.analysis import tables
-from ssvi.analysis.collect import OVERLAP_COLUMNS, Frames, load_frames
+from ssvi.analysis.collect import Frames, load_frames
+from ssvi.analysis.records import OVERLAP_COLUMNS
 from ssvi.spec import RunSpec
 
 DIGITS = {"dataset": "digits", "model": "resnet8", "epochs": 3}

@@ -16,6 +16,7 @@ from ssvi import runs
 from ssvi.errors import UserError
 from ssvi.registry import MOVING, SPARSE, VARIATIONAL
 from ssvi.spec import CRITERIA, RunSpec, parents, run_path
+from ssvi.ties import TIED_SINCE, write_tied
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 WEIGHTS = 11_000_000
@@ -65,7 +66,7 @@ def write_run(
     runs.write_json(folder / runs.TRAINING, training | seconds | started)
     runs.write_json(folder / runs.METRICS, all_metrics)
     columns = runs.SAMPLES_COLUMNS
-    if format >= runs.TIED_SINCE:
+    if format >= TIED_SINCE:
         columns = (*columns, runs.SAMPLES_MODEL)
         tie(folder)
     rows = [row | {runs.SAMPLES_MODEL: _fingerprint(spec)} for row in _samples(spec, all_metrics)]
@@ -79,7 +80,7 @@ def tie(folder: Path) -> None:
         try:
             record = runs.read_record(folder / name)
             before = record.pop("files", None) or {}
-            record = runs.write_tied(folder, name, record)
+            record = write_tied(folder, name, record)
             record["files"] = before | record["files"]  # of what was taken away
         except (UserError, ValueError):
             continue

@@ -18,7 +18,7 @@ import pytest
 from fake_runs import tie, with_seeds, write_run, write_runs
 
 from ssvi import runs as files
-from ssvi.analysis import collect
+from ssvi.analysis import collect, records
 from ssvi.errors import UserError
 from ssvi.spec import CRITERIA, RunSpec, run_path
 
@@ -58,12 +58,12 @@ def test_frames_are_read_only_where_asked_for(tmp_path: Path) -> None:
         tie(tmp_path / "runs" / run)
     frames = collect.load_frames(tmp_path, specs, ["history", "samples"])
     assert len(frames.history) == 15
-    assert list(frames.history.columns) == list(collect.HISTORY_COLUMNS)
+    assert list(frames.history.columns) == list(records.HISTORY_COLUMNS)
     assert frames.history["lr_start"].unique() == [0.01]
     assert frames.history.groupby("method")["density"].first().to_dict() == {"rigl": 0.1, "ssvi": 0.1, "vi": 1.0}
     assert frames.samples.groupby("run").size().tolist() == [1, 5, 5]
     assert frames.updates.empty
-    assert list(frames.updates.columns) == list(collect.UPDATE_COLUMNS)
+    assert list(frames.updates.columns) == list(records.UPDATE_COLUMNS)
     causes = collect.load_frames(tmp_path, specs, ["overlap"]).runs["cause"]
     assert causes.str.contains(r"topology\.jsonl: not readable as JSON").all()
 
@@ -82,16 +82,16 @@ def test_updates_and_overlap_are_the_records(tmp_path: Path) -> None:
     specs = write_runs(tmp_path, [VI, SSVI], layers=2, updates=3)
     frames = collect.load_frames(tmp_path, specs, ["updates", "overlap"])
     run = next(run for run, spec in specs.items() if spec.method == "ssvi")
-    records = files.read_jsonl(tmp_path / "runs" / run / files.TOPOLOGY)
+    stored = files.read_jsonl(tmp_path / "runs" / run / files.TOPOLOGY)
     assert len(frames.updates) == 3 * 2
     first = frames.updates.iloc[0]
-    layer = records[0]["layers"][0]
-    assert {q: first[f"sigma_{q}"] for q in collect.QUANTILES} == layer["sigma"]
+    layer = stored[0]["layers"][0]
+    assert {q: first[f"sigma_{q}"] for q in records.QUANTILES} == layer["sigma"]
     assert (first["survivors"], first["layer"], first["position"]) == (layer["survivors"], layer["layer"], 0)
     assert frames.updates["progress"].iloc[-1] == pytest.approx(0.75, abs=1e-3)
     assert len(frames.overlap) == 3 * len(list(itertools.combinations(CRITERIA, 2)))
     pair = frames.overlap[(frames.overlap["first"] == "snr") & (frames.overlap["second"] == "e_exp")].iloc[1]
-    assert pair["iou"] == records[1]["iou"][CRITERIA.index("snr")][CRITERIA.index("e_exp")]
+    assert pair["iou"] == stored[1]["iou"][CRITERIA.index("snr")][CRITERIA.index("e_exp")]
 
 
 def test_collected_files_give_the_same_numbers_back(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_broken_history_is_named(tmp_path: Path, text: str, words: str) -> None:
 # --delta-t=5 --sigma-init=0.05 --lr=0.1`, `ssvi evaluate`, `ssvi samples`; no record in it carries a name.
 FORMAT_1 = Path(__file__).parent / "format_1"
 ORDER_OF_FORMAT_1 = ["abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp"]
-ALL = tuple(collect.READERS)
+ALL = tuple(records.READERS)
 
 
 def old_run(results: Path) -> dict[str, RunSpec]:
@@ -219,9 +219,9 @@ REGISTRIES = {
 
 @pytest.mark.parametrize("registry", REGISTRIES.values(), ids=list(REGISTRIES))
 def test_what_an_older_version_wrote_is_read_whatever_the_registry_is_now(tmp_path, monkeypatch, registry) -> None:
-    monkeypatch.setattr(collect, "CRITERIA", registry)
+    monkeypatch.setattr(records, "CRITERIA", registry)
     frames = collect.load_frames(tmp_path, old_run(tmp_path), ALL)
-    records = files.read_jsonl(FORMAT_1 / files.TOPOLOGY)
+    stored = files.read_jsonl(FORMAT_1 / files.TOPOLOGY)
     known = [name for name in ORDER_OF_FORMAT_1 if name in registry]
     place = ORDER_OF_FORMAT_1.index
     for measure in ("iou", "spearman"):
@@ -229,7 +229,7 @@ def test_what_an_older_version_wrote_is_read_whatever_the_registry_is_now(tmp_pa
         assert by_names(frames, measure) == pytest.approx(
             {
                 (record["step"], frozenset((a, b))): record[measure][place(a)][place(b)]
-                for record in records
+                for record in stored
                 for a, b in itertools.combinations(known, 2)
             },
             rel=1e-12,
@@ -307,7 +307,7 @@ def test_what_is_written_now_carries_its_names() -> None:
     assert len(record["iou"]) == len(record["spearman"]) == len(record["criteria"])
     found = _quantiles(torch.arange(101.0))
     assert found == {"q05": 5, "q25": 25, "q50": 50, "q75": 75, "q95": 95}
-    assert tuple(found) == collect.QUANTILES
+    assert tuple(found) == records.QUANTILES
 
 
 @pytest.mark.parametrize("needs", ["history", "samples"])

@@ -6,12 +6,13 @@ import math
 import pandas as pd
 import pytest
 
-from ssvi.analysis import collect
-from ssvi.analysis.collect import Frames, used_options
+from ssvi.analysis import collect, records
+from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures import FIGURES, make_figure
 from ssvi.analysis.figures.layers import short_name
 from ssvi.analysis.figures.overlap import CHANCE, _two_digits
 from ssvi.analysis.figures.sigma import start_of_sigma
+from ssvi.analysis.records import used_options
 from ssvi.errors import UserError
 from ssvi.spec import CRITERIA, RunSpec, run_path
 
@@ -41,10 +42,10 @@ def runs_of(specs, **metrics):
 
 def frames_of(specs, history=(), updates=(), overlap=(), samples=(), **metrics):
     tables = {
-        "history": (history, collect.HISTORY_COLUMNS),
-        "updates": (updates, collect.UPDATE_COLUMNS),
-        "overlap": (overlap, collect.OVERLAP_COLUMNS),
-        "samples": (samples, collect.SAMPLES_COLUMNS),
+        "history": (history, records.HISTORY_COLUMNS),
+        "updates": (updates, records.UPDATE_COLUMNS),
+        "overlap": (overlap, records.OVERLAP_COLUMNS),
+        "samples": (samples, records.SAMPLES_COLUMNS),
     }
     made = {name: pd.DataFrame(list(rows), columns=list(columns)) for name, (rows, columns) in tables.items()}
     return Frames(runs_of(specs, **metrics), **made)
@@ -62,7 +63,7 @@ def overlap_rows(spec, step, value):
 def update_rows(spec, step, layers):
     """A row a layer; each is a dict with what differs from the defaults."""
     for position, layer in enumerate(layers):
-        quantiles = {f"{n}_{q}": v for n in ("sigma", "snr") for q, v in zip(collect.QUANTILES, range(5), strict=True)}
+        quantiles = {f"{n}_{q}": v for n in ("sigma", "snr") for q, v in zip(records.QUANTILES, range(5), strict=True)}
         counts = {"size": 100, "active": 10, "removed": 3, "added": 3, "born": 2, "survivors": 8}
         drift = {"sigma_drift_gradient": 0.0, "sigma_drift_topology": 0.0}
         at = {"run": run_path(spec), "step": step, "epoch": 1, "progress": step / STEPS, "drop_fraction": 0.3}
@@ -272,7 +273,7 @@ def test_layers_show_density_and_quantiles_at_three_moments():
 
 def test_layers_of_a_deterministic_network_are_its_densities():
     spec = RunSpec(method="rigl", density=0.1, epochs=10)
-    absent = {f"{name}_{q}": math.nan for name in ("sigma", "snr") for q in collect.QUANTILES}
+    absent = {f"{name}_{q}": math.nan for name in ("sigma", "snr") for q in records.QUANTILES}
     drawing = drawn("layers", frames_of([spec], updates=update_rows(spec, 10, [absent])))
     assert set(drawing.data["quantity"]) == {"density_percent"}
 

@@ -13,8 +13,7 @@ PACKAGE = ROOT / "ssvi"
 
 FILES_ONLY = {
     *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"),
-    *("images", "changed"),
-    *("configfile", "arguments", "evaluated"),
+    *("configfile", "arguments", "evaluated", "images", "changed", "ties"),
 }
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
@@ -29,6 +28,7 @@ MAY_IMPORT = {
     "registry": set(),
     "spec": {"registry"},
     "runs": {"", "spec"},
+    "ties": {"runs"},
     "images": {"spec", "runs"},
     "changed": {"spec", "runs", "images"},
     "config": {"spec", "registry", "configfile"},
@@ -69,11 +69,11 @@ MAY_IMPORT = {
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch",
+        "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch", "ties",
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
-        "versions"},
-    "analysis": {"spec", "registry", "runs", "config", "changed", "evaluated", "analysis"},
+        "versions", "ties"},
+    "analysis": {"spec", "registry", "runs", "ties", "config", "changed", "evaluated", "analysis"},
     "preload": set(),
     "bench": {
         "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
@@ -81,7 +81,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
-        "evaluate", "progress", "analysis", "bench", "doctor", "changed", "resume", "arguments", "evaluated",
+        "evaluate", "progress", "analysis", "bench", "doctor", "changed", "resume", "arguments", "evaluated", "ties",
     },
 }  # fmt: skip
 

@@ -25,8 +25,9 @@ from fake_runs import tie, write_run
 from scipy import stats as scipy_stats
 
 from ssvi import runs as files
-from ssvi.analysis.collect import load_frames, run_folder
+from ssvi.analysis.collect import load_frames
 from ssvi.analysis.figures.sigma import start_of_sigma
+from ssvi.analysis.records import run_folder
 from ssvi.analysis.report import write_report
 from ssvi.analysis.report.beliefs import Speed, believe
 from ssvi.analysis.report.gather import read_curves, rounded, thin

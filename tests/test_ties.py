@@ -13,9 +13,10 @@ from fake_runs import tie, with_seeds, write_run, write_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssvi import runs
-from ssvi.analysis.collect import READERS, load_frames
+from ssvi import runs, ties
+from ssvi.analysis.collect import load_frames
 from ssvi.analysis.ranges import bounds
+from ssvi.analysis.records import READERS
 from ssvi.analysis.settings import caveats
 from ssvi.analysis.tables import make_table
 from ssvi.errors import UserError
@@ -198,16 +199,16 @@ def test_a_model_is_told_by_its_tensors_and_a_damaged_one_is_named(tmp_path: Pat
     from ssvi.network import save_model
 
     save_model(tmp_path, {"a": torch.arange(3.0)})
-    found = runs.identity(tmp_path / runs.MODEL)
+    found = ties.identity(tmp_path / runs.MODEL)
     save_model(tmp_path, {"a": torch.arange(3.0) + 1})
-    assert runs.identity(tmp_path / runs.MODEL) != found
+    assert ties.identity(tmp_path / runs.MODEL) != found
     save_model(tmp_path, {"a": torch.arange(3.0)})
-    assert runs.identity(tmp_path / runs.MODEL) == found
+    assert ties.identity(tmp_path / runs.MODEL) == found
     content = (tmp_path / runs.MODEL).read_bytes()
     for spoilt in (content[:-1], content + b"x", content[:20], b"", b"\xff" * 64):
         (tmp_path / runs.MODEL).write_bytes(spoilt)
         with pytest.raises(UserError, match=r"model\.safetensors: truncated or damaged"):
-            runs.identity(tmp_path / runs.MODEL)
+            ties.identity(tmp_path / runs.MODEL)
 
 
 def test_two_settings_may_have_the_very_same_numbers(tmp_path: Path) -> None:

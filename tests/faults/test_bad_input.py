@@ -47,7 +47,7 @@ from spoiling import (
 )
 
 from ssvi import runs
-from ssvi.analysis import collect
+from ssvi.analysis import records
 from ssvi.analysis.collect import load_frames
 from ssvi.cli import main
 from ssvi.config import study_experiments
@@ -269,7 +269,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
 def causes(spoiled) -> dict[str, str]:
     """Why a report leaves runs out that reads all their files."""
     folder, specs, _ = spoiled
-    frame = load_frames(folder / "results", specs, tuple(collect.READERS), partial=True).runs
+    frame = load_frames(folder / "results", specs, tuple(records.READERS), partial=True).runs
     failed = frame[frame["status"] == "refused"]
     return dict(zip(failed["run"], failed["cause"], strict=True))
 

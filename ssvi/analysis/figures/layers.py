@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
-from ssvi.analysis.collect import QUANTILES, Frames
+from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures.recorded import (
     BANDS,
     MOMENTS,
@@ -26,6 +26,7 @@ from ssvi.analysis.figures.recorded import (
     where,
 )
 from ssvi.analysis.figures.style import COLOURS, WIDE, Drawing, footnote, legend, style
+from ssvi.analysis.records import QUANTILES
 from ssvi.analysis.settings import caveats
 
 LOOKS = dict(zip(MOMENTS, (("#0072B2", "o"), ("#009E73", "D"), ("#D55E00", "s")), strict=True))

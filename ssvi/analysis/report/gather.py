@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvi import runs as files
-from ssvi.analysis.collect import run_folder
+from ssvi.analysis.records import run_folder
 
 # The columns of a history that a run's curves are drawn from.
 CURVES = ("epoch", "loss", "kl", "sigma_mean", "train_accuracy", "validation_accuracy", "test_accuracy")

@@ -37,6 +37,7 @@ from ssvi.analysis.tracking.store import (
 )
 from ssvi.errors import UserError
 from ssvi.spec import RunSpec, options_of
+from ssvi.ties import check_ties
 
 BATCH = 1000  # entities that MLflow takes in one call
 NAME_LENGTH = 250
@@ -109,7 +110,7 @@ def finish(experiment: Experiment, folder: Path, run: str, spec: RunSpec) -> str
         return "missing"
     provenance = files.check_spec(folder, spec).get("provenance", {})
     for record in (files.TRAINING, files.METRICS):
-        files.check_ties(folder, record)
+        check_ties(folder, record)
     digest = _digest([folder / files.SPEC, folder / files.HISTORY, folder / files.METRICS])
     whole = [old for old in experiment.runs.get(run, []) if old.digest is not None]
     current = next((old for old in whole if old.digest == digest), None)
@@ -142,7 +143,7 @@ def follow(
     """
     provenance = files.check_spec(folder, spec).get("provenance", {})
     if status == "trained":
-        files.check_ties(folder, files.TRAINING)
+        check_ties(folder, files.TRAINING)
         rows, names = _published_rows(folder / files.HISTORY), SERIES
         ended = files.read_record(folder / files.TRAINING, "status")["status"]
         status = "diverged" if ended == "diverged" else status

@@ -1,0 +1,156 @@
+"""What ties the files of a run folder together, so that those of two runs, or of two trainings, are told apart.
+
+training.json and metrics.json hold the identities of the files that they were made of or with (`TIES`), and their own;
+samples.csv has that of its network in every row. Folders of formats before 3 have none of it.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssvi.errors import UserError, told
+from ssvi.runs import (
+    ANEW,
+    BEST_MODEL,
+    HISTORY,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    SAMPLES,
+    SAMPLES_MODEL,
+    SPEC,
+    TOPOLOGY,
+    TRAINING,
+    read_record,
+    read_spec_record,
+    read_text,
+    told_by_version,
+    write_json,
+)
+
+# The files that each of these records was made of or with; it holds their identities, under `files`.
+TIES = {
+    TRAINING: (SPEC, HISTORY, TOPOLOGY, MODEL, BEST_MODEL),
+    METRICS: (SPEC, TRAINING, MODEL, BEST_MODEL, PREDICTIONS),
+}
+# What not every run has.
+OPTIONAL = frozenset({BEST_MODEL})
+TIED_SINCE = 3
+
+
+def identity(path: Path) -> str:
+    """What a file is told from another one by: the fingerprint of its tensors, else the SHA-256 of its bytes, in hex.
+
+    Raises:
+        UserError: if it cannot be read, or is a damaged file of tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return _fingerprint(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise UserError(told(error)) from None
+
+
+def _fingerprint(path: Path) -> str:
+    """The fingerprint that a file of tensors says it has, which is checked wherever the tensors are read.
+
+    Files of versions before that wrote none are identified by their bytes.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            (length,) = struct.unpack("<Q", file.read(8))
+            head = json.loads(file.read(min(length, size)))
+            ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
+            whole = 8 + length + max(ends, default=0) == size
+        except (struct.error, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise UserError(f"{path}: truncated or damaged (not a whole file of tensors); {ANEW}")
+        known = (head.get("__metadata__") or {}).get("fingerprint")
+        if isinstance(known, str):
+            return known
+        file.seek(0)
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def write_tied(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write training.json or metrics.json (`name`) with the identities of what it was made of or with, and its own.
+
+    Returns:
+        what the file holds.
+    """
+    found = {other: identity(folder / other) for other in TIES[name] if (folder / other).exists()}
+    whole = {**record, "files": {**found, name: _seal(record)}}
+    write_json(folder / name, whole)
+    return whole
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record without its `files`, however its JSON is laid out."""
+    # what comes back from a file has words for keys and lists for tuples
+    plain = json.loads(json.dumps({key: value for key, value in record.items() if key != "files"}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def check_ties(folder: Path, name: str) -> bool:
+    """Refuse training.json or metrics.json (`name`) beside other files than it was made of or with.
+
+    A file that is missing is no contradiction: whoever needs it says so.
+
+    Returns:
+        whether that could be checked: False for folders of a format that did not tie its files together.
+
+    Raises:
+        UserError: naming the record and the file that does not belong to it.
+    """
+    path = folder / name
+    record = read_record(path)
+    if "files" not in record and read_spec_record(folder).get("format", 1) < TIED_SINCE:
+        return False
+    files = read_record(path, files=dict)["files"]
+    anew = f"or let `ssvi evaluate {folder}` make it anew." if name == METRICS else f"or {ANEW}"
+    for other in (name, *TIES[name]):
+        if other not in files:
+            if other not in OPTIONAL:
+                raise UserError(f"{path}: files has no {other!r}; {told_by_version(folder)}")
+        elif other == name:
+            if files[name] != _seal(record):
+                raise UserError(f"{path}: was changed since it was written; bring it back as it was, {anew}")
+        elif (folder / other).exists() and files[other] != identity(folder / other):
+            back = "bring back the one that belongs to it,"
+            raise UserError(f"{path}: was made with another {other} than lies beside it; {back} {anew}")
+    return True
+
+
+def check_samples(folder: Path) -> None:
+    """Refuse a samples.csv that was measured on another network than lies beside it, or does not say on which.
+
+    Raises:
+        UserError: naming the file.
+    """
+    path = folder / SAMPLES
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path))))
+    except csv.Error as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); delete this file to measure it anew.") from None
+    if all(SAMPLES_MODEL not in row for row in rows) and read_spec_record(folder).get("format", 1) < TIED_SINCE:
+        return
+    tied = read_record(folder / TRAINING).get("files")
+    known = tied.get(MODEL) if isinstance(tied, dict) else identity(folder / MODEL)
+    if any(row.get(SAMPLES_MODEL) != known for row in rows):
+        problem = f"{path}: was measured on another {MODEL} than this run's"
+        raise UserError(f"{problem}; delete this file to measure it anew.")
