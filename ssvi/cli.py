@@ -211,10 +211,10 @@ def _device(name: str, threads: int | None) -> torch.device:
     return device
 
 
-def _runs_around(out: Path | None, run: str) -> Path:
-    """The folder of all runs that a run folder lies in."""
-    inside = out is not None and str(out).endswith(f"/{run}")
-    return Path(str(out).removesuffix(f"/{run}")) if inside else RUNS
+def _runs_around(folder: Path | None, run: str) -> Path | None:
+    """The folder of all runs that a run folder lies in, if it does."""
+    inside = folder is not None and str(folder).endswith(f"/{run}")
+    return Path(str(folder).removesuffix(f"/{run}")) if inside else None
 
 
 def _train(given: argparse.Namespace) -> None:
@@ -224,28 +224,29 @@ def _train(given: argparse.Namespace) -> None:
     if given.preset:
         options["preset"] = given.preset
     spec = make_spec(options, where="command line")
-    root = given.runs or _runs_around(given.out, run_path(spec))
+    root = given.runs or _runs_around(given.out, run_path(spec)) or RUNS
     folder = given.out or root / run_path(spec)
 
-    if not _is_trained(folder, spec, given):
+    if not _is_trained(folder, spec, root, given):
         from ssvi.lock import claimed
 
         with claimed(folder, lambda line: print(f"note: {line}", file=sys.stderr, flush=True)):
             # whoever this has waited for may have trained it
-            if not _is_trained(folder, spec, given):
+            if not _is_trained(folder, spec, root, given):
                 _train_here(given, spec, root, folder)
 
 
-def _is_trained(folder: Path, spec: RunSpec, given: argparse.Namespace) -> bool:
+def _is_trained(folder: Path, spec: RunSpec, root: Path, given: argparse.Namespace) -> bool:
     """Whether there is nothing left to do, which is then said."""
     from ssvi import runs
     from ssvi.changed import check_images
-    from ssvi.ties import check_ties
+    from ssvi.ties import check_parents, check_ties
 
     if not runs.is_trained(folder):
         return False
     runs.check_spec(folder, spec)
     check_ties(folder, runs.TRAINING)
+    check_parents(folder, root, spec)
     check_images(folder, spec.dataset, given.data_root)
     print(f"{folder}: already trained; --out trains it again in another folder.", file=sys.stderr)
     return True
@@ -335,10 +336,13 @@ def _preload(given: argparse.Namespace) -> None:
 def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
     """What a command on a run folder starts from."""
     from ssvi import runs
+    from ssvi.ties import check_parents
 
     for name in ("samples", "bins"):
         _check_number(name, getattr(given, name))
     spec = runs.read_spec(given.folder)
+    if (root := _runs_around(given.folder, run_path(spec))) is not None:
+        check_parents(given.folder, root, spec)
     device = _device(given.device, given.threads)
     from ssvi.data import load
 

@@ -185,9 +185,8 @@ def sample_curve(
                 row = {"samples": prediction.samples, **figures, "seconds": seconds, "numerics": EVALUATION}
                 rows.append({**row, "bins": bins})
             tick = time.perf_counter()
-    network = {runs.SAMPLES_MODEL: ties.identity(folder / runs.MODEL)}
-    columns = (*runs.SAMPLES_COLUMNS, runs.SAMPLES_MODEL)
-    runs.write_csv(folder / runs.SAMPLES, [row | network for row in rows], columns)
+    text = runs.to_csv(rows, runs.SAMPLES_COLUMNS)
+    runs.write_text(folder / runs.SAMPLES, ties.sealed(ties.identity(folder / runs.MODEL), text))
     return rows
 
 

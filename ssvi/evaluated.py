@@ -45,19 +45,22 @@ def sampled_otherwise(path: Path, spec: RunSpec, evaluation: Mapping[str, int]) 
         UserError: if it cannot be read.
         ValueError: if there is something else than numbers in it.
     """
-    rows = list(csv.DictReader(files.read_text(path).splitlines()))
+    try:
+        rows = list(csv.DictReader(files.read_text(path).splitlines()))
+    except csv.Error as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); {files.anew(path)}") from None
     used = max((float(row.get("samples") or 0) for row in rows), default=None)
     bins = float(rows[0].get("bins") or 0) if rows else None
     return _otherwise(None, used, bins or None, spec, (most_samples(evaluation), evaluation["bins"]))
 
 
-def check_metrics(path: Path, metrics: Mapping[str, Any], spec: RunSpec, evaluation: Mapping[str, int]) -> None:
+def check_evaluated(path: Path, metrics: Mapping[str, Any], spec: RunSpec, evaluation: Mapping[str, int]) -> None:
     """Refuse a metrics.json that was made otherwise than the config says, with the command that makes it anew."""
     if cause := evaluated_otherwise(metrics, spec, evaluation):
         raise _anew(path, cause, "evaluate", evaluation["samples"], evaluation["bins"])
 
 
-def check_samples(path: Path, spec: RunSpec, evaluation: Mapping[str, int]) -> None:
+def check_sampled(path: Path, spec: RunSpec, evaluation: Mapping[str, int]) -> None:
     """The same of a samples.csv."""
     if cause := sampled_otherwise(path, spec, evaluation):
         raise _anew(path, cause, "samples", most_samples(evaluation), evaluation["bins"])

@@ -77,9 +77,6 @@ SAMPLES_COLUMNS = (
     *("predictive_entropy", "mutual_information", "mutual_information_share", "seconds", "bins", "numerics"),
 )
 
-# By this column a row of samples.csv says of which network it is.
-SAMPLES_MODEL = "model"
-
 # What `ssvi train` publishes; the folder is complete when all of them are there.
 TRAINED = (SPEC, HISTORY, TOPOLOGY, MODEL, TRAINING)
 # All that it writes.
@@ -94,7 +91,14 @@ FORMAT = 3
 # What to do where a file of a run folder is not what was written: damage alone, nothing that another version may have
 # written. For that there is `told_by_version`.
 ANEW = "delete the run folder to train it anew."
+EVALUATE_ANEW = "let `ssvi evaluate` make it anew."
+MEASURE_ANEW = "delete this file to measure it anew."
 WORDS = {str: "a word", dict: "an object", float: "a number"}
+
+
+def anew(path: Path) -> str:
+    """What to do where this file of a run folder is damaged."""
+    return {METRICS: EVALUATE_ANEW, SAMPLES: MEASURE_ANEW}.get(path.name, ANEW)
 
 
 def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], keep: Path | None = None) -> None:
@@ -157,13 +161,15 @@ def read_text(path: Path) -> str:
         UserError: if the file is missing, cannot be read, or is not UTF-8.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: is not a file.")  # but a pipe, say, that nobody ever writes to
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
     except OSError as error:
         raise UserError(told(error)) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not readable as text ({error}); {ANEW}") from None
+        raise UserError(f"{path}: not readable as text ({error}); {anew(path)}") from None
 
 
 def told_by_version(folder: Path) -> str:
@@ -193,7 +199,7 @@ def _parsed(text: str, path: Path) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); {ANEW}") from None
+        raise UserError(f"{path}: not readable as JSON ({error}); {anew(path)}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -261,10 +267,15 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
     """Write rows under the given columns; None becomes an empty cell."""
+    write_text(path, to_csv(rows, columns))
+
+
+def to_csv(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as the text of a CSV file."""
     lines = [columns, *([_cell(row.get(c)) for c in columns] for row in rows)]
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(lines)
-    write_text(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _cell(value: Any) -> str:

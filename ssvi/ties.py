@@ -1,18 +1,17 @@
 """What ties the files of a run folder together, so that those of two runs, or of two trainings, are told apart.
 
 training.json and metrics.json hold the identities of the files that they were made of or with (`TIES`), and their own;
-samples.csv has that of its network in every row. Folders of formats before 3 have none of it.
+samples.csv has a seal of its rows and its network in a last column. Folders of formats before 3 have none of it.
 
 Standard library only.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +26,6 @@ from ssvi.runs import (
     MODEL,
     PREDICTIONS,
     SAMPLES,
-    SAMPLES_MODEL,
     SPEC,
     TOPOLOGY,
     TRAINING,
@@ -37,6 +35,7 @@ from ssvi.runs import (
     told_by_version,
     write_json,
 )
+from ssvi.spec import RunSpec, parents, run_path
 
 # The files that each of these records was made of or with; it holds their identities, under `files`.
 TIES = {
@@ -46,6 +45,8 @@ TIES = {
 # What not every run has.
 OPTIONAL = frozenset({BEST_MODEL})
 TIED_SINCE = 3
+# The last column of samples.csv.
+SEAL = "seal"
 
 
 def identity(path: Path) -> str:
@@ -55,6 +56,8 @@ def identity(path: Path) -> str:
         UserError: if it cannot be read, or is a damaged file of tensors.
     """
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise UserError(f"{path}: is not a file.")  # but a pipe, say, that nobody ever writes to
         if path.suffix == ".safetensors":
             return _fingerprint(path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -76,11 +79,11 @@ def _fingerprint(path: Path) -> str:
             head = json.loads(file.read(min(length, size)))
             ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
             whole = 8 + length + max(ends, default=0) == size
+            known = (head.get("__metadata__") or {}).get("fingerprint")
         except (struct.error, ValueError, LookupError, AttributeError, TypeError, RecursionError):
             whole = False
         if not whole:
             raise UserError(f"{path}: truncated or damaged (not a whole file of tensors); {ANEW}")
-        known = (head.get("__metadata__") or {}).get("fingerprint")
         if isinstance(known, str):
             return known
         file.seek(0)
@@ -127,6 +130,8 @@ def check_ties(folder: Path, name: str) -> bool:
         if other not in files:
             if other not in OPTIONAL:
                 raise UserError(f"{path}: files has no {other!r}; {told_by_version(folder)}")
+            if (folder / other).exists():
+                raise UserError(f"{folder / other}: does not belong to this run, by its {name}; delete it.")
         elif other == name:
             if files[name] != _seal(record):
                 raise UserError(f"{path}: was changed since it was written; bring it back as it was, {anew}")
@@ -136,21 +141,57 @@ def check_ties(folder: Path, name: str) -> bool:
     return True
 
 
-def check_samples(folder: Path) -> None:
-    """Refuse a samples.csv that was measured on another network than lies beside it, or does not say on which.
+def check_parents(folder: Path, runs: Path, spec: RunSpec) -> None:
+    """Refuse a trained run that started from another training of a parent than lies there now, and so belongs to none.
+
+    A parent that is not there, or whose own files do not belong together, says nothing.
+
+    Args:
+        folder: the run folder.
+        runs: where its parents lie, by their run paths.
+        spec: the run's.
+
+    Raises:
+        UserError: naming the run and its parent.
+    """
+    started = read_record(folder / TRAINING).get("parents")
+    if not isinstance(started, dict):
+        return
+    for parent in map(run_path, parents(spec)):
+        try:
+            check_ties(runs / parent, TRAINING)
+            now = identity(runs / parent / MODEL)
+        except UserError:
+            continue
+        if started.get(parent) != now:
+            raise UserError(
+                f"{folder / TRAINING}: started from another training of {runs / parent} than lies there now; bring "
+                "that one back, or delete this run's folder to train it anew."
+            )
+
+
+def sealed(network: str, text: str) -> str:
+    """The text of samples.csv, measured on the network of this fingerprint, with a last column that says so."""
+    seal = hashlib.sha256(f"{network}\n{text}".encode()).hexdigest()
+    head, *rows = text.splitlines()
+    return "".join(f"{line}\n" for line in [f"{head},{SEAL}", *(f"{row},{seal}" for row in rows)])
+
+
+def check_sealed(folder: Path) -> None:
+    """Refuse a samples.csv that was measured on another network than this run's, or changed since.
 
     Raises:
         UserError: naming the file.
     """
     path = folder / SAMPLES
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path))))
-    except csv.Error as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); delete this file to measure it anew.") from None
-    if all(SAMPLES_MODEL not in row for row in rows) and read_spec_record(folder).get("format", 1) < TIED_SINCE:
+    lines = [line.rpartition(",") for line in read_text(path).splitlines()]
+    if (not lines or lines[0][2] != SEAL) and read_spec_record(folder).get("format", 1) < TIED_SINCE:
         return
     tied = read_record(folder / TRAINING).get("files")
-    known = tied.get(MODEL) if isinstance(tied, dict) else identity(folder / MODEL)
-    if any(row.get(SAMPLES_MODEL) != known for row in rows):
-        problem = f"{path}: was measured on another {MODEL} than this run's"
+    network = tied.get(MODEL) if isinstance(tied, dict) else identity(folder / MODEL)
+    text = "".join(f"{line}\n" for line, _, _ in lines)
+    if sealed(str(network), text) != "".join(f"{line},{seal}\n" for line, _, seal in lines):
+        problem = f"{path}: was measured on another {MODEL} than this run's, or changed since"
         raise UserError(f"{problem}; delete this file to measure it anew.")
+    if len(lines) == 1 and read_record(folder / METRICS, status=str)["status"] == "complete":
+        raise UserError(f"{path}: has no rows; delete this file to measure it anew.")

@@ -16,7 +16,7 @@ from ssvi import runs
 from ssvi.errors import UserError
 from ssvi.registry import MOVING, SPARSE, VARIATIONAL
 from ssvi.spec import CRITERIA, RunSpec, parents, run_path
-from ssvi.ties import TIED_SINCE, write_tied
+from ssvi.ties import SEAL, TIED_SINCE, sealed, write_tied
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 WEIGHTS = 11_000_000
@@ -65,17 +65,14 @@ def write_run(
     seconds = {"training_seconds": all_metrics["training_seconds"]}
     runs.write_json(folder / runs.TRAINING, training | seconds | started)
     runs.write_json(folder / runs.METRICS, all_metrics)
-    columns = runs.SAMPLES_COLUMNS
+    runs.write_text(folder / runs.SAMPLES, runs.to_csv(_samples(spec, all_metrics), runs.SAMPLES_COLUMNS))
     if format >= TIED_SINCE:
-        columns = (*columns, runs.SAMPLES_MODEL)
         tie(folder)
-    rows = [row | {runs.SAMPLES_MODEL: _fingerprint(spec)} for row in _samples(spec, all_metrics)]
-    runs.write_csv(folder / runs.SAMPLES, rows, columns)
     return run
 
 
 def tie(folder: Path) -> None:
-    """Let training.json and metrics.json belong to the files that lie beside them now, as far as they can be read."""
+    """Let training.json, metrics.json and samples.csv belong to what lies beside them now, as far as it can be read."""
     for name in (runs.TRAINING, runs.METRICS):
         try:
             record = runs.read_record(folder / name)
@@ -85,6 +82,14 @@ def tie(folder: Path) -> None:
         except (UserError, ValueError):
             continue
         (folder / name).write_text(json.dumps(record))
+    try:
+        network = runs.read_record(folder / runs.TRAINING, files=dict)["files"][runs.MODEL]
+        head, *rows = (folder / runs.SAMPLES).read_text().splitlines()
+    except (OSError, ValueError, LookupError, UserError):
+        return
+    if head.endswith(f",{SEAL}"):
+        head, *rows = (line.rpartition(",")[0] for line in (head, *rows))
+    (folder / runs.SAMPLES).write_text(sealed(str(network), "".join(f"{line}\n" for line in (head, *rows))))
 
 
 def model_file(spec: RunSpec) -> bytes:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "registry": set(),
     "spec": {"registry"},
     "runs": {"", "spec"},
-    "ties": {"runs"},
+    "ties": {"spec", "runs"},
     "images": {"spec", "runs"},
     "changed": {"spec", "runs", "images"},
     "config": {"spec", "registry", "configfile"},

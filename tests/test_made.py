@@ -241,10 +241,10 @@ def test_runs_without_step_times_have_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "steps", "held"), [(100.0, 100, 0), (151.0, 100, 1), (149.0, 100, 0), (19.0, 9, 0), (19.5, 9, 1)]
+    ("seconds", "steps", "held"), [(100.0, 100, 0), (151.0, 100, 1), (149.0, 100, 0), (5.5, 3, 0), (6.5, 3, 1)]
 )
 def test_a_training_that_took_much_longer_than_its_steps_was_held_up(tmp_path: Path, seconds, steps, held) -> None:
-    """More than half as long again, and ten seconds; without its parents'."""
+    """More than half as long again, and three seconds; without its parents'."""
     times = {"training_seconds": seconds + 500, "parent_seconds": 500.0, "steps": steps, "step_seconds": 1.0}
     runs = frames(tmp_path, study(tmp_path, {}, **times)).runs
     assert int(held_up(runs).sum()) == held

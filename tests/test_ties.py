@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -19,9 +22,10 @@ from ssvi.analysis.ranges import bounds
 from ssvi.analysis.records import READERS
 from ssvi.analysis.settings import caveats
 from ssvi.analysis.tables import make_table
+from ssvi.cli import main
 from ssvi.errors import UserError
 from ssvi.metrics import evaluate_all
-from ssvi.spec import RunSpec, run_path
+from ssvi.spec import RunSpec, run_path, to_flags
 
 SSVI = RunSpec(method="ssvi", density=0.1)
 SEEDS = with_seeds(SSVI)
@@ -114,7 +118,7 @@ def test_a_file_that_does_not_say_what_it_belongs_to_is_refused(tmp_path: Path, 
     if name == runs.MODEL:
         path.write_bytes(path.read_bytes().replace(b"fingerprint", b"fingerPrint"))
     elif name == runs.SAMPLES:
-        pd.read_csv(path).drop(columns=runs.SAMPLES_MODEL).to_csv(path, index=False)
+        pd.read_csv(path).drop(columns=ties.SEAL).to_csv(path, index=False)
     else:
         path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "files"}))
     (cause,) = refused(tmp_path, specs).values()
@@ -131,9 +135,69 @@ def test_a_child_of_another_training_of_its_parent_is_refused(tmp_path: Path) ->
     (path.parent / runs.SAMPLES).unlink()
     tie(path.parent)
     assert list(refused(tmp_path, specs)) == [run_path(child)]
-    assert str(path) in refused(tmp_path, specs)[run_path(child)]
+    assert str(path.parent) in refused(tmp_path, specs)[run_path(child)]
     shutil.rmtree(path.parent)  # a parent that is not there says nothing
     assert refused(tmp_path, {run_path(child): child}) == {}
+
+
+def test_a_parent_whose_own_files_are_damaged_takes_no_child_with_it(tmp_path: Path) -> None:
+    parent, child = RunSpec(method="vi"), RunSpec(method="pruned", parent="vi", density=0.1, kl_warmup=False)
+    specs = write_runs(tmp_path, [parent, child])
+    path = folder_of(tmp_path, parent) / runs.MODEL
+    for spoilt in (path.read_bytes()[:-1], (folder_of(tmp_path, child) / runs.MODEL).read_bytes()):
+        path.write_bytes(spoilt)
+        assert list(refused(tmp_path, specs)) == [run_path(parent)]
+
+
+def test_commands_on_a_child_of_another_training_of_its_parent_refuse(tmp_path: Path, capsys) -> None:
+    """`ssvi train` does not take it for trained, and it is not evaluated."""
+    parent, child = RunSpec(method="vi"), RunSpec(method="pruned", parent="vi", density=0.1, kl_warmup=False)
+    write_runs(tmp_path, [parent, child])
+    folder = folder_of(tmp_path, parent)
+    shutil.copy(folder_of(tmp_path, child) / runs.MODEL, folder)
+    tie(folder)
+    out = str(folder_of(tmp_path, child))
+    for words in (["train", *to_flags(child), "--out", out], ["evaluate", out], ["samples", out]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert f"started from another training of {folder}" in str(caught.value)
+
+
+def rewritten(by: Callable[[list[str]], list[str]]) -> Callable[[Path], object]:
+    """samples.csv with other lines."""
+    return lambda path: path.write_text("".join(f"{line}\n" for line in by(path.read_text().splitlines())))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        rewritten(lambda lines: [lines[0], *(re.sub(r"^(\d+),[^,]*", r"\1,0.999", line) for line in lines[1:])]),
+        rewritten(lambda lines: [lines[0], *(re.sub(r"^(\d+),[^,]*", r"\1,", line) for line in lines[1:])]),
+        rewritten(lambda lines: lines[:2] + lines[3:]),
+        rewritten(lambda lines: lines[:1]),
+        rewritten(lambda lines: [lines[0], *reversed(lines[1:])]),
+        lambda path: (path.unlink(), path.mkdir()),
+        lambda path: (path.unlink(), os.mkfifo(path)),
+    ],
+    ids=["other numbers", "no numbers", "a row less", "no rows", "another order", "a folder", "a pipe"],
+)
+def test_samples_that_were_changed_are_refused(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    specs = write_runs(tmp_path, SEEDS)
+    spoil(folder_of(tmp_path, SEEDS[1]) / runs.SAMPLES)
+    (cause,) = refused(tmp_path, specs).values()
+    assert runs.SAMPLES in cause
+
+
+@pytest.mark.parametrize("spoil", [{"accuracy": 0.999}, {"nll": 0.5}], ids=str)
+def test_what_this_version_evaluated_of_an_older_folder_is_checked(tmp_path: Path, spoil: dict[str, float]) -> None:
+    """Its metrics.json says what it was made of, though training.json does not."""
+    specs = write_runs(tmp_path, SEEDS, format=2)
+    folder = folder_of(tmp_path, SEEDS[1])
+    record = runs.read_record(folder / runs.METRICS)
+    ties.write_tied(folder, runs.METRICS, record)
+    assert refused(tmp_path, specs) == {}
+    (folder / runs.METRICS).write_text(json.dumps(runs.read_record(folder / runs.METRICS) | spoil))
+    assert list(refused(tmp_path, specs)) == [run_path(SEEDS[1])]
 
 
 def test_folders_of_older_formats_are_read_and_said_to_be_unverified(tmp_path: Path) -> None:
@@ -205,7 +269,8 @@ def test_a_model_is_told_by_its_tensors_and_a_damaged_one_is_named(tmp_path: Pat
     save_model(tmp_path, {"a": torch.arange(3.0)})
     assert ties.identity(tmp_path / runs.MODEL) == found
     content = (tmp_path / runs.MODEL).read_bytes()
-    for spoilt in (content[:-1], content + b"x", content[:20], b"", b"\xff" * 64):
+    word = content.replace(b'{"__metadata__":{', b'{"__metadata__":"', 1)
+    for spoilt in (content[:-1], content + b"x", content[:20], b"", b"\xff" * 64, word):
         (tmp_path / runs.MODEL).write_bytes(spoilt)
         with pytest.raises(UserError, match=r"model\.safetensors: truncated or damaged"):
             ties.identity(tmp_path / runs.MODEL)

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 
 from ssvi import runs as files
 from ssvi.analysis import tracking
+from ssvi.analysis.collect import load_frames
 from ssvi.analysis.tracking import store as stores
 from ssvi.analysis.tracking.mirror import _run_name
 from ssvi.errors import UserError
@@ -231,6 +232,21 @@ def test_foreign_results_are_refused(store: Path) -> None:
     assert done.added == 1
     assert list(done.refused) == [run]
     assert "delta_t was 100 and is now 7" in done.refused[run]
+
+
+def test_the_mirror_leaves_out_what_tables_leave_out(store: Path) -> None:
+    """And mirrors the others."""
+    seeds = with_seeds(dataclasses.replace(SSVI, lr=0.31), 3)
+    specs = write_runs(store, seeds)
+    other = dataclasses.replace(SSVI, lr=0.32)
+    specs[write_run(store, other, accuracy=97.5)] = other
+    first, second = (store / "runs" / run_path(spec) / "model.safetensors" for spec in seeds[:2])
+    shutil.copy(first, second)
+    done = tracking.mirror(store, "ties", specs)
+    assert done.added == 2
+    runs = load_frames(store, specs, ["history"]).runs.set_index("run")
+    assert done.refused == runs.loc[runs["status"] == "refused", "cause"].to_dict()
+    assert len(done.refused) == 2
 
 
 def test_a_deleted_experiment_is_named(store: Path) -> None:

@@ -238,11 +238,11 @@ def test_an_unchanged_pass_reads_nothing_and_asks_nothing(study: Study, monkeypa
     with monkeypatch.context() as patch:
         # A new run costs no look at those that are there already.
         write_run(study.results, new := dataclasses.replace(SPEC, seed=8))
-        read: list[Path] = []
-        patch.setattr(live, "finish", lambda *args: read.append(args[1]))
+        read: list[str] = []
+        patch.setattr(live, "finish", lambda *args: read.append(args[2]))
         patch.setattr(MlflowClient, "search_runs", _never)
         watcher.step()
-        assert read == [study.folder(new)]
+        assert read == [run_path(new)]
 
 
 def _never(*args: Any, **kwargs: Any) -> None:
@@ -291,7 +291,7 @@ def test_two_mirrors_take_turns_and_write_each_run_once(study: Study) -> None:
     [
         (files.METRICS, "{", "not readable as JSON"),
         (files.METRICS, "{}", "has no 'status'"),
-        (files.HISTORY, "epoch,loss\n1,many\n", "not a history"),
+        (files.HISTORY, "epoch,loss\n1,many\n", "loss is 'many', but must be a number"),
         (files.SPEC, '{"spec": {}, "provenance": 1}', "provenance is 1, but must be an object"),
         (files.SPEC, '{"spec": {"delta_t": 7}}', "delta_t was 7 and is now 100"),
     ],

@@ -17,8 +17,8 @@ from ssvi.analysis import ranges
 from ssvi.analysis.made import completed
 from ssvi.analysis.records import READERS, run_folder, used_options
 from ssvi.errors import UserError
-from ssvi.evaluated import check_metrics, check_samples
-from ssvi.spec import FIELDS, RunSpec, parents, run_path
+from ssvi.evaluated import check_evaluated, check_sampled
+from ssvi.spec import FIELDS, RunSpec
 
 METRIC_COLUMNS = (
     "status",
@@ -159,7 +159,7 @@ def _read(
         for name, (read, columns) in READERS.items()
     }
     for run in frames["samples"]["run"].unique() if evaluation is not None else ():
-        check_samples(run_folder(results, run) / files.SAMPLES, specs[run], evaluation)
+        check_sampled(run_folder(results, run) / files.SAMPLES, specs[run], evaluation)
     return frames
 
 
@@ -198,6 +198,12 @@ def load_runs(
     return _refused(frame, _copies(frame))
 
 
+def refusal(results: Path, run: str, spec: RunSpec, needs: Collection[str] = ()) -> str | None:
+    """Why a finished run is left out of tables and figures, by its own folder; None if it is not."""
+    (row,) = load_frames(results, {run: spec}, needs).runs.to_dict("records")
+    return row["cause"] if row["status"] == REFUSED else None
+
+
 def _refused(runs: pd.DataFrame, causes: Mapping[str, str]) -> pd.DataFrame:
     """The runs, some of which are refused for a cause: of those the options stay, and nothing that was measured."""
     if not causes:
@@ -216,12 +222,16 @@ def _on_other_images(runs: pd.DataFrame) -> dict[str, str]:
     """Why runs are refused that were trained on other images than most of the same data set: by run path."""
     causes = {}
     for (dataset, _), group in runs[runs["data"].notna()].groupby(["dataset", "image_size"], dropna=False):
-        usual = group["data"].mode().iloc[0] if group["data"].nunique() > 1 else group["data"].iloc[0]
-        others = group[group["data"] == usual]
+        if group["data"].nunique() < 2:
+            continue
+        # the most runs, and of as many the latest
+        kinds = [one for _, one in group.groupby("data")]
+        others = max(kinds, key=lambda one: (len(one), max(map(str, one["started"]))))
+        usual = others.iloc[0]["data"]
         for _, row in group[group["data"] != usual].iterrows():
             causes[row["run"]] = (
                 f"{row['run']}: was trained on other images of {dataset!r} than {others.iloc[0]['run']} (fingerprints "
-                f"{row['data'][:12]} and {usual[:12]}, the latter of {len(others)} runs); keep the runs on other "
+                f"{row['data'][:12]} and {usual[:12]}, the latter of {len(others)} in all); keep the runs on other "
                 "images elsewhere."
             )
     return causes
@@ -268,9 +278,9 @@ def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] |
     stored = files.check_spec(folder, spec)
     path = folder / files.METRICS
     metrics = files.read_record(path, status=str)
-    verified = ties.check_ties(folder, files.TRAINING) and ties.check_ties(folder, files.METRICS)
-    if verified:
-        _check_parents(results, folder, spec)
+    tied = [ties.check_ties(folder, name) for name in (files.TRAINING, files.METRICS)]
+    verified = all(tied)
+    ties.check_parents(folder, results / "runs", spec)
     evaluation = metrics.get("evaluation") or {}
     if not isinstance(evaluation, dict):
         raise UserError(f"{path}: evaluation is {reprlib.repr(evaluation)}, but must be an object; evaluate it anew.")
@@ -292,20 +302,8 @@ def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] |
     if measured["status"] == COMPLETE and (missing := [name for name in RESULTS if measured[name] is None]):
         raise UserError(f"{path}: has no {missing[0]!r}; evaluate the run anew.")
     if wanted is not None:
-        check_metrics(path, metrics, spec, wanted)
+        check_evaluated(path, metrics, spec, wanted)
     return {"run": run, **used_options(spec), **measured, **provenance}
-
-
-def _check_parents(results: Path, folder: Path, spec: RunSpec) -> None:
-    """Refuse a run that started from another training of a parent than lies there now, and so belongs to none."""
-    started = files.read_record(folder / files.TRAINING, parents=dict)["parents"]
-    for parent in map(run_path, parents(spec)):
-        path = run_folder(results, parent) / files.MODEL
-        if path.exists() and started.get(parent) != ties.identity(path):
-            raise UserError(
-                f"{folder / files.TRAINING}: started from another {path} than lies there now; bring that one back, "
-                "or delete the run folder to train it anew."
-            )
 
 
 def _check_values(path: Path, values: Mapping[str, Any]) -> None:

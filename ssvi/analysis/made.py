@@ -20,7 +20,7 @@ SPENT = (
 )
 # A training is held up that took so much more than its steps did, as a factor and in seconds: validation and
 # checkpoints take some per cent of a training, its start and end some seconds.
-HELD_UP, HELD_UP_SECONDS = 1.5, 10.0
+HELD_UP, HELD_UP_SECONDS = 1.5, 3.0
 # Of more values than these, the first ones are named.
 NAMED = 4
 

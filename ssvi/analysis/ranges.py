@@ -25,17 +25,31 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("loss", "lr", "density_actual"), POSITIVE),
     **dict.fromkeys(("active_weights", "maskable_weights", "complexity", "stored_numbers", "stored_bytes"), POSITIVE),
     **dict.fromkeys(("training_flops", "training_flops_dense", "inference_flops", "parent_flops"), POSITIVE),
-    **dict.fromkeys(("training_seconds", "parent_seconds", "evaluation_seconds", "seconds"), POSITIVE),
+    **dict.fromkeys(("training_seconds", "parent_seconds", "evaluation_seconds", "seconds"), (0.0, 1e10)),
     **dict.fromkeys(
         ("peak_memory_bytes", "images_per_second", "epochs_done", "steps", "step", "step_seconds"), POSITIVE
     ),
     **dict.fromkeys(("size", "active", "removed", "added", "born", "survivors", "position", "sigma_mean"), POSITIVE),
-    **dict.fromkeys(("epoch", "best_epoch", "diverged_epoch", "samples", "test_images"), (1.0, math.inf)),
+    **dict.fromkeys(("epoch", "best_epoch", "diverged_epoch", "samples", "test_images"), (1.0, 2.0**53)),
     **dict.fromkeys(
         ("evaluation_bins", "evaluation_numerics", "numerics", "threads", "host_cpus", "machines"), (1.0, math.inf)
     ),
     "evaluation_samples": POSITIVE,  # none of a run that diverged
 }
+WHOLE = frozenset(
+    {
+        "epoch",
+        "step",
+        "samples",
+        "position",
+        "size",
+        "epochs_done",
+        "steps",
+        "best_epoch",
+        "diverged_epoch",
+        "test_images",
+    }
+)
 # The same measure after something was done to it.
 DERIVED = ("_scaled", "_best_checkpoint")
 QUANTILES = ("sigma_q", "snr_q")
@@ -44,7 +58,8 @@ QUANTILES = ("sigma_q", "snr_q")
 def inside(column: str, values: Any) -> Any:
     """Whether a column's number, or each of several, is one that can be."""
     low, high = bounds(column)
-    return (values >= low - ROUNDING) & (values <= high + ROUNDING)
+    whole = values % 1 == 0 if column in WHOLE else True
+    return (values >= low - ROUNDING) & (values <= high + ROUNDING) & whole
 
 
 def bounds(column: str) -> tuple[float, float]:
@@ -57,4 +72,7 @@ def bounds(column: str) -> tuple[float, float]:
 def allowed(column: str) -> str:
     """The same in words."""
     low, high = bounds(column)
-    return " and ".join([*([f">= {low:g}"] if low > -math.inf else []), *([f"<= {high:g}"] if high < math.inf else [])])
+    whole = ["whole"] if column in WHOLE else []
+    return " and ".join(
+        [*whole, *([f">= {low:g}"] if low > -math.inf else []), *([f"<= {high:g}"] if high < math.inf else [])]
+    )

@@ -18,7 +18,7 @@ from ssvi import runs as files
 from ssvi.analysis import ranges
 from ssvi.errors import UserError
 from ssvi.spec import CRITERIA, FIELDS, RunSpec, options_of
-from ssvi.ties import check_samples
+from ssvi.ties import check_sealed
 
 # `lr` is the epoch's own learning rate, so the one of the spec needs another name here.
 HISTORY_COLUMNS = ("run", "method", "dataset", "seed", "density", "lr_start", *files.HISTORY_COLUMNS)
@@ -40,7 +40,7 @@ UNNAMED_CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
 UNNAMED_QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 
 # What to do where a CSV file of a run folder is damaged.
-REMEDIES = {files.HISTORY: files.ANEW, files.SAMPLES: "delete this file to measure it anew."}
+REMEDIES = {name: files.anew(Path(name)) for name in (files.HISTORY, files.SAMPLES)}
 
 Row = dict[str, Any]
 
@@ -66,10 +66,10 @@ def _history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
 
 
 def _samples(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
-    asked = {run: spec for run, spec in specs.items() if (run_folder(results, run) / files.SAMPLES).is_file()}
+    asked = {run: spec for run, spec in specs.items() if (run_folder(results, run) / files.SAMPLES).exists()}
     frame = _joined(results, asked, files.SAMPLES, files.SAMPLES_COLUMNS)
     for run in asked:
-        check_samples(run_folder(results, run))
+        check_sealed(run_folder(results, run))
     return frame.fillna({"numerics": 1})  # of versions that did not say
 
 
@@ -85,7 +85,9 @@ def _joined(results: Path, specs: Mapping[str, RunSpec], name: str, columns: tup
     parts = [f"run,{','.join(columns)}\n"]
     for number, run in enumerate(runs):
         parts += [f"{number},{row}\n" for row in _csv_rows(run_folder(results, run) / name, columns)]
-    frame = pd.read_csv(io.StringIO("".join(parts)), low_memory=False, quoting=csv.QUOTE_NONE)
+    # an empty cell is none, and nothing else is
+    as_written = {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": [""]}
+    frame = pd.read_csv(io.StringIO("".join(parts)), low_memory=False, **as_written)
 
     def problem(row: pd.Series, text: str) -> str:
         return f"{run_folder(results, runs[int(row['run'])]) / name}: {text}; {REMEDIES[name]}"

@@ -153,7 +153,7 @@ REPORTED = {
         record(runs.SPEC, provenance__data="0" * 64),
         "...: was trained on other images of 'digits' than ...",
     ),
-    "half of the metrics": (change(runs.METRICS, half), f"metrics.json: {JSON} (...); {ANEW}"),
+    "half of the metrics": (change(runs.METRICS, half), f"metrics.json: {JSON} (...); {runs.EVALUATE_ANEW}"),
     "metrics that are a list": (write(runs.METRICS, "[]"), f"metrics.json: has no 'status'; {VERSION}"),
     "metrics without accuracy": (
         record(runs.METRICS, accuracy=None),
@@ -163,7 +163,10 @@ REPORTED = {
         record(runs.METRICS, accuracy="high"),
         f"metrics.json: accuracy is 'high', but must be a number; {VERSION}",
     ),
-    "NaN": (write(runs.METRICS, '{"status": NaN}'), f"metrics.json: {JSON} (NaN is no number of JSON); {ANEW}"),
+    "NaN": (
+        write(runs.METRICS, '{"status": NaN}'),
+        f"metrics.json: {JSON} (NaN is no number of JSON); {runs.EVALUATE_ANEW}",
+    ),
     "an odd status": (
         record(runs.METRICS, status="great"),
         "metrics.json: status is 'great', but must be complete or diverged.",
@@ -209,7 +212,7 @@ REPORTED = {
     ),
     "columns that come twice": (
         write(runs.SAMPLES, "samples,nll,nll\n1,2,3\n"),
-        "samples.csv: has a column twice ('samples,nll,nll'); delete this file to measure it anew.",
+        "samples.csv: has a column twice ('samples,nll,nll,seal'); delete this file to measure it anew.",
     ),
     "two numbers in a cell": (
         write(runs.SAMPLES, 'samples,nll\n1,"2,3"\n'),
@@ -218,7 +221,7 @@ REPORTED = {
     ),
     "a row cut off under other columns": (
         write(runs.SAMPLES, "samples,nll\n1\n"),
-        "samples.csv: a row has 1 cells instead of 2; delete this file to measure it anew.",
+        "samples.csv: a row has 2 cells instead of 3; delete this file to measure it anew.",
     ),
     "an overlap of criteria that it does not name": (
         first_update(iou=[[1] * 7] * 7),
@@ -234,7 +237,7 @@ REPORTED = {
     ),
     "samples with other columns": (
         write(runs.SAMPLES, "x\n"),
-        f"samples.csv: has the columns 'x', but no 'samples'; {VERSION}",
+        f"samples.csv: has the columns 'x,seal', but no 'samples'; {VERSION}",
     ),
     "a word in the samples": (
         write(runs.SAMPLES, f"{SAMPLES}\n1,a{',' * (len(runs.SAMPLES_COLUMNS) - 2)}\n"),

@@ -249,7 +249,7 @@ class Watcher:
             if seen is None:
                 abandon(experiment, run)
             elif _is_done(seen):
-                finish(experiment, folder, run, spec)
+                finish(experiment, self.plan.results, run, spec)
             else:
                 signs = {}
                 if seen.status != "trained":

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 
 from ssvi import runs as files
+from ssvi.analysis.collect import refusal
+from ssvi.analysis.records import run_folder
 from ssvi.analysis.tracking.store import (
     DIGEST,
     KIND,
@@ -35,10 +38,11 @@ from ssvi.analysis.tracking.store import (
     open_experiment,
     quiet,
 )
-from ssvi.errors import UserError
+from ssvi.errors import UserError, told
 from ssvi.spec import RunSpec, options_of
 from ssvi.ties import check_ties
 
+NAME = re.compile(r"[\w.\- /]{1,200}")  # of a metric that MLflow takes
 BATCH = 1000  # entities that MLflow takes in one call
 NAME_LENGTH = 250
 TEXT_LENGTH = 5000
@@ -87,7 +91,7 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
         refused: dict[str, str] = {}
         for run, spec in specs.items():
             try:
-                counts[finish(experiment, results / "runs" / run, run, spec)] += 1
+                counts[finish(experiment, results, run, spec)] += 1
             except Unavailable:
                 raise
             except UserError as error:
@@ -100,17 +104,18 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
 # Runs ---------------------------------------------------------------------------------------------
 
 
-def finish(experiment: Experiment, folder: Path, run: str, spec: RunSpec) -> str:
+def finish(experiment: Experiment, results: Path, run: str, spec: RunSpec) -> str:
     """Make sure that a finished run is mirrored whole; returns which count of `MirrorResult` it is.
 
     Raises:
-        UserError: if the folder's files are unreadable, not of one training, or were made under another spec.
+        UserError: if it is one that tables leave out (`ssvi.analysis.collect`).
     """
+    folder = run_folder(results, run)
     if not (folder / files.METRICS).is_file():
         return "missing"
+    if cause := refusal(results, run, spec, ["history"]):
+        raise UserError(cause)
     provenance = files.check_spec(folder, spec).get("provenance", {})
-    for record in (files.TRAINING, files.METRICS):
-        check_ties(folder, record)
     digest = _digest([folder / files.SPEC, folder / files.HISTORY, folder / files.METRICS])
     whole = [old for old in experiment.runs.get(run, []) if old.digest is not None]
     current = next((old for old in whole if old.digest == digest), None)
@@ -189,7 +194,7 @@ def _complete(
     final = [
         Metric(f"final/{name}", float(value), end, 0)
         for name, value in {**metrics, **(metrics.get("evaluation") or {})}.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if files.is_number(value) and NAME.fullmatch(name)
     ]
     tags = _tags(spec, provenance, metrics, run, experiment.study)
     known = _send(experiment, folder, run, spec, provenance, [*series, *final], tags)
@@ -301,6 +306,8 @@ def _digest(paths: Sequence[Path]) -> str:
             content = path.read_bytes()
         except FileNotFoundError:
             raise UserError(f"{path}: no such file.") from None
+        except OSError as error:
+            raise UserError(told(error)) from None
         total.update(f"{path.name}\0{len(content)}\0".encode() + content)
     return total.hexdigest()
 
