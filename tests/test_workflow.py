@@ -384,7 +384,7 @@ def test_the_mirror_holds_every_run_and_ui_notes_stay(study: Path, tmp_path, mon
 def test_results_made_under_other_defaults_are_refused_in_one_line(study: Path, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
-    path = next((copy / "results/runs").rglob("vi/**/spec.json"))
+    path = next((copy / "results/runs").rglob("ssvi/**/spec.json"))
     stored = json.loads(path.read_text())
     stored["spec"]["momentum"] = 0.8
     path.write_text(json.dumps(stored))
@@ -392,7 +392,8 @@ def test_results_made_under_other_defaults_are_refused_in_one_line(study: Path, 
     done = snakemake(copy, "--forcerun", "table", "collect")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("  refused: ")]
     assert "momentum was 0.8 and is now 0.9" in line
-    assert "momentum was 0.8 and is now 0.9" in (copy / "reports/tiny/tables/table1.md").read_text()
+    tables = [path.read_text() for path in (copy / "reports/tiny/tables").glob("*.md")]
+    assert any("momentum was 0.8 and is now 0.9" in text for text in tables)
     assert "Traceback" not in done.stderr
 
 
