@@ -75,7 +75,8 @@ def decode(file: Path, size: int) -> Decoded:
             warnings.simplefilter("ignore")
             # From its limit on PIL warns, and refuses only twice as large ones.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as opened:
+            # By its path PIL maps a plain TIFF into memory as if it were stored in the size to which it is turned.
+            with file.open("rb") as stream, Image.open(stream, formats=FORMATS) as opened:
                 if (side := max(opened.size)) > MOST_PIXELS_ACROSS:
                     raise UserError(f"{file}: is {side} pixels across, but at most {MOST_PIXELS_ACROSS} are read.")
                 return _decoded(opened, file, size)
