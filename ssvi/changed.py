@@ -16,22 +16,37 @@ from ssvi.errors import UserError
 from ssvi.images import PARTS, Content, content, dataset_path, images_of, is_there, scan
 from ssvi.spec import RunSpec
 
-# Of many classes that changed the first ones say enough.
-NAMED = 4
+# Of many classes that changed, or runs, the first ones say enough.
+NAMED, NAMED_RUNS = 4, 3
+
+# Bytes and names are recorded as one: which of them it was, nothing tells.
+OTHERWISE = ", of other names or other bytes"
 
 
 @dataclass(frozen=True)
 class Changed:
-    """A data set whose images are no longer those of some runs, the paths of these, and what changed in words."""
+    """A data set whose images are no longer those of some runs.
+
+    Attributes:
+        dataset: its name.
+        runs: the paths of these runs.
+        words: what changed; empty where it is not recorded what was there.
+        problem: why what is there now is no data set; empty if it is one.
+    """
 
     dataset: str
     runs: tuple[str, ...]
     words: str
+    problem: str = ""
 
     def __str__(self) -> str:
         number = "1 run was" if len(self.runs) == 1 else f"{len(self.runs)} runs were"
+        more = f" and {len(self.runs) - NAMED_RUNS} more" if len(self.runs) > NAMED_RUNS else ""
+        names = f"{', '.join(self.runs[:NAMED_RUNS])}{more}"
+        if self.problem:
+            return f"{self.problem.rstrip('.?')}; {number} trained on images of {self.dataset}: {names}"
         words = f" ({self.words})" if self.words else ""
-        return f"{self.dataset}: {number} trained on other image files than are there now{words}"
+        return f"{self.dataset}: {number} trained on other image files than are there now{words}: {names}"
 
 
 def changed_data_sets(results: Path, specs: Mapping[str, RunSpec], root: Path, here: Path = Path()) -> list[Changed]:
@@ -54,8 +69,8 @@ def changed_data_sets(results: Path, specs: Mapping[str, RunSpec], root: Path, h
         except UserError as error:
             problem = str(error)
         if others := [run for run, of in mine.items() if now is None or of != now.digest]:
-            words = problem or _difference(_recorded(results, dataset, mine[others[0]]), now)
-            found.append(Changed(dataset, tuple(others), words))
+            words = _difference(_recorded(results, dataset, mine[others[0]]), now)
+            found.append(Changed(dataset, tuple(others), words, problem))
     return found
 
 
@@ -88,6 +103,16 @@ def check_images(folder: Path, dataset: str, root: Path) -> None:
     raise UserError(
         f"{folder}: was trained on other images of {dataset!r}; bring those images back, or move the folder away to "
         "train on the present ones."
+    )
+
+
+def other_files(folder: Path, dataset: str, now: str | None) -> str:
+    """What to say of a run whose images have the pixels it was trained on, and the content `now`; mostly nothing."""
+    if now is None or _content_in(folder) in (None, now):
+        return ""
+    return (
+        f"{folder}: the image files of {dataset!r} have other names or other bytes than those that it was trained on, "
+        "but the same pixels in the same order; for a workflow bring those files back."
     )
 
 
@@ -152,4 +177,4 @@ def _changes(part: str, then: Mapping[str, tuple[int, str]], now: Mapping[str, t
             if digest in was:
                 yield f"{place} has what was in {part}/{was[digest]}"
             else:
-                yield f"{place} had {before} images and has {'as many others' if before == after else after}"
+                yield f"{place} had {before} images and has {after}{OTHERWISE if before == after else ''}"

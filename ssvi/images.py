@@ -8,7 +8,6 @@ Standard library only: the workflow asks while it plans, the report when it is m
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssvi.errors import UserError
+from ssvi.errors import UserError, nearest
 from ssvi.runs import write_json
 from ssvi.spec import FOLDER_PREFIX
 
@@ -135,10 +134,9 @@ def _scan(path: Path, follow_links: bool) -> Folder:
         raise UserError(f"{path / 'test'}: has no class folders, but needs those of {path / 'train'}.")
     for name in test:
         if name not in train:
-            near = difflib.get_close_matches(name, classes, n=1, cutoff=0)
             raise UserError(
                 f"{path / 'test' / name}: class {name!r} is not among the {len(classes)} classes in "
-                f"{path / 'train'}, did you mean {near[0]!r}?"
+                f"{path / 'train'}, did you mean {nearest(name, classes, cutoff=0)!r}?"
             )
     index = {name: i for i, name in enumerate(classes)}
     parts = [tuple((file, index[name]) for name in part for file in part[name]) for part in (train, test)]

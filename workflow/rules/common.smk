@@ -122,8 +122,8 @@ def check_images():
         return
     try:
         lines = [
-            f"{one}; bring those files back, or move the run folders away to train "
-            f"on the present ones, {RESULTS}/runs/{one.runs[0]} first."
+            f"{one}; bring those files back, or move these run folders, in {RESULTS}/runs, away to train on the "
+            "present ones."
             for one in changed_data_sets(Path(RESULTS), RUNS, Path(DATA_ROOT))
         ]
     except UserError as error:
