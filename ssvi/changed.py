@@ -13,14 +13,11 @@ from typing import Any
 
 from ssvi import runs as files
 from ssvi.errors import UserError
-from ssvi.images import PARTS, Content, content, dataset_path, images_of, is_there, scan
+from ssvi.images import PARTS, Class, Content, content, dataset_path, images_of, is_there, scan
 from ssvi.spec import RunSpec
 
 # Of many classes that changed, or runs, the first ones say enough.
 NAMED, NAMED_RUNS = 4, 3
-
-# Bytes and names are recorded as one: which of them it was, nothing tells.
-OTHERWISE = ", of other names or other bytes"
 
 
 @dataclass(frozen=True)
@@ -164,17 +161,22 @@ def _difference(then: Content | None, now: Content | None) -> str:
     return ", ".join([*words[:NAMED], *more])
 
 
-def _changes(part: str, then: Mapping[str, tuple[int, str]], now: Mapping[str, tuple[int, str]]) -> Iterator[str]:
-    was = {digest: name for name, (_, digest) in then.items()}
+def _changes(part: str, then: Mapping[str, Class], now: Mapping[str, Class]) -> Iterator[str]:
+    was = {one.digest: name for name, one in then.items()}
     for name in sorted({*then, *now}):
         place = f"{part}/{name}"
         if name not in now:
-            yield f"{place} is gone ({then[name][0]} images)"
+            yield f"{place} is gone ({then[name].number} images)"
         elif name not in then:
-            yield f"{place} is new ({now[name][0]} images)"
-        elif then[name] != now[name]:
-            (before, _), (after, digest) = then[name], now[name]
-            if digest in was:
-                yield f"{place} has what was in {part}/{was[digest]}"
+            yield f"{place} is new ({now[name].number} images)"
+        elif (before := then[name]).digest != (after := now[name]).digest:
+            told = bool(before.nameless and after.nameless)
+            if after.digest in was:
+                yield f"{place} has what was in {part}/{was[after.digest]}"
+            elif told and before.nameless == after.nameless:
+                yield f"{place} has the same images under other names"
+            elif before.number != after.number:
+                yield f"{place} had {before.number} images and has {after.number}"
             else:
-                yield f"{place} had {before} images and has {after}{OTHERWISE if before == after else ''}"
+                what = "bytes" if told else "names or other bytes"
+                yield f"{place} had {before.number} images and has as many of other {what}"

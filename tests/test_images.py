@@ -13,7 +13,7 @@ from PIL import Image
 from studies import config_of, write_config
 
 from ssvi import images, runs
-from ssvi.changed import Changed, changed_data_sets, check_images, is_outdated
+from ssvi.changed import Changed, _difference, changed_data_sets, check_images, is_outdated
 from ssvi.cli import main
 from ssvi.config import data_sets, study_runs
 from ssvi.data import folders, prepare
@@ -189,15 +189,15 @@ CHANGES = {
     ),
     "two images swapped": (
         lambda f: unpack(f, by=lambda f: swap(f / "train/class0/000.png", f / "train/class1/000.png")),
-        "train/class0 had 4 images and has 4, of other names or other bytes, train/class1 had 4 images and has 4, of",
+        "train/class0 had 4 images and has as many of other bytes, train/class1 had 4 images and has as many",
     ),
     "overwritten with equal size and time": (
         lambda f: overwrite(f / "train/class0/000.png", flipped_bit(f / "train/class0/000.png")),
-        "train/class0 had 4 images and has 4, of other names or other bytes",
+        "train/class0 had 4 images and has as many of other bytes",
     ),
     "a test image overwritten": (
         lambda f: shutil.copy(f / "test/class0/000.png", f / "test/class1/000.png"),
-        "test/class1 had 2 images and has 2, of other names or other bytes",
+        "test/class1 had 2 images and has as many of other bytes",
     ),
     "an image more": (
         lambda f: shutil.copy(f / "test/class0/000.png", f / "train/class0/new.png"),
@@ -205,7 +205,7 @@ CHANGES = {
     ),
     "an image with another name": (
         lambda f: (f / "train/class0/000.png").rename(f / "train/class0/zzz.png"),
-        "train/class0 had 4 images and has 4, of other names or other bytes",
+        "train/class0 has the same images under other names",
     ),
     "a class more": (lambda f: shutil.copytree(f / "train/class0", f / "train/new"), "train/new is new (4 images)"),
     "a class gone": (
@@ -425,6 +425,34 @@ def test_commands_by_hand_say_that_other_files_have_the_same_pixels(
     notes = [line for line in capsys.readouterr().err.splitlines() if "other bytes" in line]
     assert len(notes) == (change != "nothing")
     assert all("run: the image files of 'folder:pets' have other names or" in line for line in notes)
+
+
+def test_a_record_that_tells_no_names_from_bytes_is_of_the_same_content(folder, trained):
+    """As an earlier version wrote it: nothing has changed by that, and of a change is said what is known."""
+    record = json.loads(trained.read_text())
+    record["images"] = {part: {name: one[:2] for name, one in of.items()} for part, of in record["images"].items()}
+    assert record["content"] == images.Content(images.images_of(record["images"]), "").digest
+    trained.write_text(json.dumps(record))
+    assert changed() == []
+    (folder / "train/class0/000.png").rename(folder / "train/class0/zzz.png")
+    (found,) = changed()
+    assert found.words == "train/class0 had 4 images and has as many of other names or other bytes"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        ((4, "a", "x"), (4, "b", "x"), "has the same images under other names"),
+        ((4, "a", "x"), (4, "b", "y"), "had 4 images and has as many of other bytes"),
+        ((4, "a", "x"), (4, "b"), "had 4 images and has as many of other names or other bytes"),
+        ((4, "a"), (4, "b"), "had 4 images and has as many of other names or other bytes"),
+        ((4, "a"), (5, "b", "y"), "had 4 images and has 5"),
+        ((4, "a"), (4, "a", "x"), ""),
+    ],
+)
+def test_only_what_is_recorded_of_both_is_said(then, now, words):
+    two = (images.Content({"train": {"cat": images.Class(*one)}, "test": {}}, "") for one in (then, now))
+    assert _difference(*two) == (words and f"train/cat {words}")
 
 
 @pytest.mark.parametrize(("number", "said"), [(1, "x0"), (3, "x0, x1, x2"), (4, "x0, x1, x2 and 1 more")])
