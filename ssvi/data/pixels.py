@@ -68,7 +68,7 @@ def decode(file: Path, size: int) -> Decoded:
     Raises:
         UserError: naming the file, if it is damaged, too large, or its values have no known range.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -87,7 +87,8 @@ def decode(file: Path, size: int) -> Decoded:
         raise
     except Exception as error:
         # The decoders of PIL tell of damage in every way there is, a TypeError among them.
-        reason = " ".join(str(error).split())
+        unknown = isinstance(error, UnidentifiedImageError)  # which shows the stream
+        reason = f"none of {', '.join(FORMATS)}" if unknown else " ".join(str(error).split())
         raise UserError(f"{file}: cannot be read as an image ({reason}); replace or delete it.") from None
 
 
