@@ -13,25 +13,37 @@ from typing import Any
 
 from ssvi import runs as files
 from ssvi.errors import UserError
-from ssvi.images import PARTS, Content, content, dataset_path, images_of, is_there, scan
+from ssvi.images import PARTS, Class, Content, content, dataset_path, images_of, is_there, scan
 from ssvi.spec import RunSpec
 
-# Of many classes that changed the first ones say enough.
-NAMED = 4
+# Of many classes that changed, or runs, the first ones say enough.
+NAMED, NAMED_RUNS = 4, 3
 
 
 @dataclass(frozen=True)
 class Changed:
-    """A data set whose images are no longer those of some runs, the paths of these, and what changed in words."""
+    """A data set whose images are no longer those of some runs.
+
+    Attributes:
+        dataset: its name.
+        runs: the paths of these runs.
+        words: what changed; empty where it is not recorded what was there.
+        problem: why what is there now is no data set; empty if it is one.
+    """
 
     dataset: str
     runs: tuple[str, ...]
     words: str
+    problem: str = ""
 
     def __str__(self) -> str:
         number = "1 run was" if len(self.runs) == 1 else f"{len(self.runs)} runs were"
+        more = f" and {len(self.runs) - NAMED_RUNS} more" if len(self.runs) > NAMED_RUNS else ""
+        names = f"{', '.join(self.runs[:NAMED_RUNS])}{more}"
+        if self.problem:
+            return f"{self.problem.rstrip('.?')}; {number} trained on images of {self.dataset}: {names}"
         words = f" ({self.words})" if self.words else ""
-        return f"{self.dataset}: {number} trained on other image files than are there now{words}"
+        return f"{self.dataset}: {number} trained on other image files than are there now{words}: {names}"
 
 
 def changed_data_sets(results: Path, specs: Mapping[str, RunSpec], root: Path, here: Path = Path()) -> list[Changed]:
@@ -54,8 +66,8 @@ def changed_data_sets(results: Path, specs: Mapping[str, RunSpec], root: Path, h
         except UserError as error:
             problem = str(error)
         if others := [run for run, of in mine.items() if now is None or of != now.digest]:
-            words = problem or _difference(_recorded(results, dataset, mine[others[0]]), now)
-            found.append(Changed(dataset, tuple(others), words))
+            words = _difference(_recorded(results, dataset, mine[others[0]]), now)
+            found.append(Changed(dataset, tuple(others), words, problem))
     return found
 
 
@@ -88,6 +100,16 @@ def check_images(folder: Path, dataset: str, root: Path) -> None:
     raise UserError(
         f"{folder}: was trained on other images of {dataset!r}; bring those images back, or move the folder away to "
         "train on the present ones."
+    )
+
+
+def other_files(folder: Path, dataset: str, now: str | None) -> str:
+    """What to say of a run whose images have the pixels it was trained on, and the content `now`; mostly nothing."""
+    if now is None or _content_in(folder) in (None, now):
+        return ""
+    return (
+        f"{folder}: the image files of {dataset!r} have other names or other bytes than those that it was trained on, "
+        "but the same pixels in the same order; for a workflow bring those files back."
     )
 
 
@@ -139,17 +161,22 @@ def _difference(then: Content | None, now: Content | None) -> str:
     return ", ".join([*words[:NAMED], *more])
 
 
-def _changes(part: str, then: Mapping[str, tuple[int, str]], now: Mapping[str, tuple[int, str]]) -> Iterator[str]:
-    was = {digest: name for name, (_, digest) in then.items()}
+def _changes(part: str, then: Mapping[str, Class], now: Mapping[str, Class]) -> Iterator[str]:
+    was = {one.digest: name for name, one in then.items()}
     for name in sorted({*then, *now}):
         place = f"{part}/{name}"
         if name not in now:
-            yield f"{place} is gone ({then[name][0]} images)"
+            yield f"{place} is gone ({then[name].number} images)"
         elif name not in then:
-            yield f"{place} is new ({now[name][0]} images)"
-        elif then[name] != now[name]:
-            (before, _), (after, digest) = then[name], now[name]
-            if digest in was:
-                yield f"{place} has what was in {part}/{was[digest]}"
+            yield f"{place} is new ({now[name].number} images)"
+        elif (before := then[name]).digest != (after := now[name]).digest:
+            told = bool(before.nameless and after.nameless)
+            if after.digest in was:
+                yield f"{place} has what was in {part}/{was[after.digest]}"
+            elif told and before.nameless == after.nameless:
+                yield f"{place} has the same images under other names"
+            elif before.number != after.number:
+                yield f"{place} had {before.number} images and has {after.number}"
             else:
-                yield f"{place} had {before} images and has {'as many others' if before == after else after}"
+                what = "bytes" if told else "names or other bytes"
+                yield f"{place} had {before.number} images and has as many of other {what}"

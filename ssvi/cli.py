@@ -290,6 +290,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     from ssvi.evaluate import evaluate
 
     metrics = evaluate(spec, data, given.folder, device, given.samples, given.bins)
+    _note_other_files(given.folder, spec, data)
     if metrics["status"] == "diverged":
         print(f"{given.folder}: diverged in epoch {metrics['diverged_epoch']}: {metrics['cause']}")
         return
@@ -315,7 +316,9 @@ def _samples(given: argparse.Namespace) -> None:
     spec, data, device = _trained(given)
     from ssvi.evaluate import sample_curve
 
-    for row in sample_curve(spec, data, given.folder, device, given.samples, given.bins):
+    rows = sample_curve(spec, data, given.folder, device, given.samples, given.bins)
+    _note_other_files(given.folder, spec, data)
+    for row in rows:
         numbers = {name: value for name, value in row.items() if name != "samples" and value is not None}
         print("  ".join([f"{row['samples']:3d}", *(f"{name} {value:.4f}" for name, value in numbers.items())]))
 
@@ -347,6 +350,14 @@ def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
     from ssvi.data import load
 
     return spec, load(spec, given.data_root, device, given.follow_links), device
+
+
+def _note_other_files(folder: Path, spec: RunSpec, data: Data) -> None:
+    """Of a run that was just found to be of these pixels."""
+    from ssvi.changed import other_files
+
+    if line := other_files(folder, spec.dataset, data.content):
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def _data(given: argparse.Namespace) -> None:

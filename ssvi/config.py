@@ -33,6 +33,7 @@ from ssvi.spec import (
     flag_text,
     idle,
     make_spec,
+    needed,
     options_of,
     parse_parent,
     unique,
@@ -107,7 +108,8 @@ def _check_size(config: Any, where: str) -> None:
             raise UserError(f"{where}: has more than {LARGEST} values or {DEEPEST} levels, references followed.")
         if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
             place = f"{where}: {'.'.join(map(str, path))}" if path else where
-            raise UserError(f"{place}: the key {odd[0]!r} is no word; write it in quotes.")
+            truth = ": YAML reads yes, no, on and off as true and false" if isinstance(odd[0], bool) else ""
+            raise UserError(f"{place}: the key {odd[0]!r} is no word{truth}; write it in quotes.")
         todo += [(part, (*path, key)) for key, part in parts.items()]
 
 
@@ -166,8 +168,8 @@ def resolve(config: Mapping[str, Any], study: str, where: str = "config") -> dic
             said = own.get(kind, {})
             if nothing := [key for key, value in said.items() if value is None and key not in content[kind]]:
                 raise UserError(
-                    f"{where}: studies.{name}.{kind}: {nothing[0]!r} is empty, which drops what a study that this one "
-                    "is like says of it; but none says anything."
+                    f"{where}: studies.{name}.{kind}.{nothing[0]}: is empty; write a value, or leave it out. (An empty "
+                    "key drops what a study that this one is like says of it, but none says anything.)"
                 )
             content[kind] = {k: v for k, v in {**content[kind], **said}.items() if v is not None}
         content["quick"] = own.get("quick", content["quick"])
@@ -218,6 +220,7 @@ def check_output_names(
 def _expand(content: Mapping[str, Any], experiment: str, place: str) -> dict[str, RunSpec]:
     grids = content["experiments"][experiment]
     specs = []
+    of_grid: dict[str, set[RunSpec]] = {}
     for shared in _points(content["train"], f"{place}.train"):
         for i, grid in enumerate(grids if isinstance(grids, list) else [grids]):
             at = f"{place}.experiments.{experiment}" + (f"[{i}]" if isinstance(grids, list) else "")
@@ -230,6 +233,10 @@ def _expand(content: Mapping[str, Any], experiment: str, place: str) -> dict[str
                     )
                 made[spec] = point.get("parent")
             specs += made
+            of_grid.setdefault(at, set()).update(made)
+    for one, other in itertools.combinations(of_grid, 2):
+        if of_grid[one] == of_grid[other]:
+            raise UserError(f"{other}: makes the same runs as {one.removeprefix(place + '.')}; leave one of them out.")
     return unique(specs)
 
 
@@ -360,8 +367,7 @@ def _fates(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> I
         elif name in chosen and "preset" in point:
             yield name, f"the {name} of its preset"
         elif name not in merged:
-            other, values = NEEDS[name]
-            yield name, f"another {other} than {' or '.join(values)}"
+            yield name, f"another {NEEDS[name][0]} than {needed(name)}"
         else:
             yield name, ""
     if merged.get("parent"):

@@ -35,9 +35,16 @@ def told(error: OSError) -> str:
     return one_line(line)
 
 
+def nearest(name: str, names: Iterable[str], cutoff: float) -> str | None:
+    """The name most like this one, whatever is upper or lower case; None if none is like it by more than `cutoff`."""
+    folded = {known.casefold(): known for known in names}
+    near = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=cutoff)
+    return folded[near[0]] if near else None
+
+
 def unknown(kind: str, value: object, allowed: Iterable[str], where: str) -> UserError:
     """The error for a name that is not among the allowed ones, with the nearest right one."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-    hint = f", did you mean {near[0]!r}?" if near else "."
+    near = nearest(str(value), names, cutoff=0.5)
+    hint = "." if near is None else f", did you mean {near!r}?"
     return UserError(f"{where}: {kind} {value!r} is unknown{hint} Choose from {', '.join(names)}.")

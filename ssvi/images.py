@@ -8,7 +8,6 @@ Standard library only: the workflow asks while it plans, the report when it is m
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -17,8 +16,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from ssvi.errors import UserError
+from ssvi.errors import UserError, nearest
 from ssvi.runs import write_json
 from ssvi.spec import FOLDER_PREFIX
 
@@ -75,20 +75,30 @@ class Folder:
         return digest.hexdigest(), newest / 1e9
 
 
+class Class(NamedTuple):
+    """The images of a class: how many, a SHA-256 of their paths inside the class folder and of their bytes, in order,
+    and one of their bytes under whatever names, empty where an earlier version recorded none."""
+
+    number: int
+    digest: str
+    nameless: str = ""
+
+
 @dataclass(frozen=True)
 class Content:
     """The images of a folder, identified by their bytes.
 
-    `images` has for each part the classes, and of each the number of images and a SHA-256 of their paths inside the
-    class folder and of their bytes; `digest` is that of all of it. `listing` is the folder's when they were read.
+    `images` has for each part the classes; `digest` is that of all their digests. `listing` is the folder's when they
+    were read.
     """
 
-    images: Mapping[str, Mapping[str, tuple[int, str]]]
+    images: Mapping[str, Mapping[str, Class]]
     listing: str
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.images, sort_keys=True).encode()).hexdigest()
+        named = {p: {name: (one.number, one.digest) for name, one in of.items()} for p, of in self.images.items()}
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
 def dataset_path(dataset: str) -> Path | None:
@@ -135,10 +145,9 @@ def _scan(path: Path, follow_links: bool) -> Folder:
         raise UserError(f"{path / 'test'}: has no class folders, but needs those of {path / 'train'}.")
     for name in test:
         if name not in train:
-            near = difflib.get_close_matches(name, classes, n=1, cutoff=0)
             raise UserError(
                 f"{path / 'test' / name}: class {name!r} is not among the {len(classes)} classes in "
-                f"{path / 'train'}, did you mean {near[0]!r}?"
+                f"{path / 'train'}, did you mean {nearest(name, classes, cutoff=0)!r}?"
             )
     index = {name: i for i, name in enumerate(classes)}
     parts = [tuple((file, index[name]) for name in part for file in part[name]) for part in (train, test)]
@@ -237,18 +246,23 @@ def check_unchanged(folder: Folder, listing: str) -> None:
         raise UserError(f"{folder.path}: images were changed while they were read; try again when they are all there.")
 
 
-def _read(folder: Folder) -> dict[str, dict[str, tuple[int, str]]]:
-    images: dict[str, dict[str, tuple[int, str]]] = {}
+def _read(folder: Folder) -> dict[str, dict[str, Class]]:
+    images: dict[str, dict[str, Class]] = {}
     for part in PARTS:
-        numbers: Counter[str] = Counter()
+        files: dict[str, list[str]] = {}
         digests = {}
         for file, label in getattr(folder, part):
             name = folder.classes[label]
             inside = file.relative_to(folder.path / part / name)
-            line = json.dumps([inside.as_posix(), _file_digest(file)])
+            files.setdefault(name, []).append(_file_digest(file))
+            line = json.dumps([inside.as_posix(), files[name][-1]])
             digests.setdefault(name, hashlib.sha256()).update(line.encode())
-            numbers[name] += 1
-        images[part] = {name: (numbers[name], digest.hexdigest()) for name, digest in digests.items()}
+        images[part] = {
+            name: Class(
+                len(found), digests[name].hexdigest(), hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+            )
+            for name, found in files.items()
+        }
     return images
 
 
@@ -271,9 +285,9 @@ def _noted(note: Path, listing: str) -> Content | None:
         return None
 
 
-def images_of(record: Mapping[str, Mapping[str, list[int | str]]]) -> dict[str, dict[str, tuple[int, str]]]:
+def images_of(record: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, dict[str, Class]]:
     """`Content.images` from JSON, where tuples are lists."""
-    return {part: {name: (n, digest) for name, (n, digest) in found.items()} for part, found in record.items()}
+    return {part: {name: Class(*one) for name, one in found.items()} for part, found in record.items()}
 
 
 def _write_note(note: Path, found: Content) -> None:

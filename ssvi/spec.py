@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,8 @@ from ssvi.registry import KINDS, using
 
 DATASETS = ("digits", "cifar10", "cifar100")
 FOLDER_PREFIX = "folder:"
+# Any data set of one's own, in `NEEDS` and in messages.
+ANY_FOLDER = "folder:PATH"
 # What a path may not contain: it ends up in commands, patterns and messages.
 REFUSED_IN_PATHS = re.compile(r"""[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff;&|<>$`"'\\*?{}]""")
 MODELS = ("mlp", "resnet8", "resnet18")
@@ -239,6 +242,7 @@ METHODS = tuple(KINDS)
 # Options that have an effect only where another one has one of these values.
 NEEDS: dict[str, tuple[str, tuple[str | bool, ...]]] = {
     "flip": ("augment", (True,)),
+    "image_size": ("dataset", (ANY_FOLDER,)),
     "normalisation": ("dataset", ("cifar10",)),
     "addition_samples": ("addition", ("mcK",)),
     "addition_average": ("addition", ("mcK",)),
@@ -288,13 +292,32 @@ def _type_error(name: str, value: Any, where: str) -> UserError | None:
     if good or (expected is float and isinstance(value, int) and not isinstance(value, bool)):
         return None
     hint = ""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        hint = f" YAML reads {value} as text: write {float(value)!r} or {value.lower().replace('e', '.0e', 1)}."
+    if isinstance(value, str) and "e" in value.lower() and DECIMAL.fullmatch(value):
+        number = _number_for_yaml(name, value)
+        hint = f" YAML reads {value} as text: write {number}." if number else ""
     elif isinstance(value, str) and re.fullmatch(r"[+-]?0[0-9_]+", value, re.ASCII):
         hint = f" YAML reads {value} as text: write it without the zero in front."
     elif isinstance(value, bool) and expected is str:
         hint = " YAML reads yes, no, on and off as true and false: write a word in quotes."
     return UserError(f"{where}: {name} is {value!r}, but must be {words}.{hint}")
+
+
+def _number_for_yaml(name: str, text: str) -> str:
+    """A number with an exponent, written so that YAML reads it as one; empty where the option cannot have it."""
+    number: int | float = float(text)
+    lost = number == 0 and re.search("[1-9]", text.lower().split("e")[0])
+    if lost or not math.isfinite(number):
+        return ""
+    if isinstance(FIELDS[name].default, int):
+        if not number.is_integer():
+            return ""
+        number = int(Fraction(text)) if number else 0
+    try:
+        validate({name: number}, "")
+    except UserError:
+        return ""
+    # YAML takes no number with an exponent for one unless there is a point in front of that
+    return re.sub(r"^([+-]?\d+)e", r"\1.0e", repr(number))
 
 
 def validate(options: Mapping[str, Any], where: str) -> None:
@@ -354,7 +377,7 @@ def _check_dataset(dataset: str, where: str) -> None:
                 "; & | < > $ ` \" ' \\ * ? { } and control characters."
             )
     elif dataset not in DATASETS:
-        raise unknown("dataset", dataset, [*DATASETS, "folder:PATH"], where)
+        raise unknown("dataset", dataset, [*DATASETS, ANY_FOLDER], where)
 
 
 def parse_parent(text: str, where: str) -> dict[str, Any]:
@@ -458,7 +481,20 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def idle(options: Mapping[str, Any]) -> set[str]:
     """Options that have no effect because of the value, or the default, of another one (`NEEDS`)."""
-    return {name for name, (other, values) in NEEDS.items() if options.get(other, FIELDS[other].default) not in values}
+    return {
+        name for name, (other, _) in NEEDS.items() if not _has_effect(name, options.get(other, FIELDS[other].default))
+    }
+
+
+def _has_effect(name: str, value: Any) -> bool:
+    """Whether an option of `NEEDS` has an effect where the one that it needs has this value."""
+    values = NEEDS[name][1]
+    return value in values or (ANY_FOLDER in values and str(value).startswith(FOLDER_PREFIX))
+
+
+def needed(name: str) -> str:
+    """The values with which another option gives this one an effect, in words."""
+    return " or ".join(map(flag_text, NEEDS[name][1]))
 
 
 def make_spec(options: Mapping[str, Any], where: str = "options") -> RunSpec:
@@ -488,12 +524,9 @@ def make_spec(options: Mapping[str, Any], where: str = "options") -> RunSpec:
 
 def _check_effects(spec: RunSpec, given: Mapping[str, Any], where: str) -> None:
     """Options that only work together with another: setting them alone would silently do nothing."""
-    for name, (other, values) in NEEDS.items():
-        if name in given and given[name] != FIELDS[name].default and getattr(spec, other) not in values:
-            raise UserError(
-                f"{where}: {name} is {given[name]!r}, but has no effect unless {other} is "
-                f"{' or '.join(map(flag_text, values))}."
-            )
+    for name, (other, _) in NEEDS.items():
+        if name in given and given[name] != FIELDS[name].default and not _has_effect(name, getattr(spec, other)):
+            raise UserError(f"{where}: {name} is {given[name]!r}, but has no effect unless {other} is {needed(name)}.")
     if spec.addition_average == "signed" and spec.addition_samples > spec.delta_t:
         raise UserError(
             f"{where}: addition_samples is {spec.addition_samples}, but consecutive gradients "
@@ -506,8 +539,6 @@ def _check_effects(spec: RunSpec, given: Mapping[str, Any], where: str) -> None:
             f"{where}: gate_noise is 'batch', which freezes BatchNorm as it is at the start: it needs a parent, as in "
             "parent: dense."
         )
-    if "image_size" in given and not spec.dataset.startswith(FOLDER_PREFIX):
-        raise UserError(f"{where}: image_size is {given['image_size']!r}, but only folder:PATH data sets use it.")
 
 
 def non_defaults(spec: RunSpec) -> dict[str, Any]:

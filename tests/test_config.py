@@ -271,6 +271,8 @@ def test_a_shared_option_has_an_effect_if_another_value_makes_other_runs(names: 
         ({"preset": "official"}, [{"preset": "official"}], "its own preset."),
         ({"method": "vi"}, [{"method": "dense"}], "its own method."),
         ({"parent": "vi"}, [{"method": "pruned", "parent": "vi,lr=0.1"}], "its own parent."),
+        ({"flip": "none"}, [{"augment": False}], "another augment than true."),
+        ({"image_size": 48}, [{"dataset": ["digits", "cifar10"]}], "another dataset than folder:PATH."),
     ],
 )  # fmt: skip
 def test_a_shared_option_without_effect_says_why(train: dict, grids: list, line: str) -> None:
@@ -282,6 +284,28 @@ def test_a_shared_option_without_effect_says_why(train: dict, grids: list, line:
         f"my.yaml: studies.tiny.train: {name} is {train[name]!r}, but has no effect: every run that could use it has"
     )
     assert str(caught.value) == f"{start} {line}"
+
+
+@pytest.mark.parametrize(
+    ("train", "count"),
+    [
+        ({"dataset": "digits", "flip": "auto", "augment": [False, True]}, 2),
+        ({"dataset": ["cifar10", "folder:pets"], "flip": "none", "augment": [False, True]}, 4),
+        ({"dataset": ["cifar10", "folder:pets"], "image_size": 48}, 2),
+        ({"dataset": "folder:pets", "image_size": [32, 48]}, 2),
+    ],
+)
+def test_a_shared_option_reaches_the_runs_where_it_has_an_effect(train: dict, count: int) -> None:
+    config = {**GOOD, "studies": {"tiny": {"train": train, "experiments": {"e": {"method": "ssvi"}}}}}
+    check_config(config, "my.yaml")
+    found = study_runs(config, "tiny").values()
+    assert len(found) == count
+    for spec in found:
+        assert spec.flip == (train.get("flip", "auto") if spec.augment else "auto")
+        assert spec.image_size == 32 or spec.dataset == "folder:pets"
+    assert {spec.image_size for spec in found if spec.dataset == "folder:pets"} <= {32, 48}
+    if "image_size" in train:
+        assert 48 in {spec.image_size for spec in found}
 
 
 def test_what_the_study_of_a_like_one_says_may_lose_its_effect_where_experiments_are_left_out() -> None:

@@ -1,16 +1,19 @@
 """Folders of images: which files are read, what identifies them, and that no change passes unsaid."""
 
+import html
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from images import make_image_folder
+from PIL import Image
 from studies import config_of, write_config
 
 from ssvi import images, runs
-from ssvi.changed import changed_data_sets, check_images, is_outdated
+from ssvi.changed import Changed, _difference, changed_data_sets, check_images, is_outdated
 from ssvi.cli import main
 from ssvi.config import data_sets, study_runs
 from ssvi.data import folders, prepare
@@ -186,15 +189,15 @@ CHANGES = {
     ),
     "two images swapped": (
         lambda f: unpack(f, by=lambda f: swap(f / "train/class0/000.png", f / "train/class1/000.png")),
-        "train/class0 had 4 images and has as many others, train/class1 had 4 images and has as many others",
+        "train/class0 had 4 images and has as many of other bytes, train/class1 had 4 images and has as many",
     ),
     "overwritten with equal size and time": (
         lambda f: overwrite(f / "train/class0/000.png", flipped_bit(f / "train/class0/000.png")),
-        "train/class0 had 4 images and has as many others",
+        "train/class0 had 4 images and has as many of other bytes",
     ),
     "a test image overwritten": (
         lambda f: shutil.copy(f / "test/class0/000.png", f / "test/class1/000.png"),
-        "test/class1 had 2 images and has as many others",
+        "test/class1 had 2 images and has as many of other bytes",
     ),
     "an image more": (
         lambda f: shutil.copy(f / "test/class0/000.png", f / "train/class0/new.png"),
@@ -202,7 +205,7 @@ CHANGES = {
     ),
     "an image with another name": (
         lambda f: (f / "train/class0/000.png").rename(f / "train/class0/zzz.png"),
-        "train/class0 had 4 images and has as many others",
+        "train/class0 has the same images under other names",
     ),
     "a class more": (lambda f: shutil.copytree(f / "train/class0", f / "train/new"), "train/new is new (4 images)"),
     "a class gone": (
@@ -243,9 +246,14 @@ def test_every_change_is_noticed_and_said_in_words(folder, trained, change):
     (found,) = changed()
     assert found.dataset == "folder:pets"
     assert found.runs == tuple(SPECS)
-    assert str(found).startswith("folder:pets: 2 runs were trained on other image files than are there now (")
-    assert words in found.words
     unreadable = change in ("a class gone from one part", "a part gone")
+    both = ", ".join(SPECS)
+    if unreadable:
+        assert str(found).endswith(f"; 2 runs were trained on images of folder:pets: {both}")
+    else:
+        assert str(found).startswith("folder:pets: 2 runs were trained on other image files than are there now (")
+        assert str(found).endswith(f"): {both}")
+    assert words in (found.problem if unreadable else found.words)
     assert is_outdated(trained, "folder:pets", Path("data")) is not unreadable
     with pytest.raises(UserError, match="pets"):
         check_images(Path("results/runs") / next(iter(SPECS)), "folder:pets", Path("data"))
@@ -395,6 +403,74 @@ def test_commands_by_hand_refuse_other_images(run, tmp_path, monkeypatch, comman
     assert not Path("run/metrics.json").exists()
 
 
+def saved_again(folder):
+    """Other bytes of the same pixels."""
+    file = folder / "train/class0/000.png"
+    with Image.open(file) as image:
+        image.save(file, compress_level=0)
+
+
+@pytest.mark.parametrize("change", ["another name", "saved again", "nothing"])
+@pytest.mark.parametrize("command", ["evaluate", "samples"])
+def test_commands_by_hand_say_that_other_files_have_the_same_pixels(
+    run, tmp_path, monkeypatch, capsys, command, change
+):
+    shutil.copytree(run[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    if change == "another name":
+        Path("pets/train/class0/000.png").rename("pets/train/class0/0.png")
+    elif change == "saved again":
+        saved_again(Path("pets"))
+    main([command, "run", "--device=cpu", "--samples=1"])
+    notes = [line for line in capsys.readouterr().err.splitlines() if "other bytes" in line]
+    assert len(notes) == (change != "nothing")
+    assert all("run: the image files of 'folder:pets' have other names or" in line for line in notes)
+
+
+def test_a_record_that_tells_no_names_from_bytes_is_of_the_same_content(folder, trained):
+    """As an earlier version wrote it: nothing has changed by that, and of a change is said what is known."""
+    record = json.loads(trained.read_text())
+    record["images"] = {part: {name: one[:2] for name, one in of.items()} for part, of in record["images"].items()}
+    assert record["content"] == images.Content(images.images_of(record["images"]), "").digest
+    trained.write_text(json.dumps(record))
+    assert changed() == []
+    (folder / "train/class0/000.png").rename(folder / "train/class0/zzz.png")
+    (found,) = changed()
+    assert found.words == "train/class0 had 4 images and has as many of other names or other bytes"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        ((4, "a", "x"), (4, "b", "x"), "has the same images under other names"),
+        ((4, "a", "x"), (4, "b", "y"), "had 4 images and has as many of other bytes"),
+        ((4, "a", "x"), (4, "b"), "had 4 images and has as many of other names or other bytes"),
+        ((4, "a"), (4, "b"), "had 4 images and has as many of other names or other bytes"),
+        ((4, "a"), (5, "b", "y"), "had 4 images and has 5"),
+        ((4, "a"), (4, "a", "x"), ""),
+    ],
+)
+def test_only_what_is_recorded_of_both_is_said(then, now, words):
+    two = (images.Content({"train": {"cat": images.Class(*one)}, "test": {}}, "") for one in (then, now))
+    assert _difference(*two) == (words and f"train/cat {words}")
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "x0"), (3, "x0, x1, x2"), (4, "x0, x1, x2 and 1 more")])
+def test_of_many_runs_the_first_are_named(number, said):
+    runs_of = tuple(f"x{i}" for i in range(number))
+    assert str(Changed("folder:pets", runs_of, "")).endswith(
+        f" trained on other image files than are there now: {said}"
+    )
+    assert str(Changed("folder:pets", runs_of, "", "pets: no test/.")).startswith("pets: no test/; ")
+
+
+def test_a_class_is_matched_whatever_its_case(folder):
+    for part, name in (("train", "A"), ("train", "CLASS9"), ("test", "a")):
+        shutil.copytree(folder / "train/class0", folder / part / name)
+    with pytest.raises(UserError, match=r"class 'a' is not among the 5 classes in .*, did you mean 'A'"):
+        scan(folder)
+
+
 def test_a_run_records_the_content_and_its_numerics(run):
     found = runs.read_json(run[0] / "run" / runs.SPEC)["provenance"]
     assert found["content"] == digest(run[0] / "pets", run[0] / "data")
@@ -407,6 +483,9 @@ def test_the_report_names_the_runs_of_other_images(folder, trained):
     main(["report"])
     page = Path("reports/tiny/so_far/report.html").read_text()
     assert "WARNING: folder:pets: 2 runs were trained on other image files than are there now" in page
+    (line,) = re.findall("WARNING: folder:pets.*", page)
+    for run in SPECS:
+        assert html.escape(run) in line
     shutil.rmtree(folder)
     main(["report"])
     assert "WARNING: folder:pets" not in Path("reports/tiny/so_far/report.html").read_text()

@@ -66,6 +66,25 @@ def test_an_image_is_turned_as_its_exif_data_say(tmp_path, format, orientation):
     assert np.abs(rows(decode(file, 16)) - SHOWN[orientation](photo().astype(int))).max() <= 4
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_a_plain_tiff_that_is_not_square_is_turned_in_every_mode(tmp_path, mode, orientation):
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (2, 4, 3), np.uint8))
+    values = np.asarray(image.convert("L")).astype(np.uint16) * 16
+    image = Image.fromarray(values) if mode == "I;16" else image.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "x.tif", exif=exif)
+    shown = SHOWN[orientation](values if mode == "I;16" else np.asarray(image.convert("RGB")))
+    floats = [
+        Image.fromarray(np.ascontiguousarray(c).astype(np.float32)) for c in np.atleast_3d(shown).transpose(2, 0, 1)
+    ]
+    expected = np.stack([np.asarray(one.resize((8, 8), Image.Resampling.BILINEAR)) for one in floats], 2)
+    found = decode(tmp_path / "x.tif", 8)
+    pixels = found.pixels.numpy()[:, :, None] if mode == "I;16" else rows(found)
+    assert np.abs(pixels - expected).max() <= 1
+
+
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_a_deep_image_is_turned_too(tmp_path, format):
     values = photo()[:, :, 0].astype(np.uint16) * 16
@@ -292,6 +311,23 @@ def test_the_same_image_in_train_and_test_is_said_with_its_class(folder):
     )
     # read from the cache it says the same
     assert prepare(f"folder:{folder}", folder.parent, 8).reading == data.reading
+
+
+def test_the_same_image_in_two_classes_of_the_training_set_is_said(folder):
+    def said():
+        return [line for line in remarks(prepare(f"folder:{folder}", folder.parent, 8)) if "classes" in line]
+
+    image = (folder / "train" / "class0" / "001.png").read_bytes()
+    (folder / "train" / "class0" / "twin.png").write_bytes(image)
+    assert said() == []
+    (folder / "train" / "class1" / "odd.png").write_bytes(image)
+    line = (
+        "3 of 8 training images are in several classes, pixel by pixel: for example train/class0/001.png and "
+        "train/class1/odd.png"
+    )
+    assert said() == [line]
+    # read from the cache it says the same
+    assert said() == [line]
 
 
 def test_further_frames_and_transparency_are_said(folder, capsys):

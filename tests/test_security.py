@@ -185,7 +185,7 @@ def test_a_trap_would_be_sprung(tmp_path, monkeypatch, trap: str) -> None:
         ("run/model.safetensors", EVALUATE),
         ("run/spec.json", EVALUATE),
         ("run/training.json", EVALUATE),
-        ("data/cache/digits-v2.safetensors", EVALUATE),
+        ("data/cache/digits-v3.safetensors", EVALUATE),
     ],
 )
 @pytest.mark.parametrize("checksummed", [False, True])

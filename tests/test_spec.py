@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -217,7 +218,7 @@ def test_preset_selects_the_published_code_and_yields_to_what_is_given() -> None
         ({"addition_average": "signed"}, ["no effect unless addition is mcK"]),
         ({"seed": 10**400}, ["seed is too large"]),
         ({"lr": 10**400}, ["lr is too large"]),
-        ({"image_size": 64}, ["only folder:PATH"]),
+        ({"image_size": 64}, ["image_size is 64", "no effect unless dataset is folder:PATH"]),
         ({"preset": "oficial"}, ["preset 'oficial'", "did you mean 'official'"]),
         (
             {"addition": "mcK", "addition_samples": 9, "addition_average": "signed", "delta_t": 4},
@@ -260,3 +261,36 @@ def test_a_damaged_spec_file_is_one_line(tmp_path, content: str) -> None:
 def test_non_defaults_rebuild_the_spec() -> None:
     spec = make_spec({"method": "vi", "sigma_init": 0.01, "epochs": 4})
     assert RunSpec(**non_defaults(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "number"),
+    [
+        ("lr", "1.0e3", 1000.0),
+        ("lr", "1.5e2", 150.0),
+        ("lr", "1E-7", 1e-7),
+        ("lr", ".5e-1", 0.05),
+        ("lr", "1.e30", 1e30),
+        ("epochs", "2e2", 200),
+        ("epochs", "1.5e1", 15),
+        ("seed", "9007199254740993e0", 9007199254740993),
+        ("seed", "0e999999999", 0),
+        ("epochs", "15e-1", None),
+        ("epochs", "1e30", None),
+        ("lr", "1e400", None),
+        ("lr", "1e-400", None),
+        ("lr", "-1e2", None),
+        ("density", "2e0", None),
+        ("augment", "1e0", None),
+        ("lr", "1e999999999", None),
+    ],
+)
+def test_what_is_said_of_a_number_with_an_exponent_is_what_yaml_and_the_option_take(option, text, number) -> None:
+    with pytest.raises(UserError) as caught:
+        make_spec({option: text, "method": "rigl"})
+    _, told, hint = str(caught.value).partition(f" YAML reads {text} as text: write ")
+    read = yaml.safe_load(hint.removesuffix(".")) if told else None
+    assert read == number
+    assert type(read) is type(number)
+    if told:
+        make_spec({option: read, "method": "rigl"})

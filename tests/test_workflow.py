@@ -168,11 +168,19 @@ def test_images_that_changed_are_said_before_anything_is_trained(study: Path, tm
     for options in (("-n",), ()):
         done = snakemake(copy, *options, check=False)
         assert done.returncode == 1
+        assert "Plan of study" not in done.stdout
         (line,) = [row for row in done.stderr.splitlines() if row.startswith("ssvi: ")]
         assert line.startswith(
             "ssvi: folder:pictures: 13 runs were trained on other image files than are there now (train/class0 has "
-            "what was in train/class1, train/class1 has what was in train/class0); bring those files back, or move"
+            "what was in train/class1, train/class1 has what was in train/class0): folder%3Apictures/"
         )
+        assert line.endswith(
+            " and 10 more; bring those files back, or move these run folders, in results/runs, away to train on the "
+            "present ones."
+        )
+    # what trains nothing is not refused
+    for option in ("--unlock", "--list", "--summary"):
+        assert "other image files" not in snakemake(copy, option).stderr
     (copy / "pictures").rename(away)
     assert re.search(r"in all +13 +13 +0 +0$", snakemake(copy, "-n").stdout, re.M)
     away.rename(copy / "pictures")

@@ -53,7 +53,7 @@ def read_folder(folder: Folder, content: Content, image_size: int) -> Prepared:
         "bits": bits,
         "first_frames": frames,
         "transparent": transparent,
-        "test_images_in_train": _repeated(folder, images["train"], images["test"]),
+        **_repeated(folder, images["train"], images["test"]),
     }
     parts = ((images[name], labels[name]) for name in PARTS)
     return prepared(*parts, folder.classes, content.digest, reading)
@@ -81,9 +81,33 @@ def _check_spread(part: Path, images: Tensor, bits: int | None) -> None:
         )
 
 
-def _repeated(folder: Folder, train: Tensor, test: Tensor) -> dict[str, Any] | None:
-    """Test images that are training images too, pixel by pixel: how many, of them of another class, and an example."""
+def _repeated(folder: Folder, train: Tensor, test: Tensor) -> dict[str, Any]:
+    """What is there twice, pixel by pixel: test images among the training images, and these in several classes."""
     names, tested = ([hashlib.sha256(image.numpy().tobytes()).digest() for image in part] for part in (train, test))
+    return {
+        "test_images_in_train": _in_train(folder, names, tested),
+        "train_images_in_other_classes": _in_other_classes(folder, names),
+    }
+
+
+def _relative(folder: Folder, *files: Path) -> list[str]:
+    return [file.relative_to(folder.path).as_posix() for file in files]
+
+
+def _in_other_classes(folder: Folder, names: list[bytes]) -> dict[str, Any] | None:
+    """Training images of which the same is in another class as well: how many files, and an example."""
+    of: dict[bytes, dict[int, Path]] = {}
+    for (file, label), name in zip(folder.train, names, strict=True):
+        of.setdefault(name, {}).setdefault(label, file)
+    number = sum(len(of[name]) > 1 for name in names)
+    if not number:
+        return None
+    one, other, *_ = next(files for files in of.values() if len(files) > 1).values()
+    return {"images": number, "example": _relative(folder, one, other)}
+
+
+def _in_train(folder: Folder, names: list[bytes], tested: list[bytes]) -> dict[str, Any] | None:
+    """Test images that are training images too: how many, of them of another class, and an example."""
     # Of several training images alike the first one, but one of the same class where there is one.
     first: dict[bytes, int] = {}
     same: dict[tuple[bytes, int], int] = {}
@@ -99,7 +123,7 @@ def _repeated(folder: Folder, train: Tensor, test: Tensor) -> dict[str, Any] | N
         return None
     odd = [one for one in found if folder.train[one[2]][1] != one[1]]
     file, _, twin = (odd or found)[0]
-    example = [one.relative_to(folder.path).as_posix() for one in (file, folder.train[twin][0])]
+    example = _relative(folder, file, folder.train[twin][0])
     return {"images": len(found), "of_another_class": len(odd), "example": example}
 
 
@@ -118,5 +142,10 @@ def remarks(data: Prepared) -> Iterator[str]:
         odd = f", {twins['of_another_class']} of them in another class" if twins["of_another_class"] else ""
         yield (
             f"{twins['images']} of {len(data.test_labels)} test images are training images too, pixel by pixel{odd}: "
+            f"for example {twins['example'][0]} and {twins['example'][1]}"
+        )
+    if twins := said.get("train_images_in_other_classes"):
+        yield (
+            f"{twins['images']} of {len(data.train_labels)} training images are in several classes, pixel by pixel: "
             f"for example {twins['example'][0]} and {twins['example'][1]}"
         )

@@ -68,14 +68,15 @@ def decode(file: Path, size: int) -> Decoded:
     Raises:
         UserError: naming the file, if it is damaged, too large, or its values have no known range.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # From its limit on PIL warns, and refuses only twice as large ones.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as opened:
+            # By its path PIL maps a plain TIFF into memory as if it were stored in the size to which it is turned.
+            with file.open("rb") as stream, Image.open(stream, formats=FORMATS) as opened:
                 if (side := max(opened.size)) > MOST_PIXELS_ACROSS:
                     raise UserError(f"{file}: is {side} pixels across, but at most {MOST_PIXELS_ACROSS} are read.")
                 return _decoded(opened, file, size)
@@ -86,7 +87,8 @@ def decode(file: Path, size: int) -> Decoded:
         raise
     except Exception as error:
         # The decoders of PIL tell of damage in every way there is, a TypeError among them.
-        reason = " ".join(str(error).split())
+        unknown = isinstance(error, UnidentifiedImageError)  # which shows the stream
+        reason = f"none of {', '.join(FORMATS)}" if unknown else " ".join(str(error).split())
         raise UserError(f"{file}: cannot be read as an image ({reason}); replace or delete it.") from None
 
 

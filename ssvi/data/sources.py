@@ -25,7 +25,7 @@ from ssvi.images import content, dataset_path, scan
 from ssvi.spec import DATASETS
 
 # Part of the cache files' names: raised whenever a source is turned into tensors in another way.
-VERSION = 2
+VERSION = 3
 
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 DIGITS_TEST = 360

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from ssvi import preload
@@ -111,25 +112,28 @@ MLFLOW = without_password(os.environ.get("MLFLOW_TRACKING_URI", "").strip())
 ROOT = Path(os.path.relpath(workflow.basedir))
 
 
+@cache
 def check_images():
-    """End with a line for each data set whose images are not those that runs of this study were trained on."""
+    """End with a line for each data set whose images are not those that runs of this study were trained on.
+
+    Asked while a run, dry or not, builds its graph, and no more: --unlock, --list and --summary train nothing.
+    """
+    if not MAIN or workflow.executor_plugin is None:
+        return
     try:
-        changed = changed_data_sets(Path(RESULTS), RUNS, Path(DATA_ROOT))
+        lines = [
+            f"{one}; bring those files back, or move these run folders, in {RESULTS}/runs, away to train on the "
+            "present ones."
+            for one in changed_data_sets(Path(RESULTS), RUNS, Path(DATA_ROOT))
+        ]
     except UserError as error:
-        print(f"ssvi: {error}", file=sys.stderr)
-        sys.exit(1)
-    for one in changed:
-        print(
-            f"ssvi: {one}; bring those files back, or move the run folders away to train on the present ones, "
-            f"{RESULTS}/runs/{one.runs[0]} first.",
-            file=sys.stderr,
-        )
-    if changed:
+        lines = [str(error)]
+    if lines:
+        print(*(f"ssvi: {line}" for line in lines), sep="\n", file=sys.stderr)
+        # there is none for what will not be done
+        atexit.unregister(print_plan)
         sys.exit(1)
 
-
-if MAIN:
-    check_images()
 
 GPUS = gpu_count()
 # So many runs at once on this machine (on a cluster, its scheduler gives out GPUs), unless --resources gpu=N says
@@ -165,6 +169,7 @@ def run_flags(wildcards):
 
 
 def run_data(wildcards):
+    check_images()
     if wildcards.run not in RUNS:
         raise WorkflowError(f"{wildcards.run} is no run of study {NAME}.")
     return f"{RESULTS}/data/{DATA_OF[wildcards.run]}.json"

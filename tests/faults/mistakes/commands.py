@@ -217,7 +217,7 @@ COMMANDS = [
     Bad(
         "a file for the data",
         f"{TRAIN} --data-root=config.yaml",
-        "config.yaml/cache/digits-v2.safetensors: the prepared data set cannot be written there (...).",
+        "config.yaml/cache/digits-v3.safetensors: the prepared data set cannot be written there (...).",
     ),
     Bad("a run that is not there", "ssvi evaluate nowhere", "nowhere/spec.json: no such file."),
     Bad("no samples", f"{EVALUATE} --samples=0", "--samples is 0, but must be >= 1 and <= 1000000."),

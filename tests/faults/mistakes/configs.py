@@ -75,7 +75,8 @@ CONFIGS = [
     ),
     config_row(
         "yes for a name",
-        "studies.tiny.experiments: the key True is no word; write it in quotes.",
+        "studies.tiny.experiments: the key True is no word: YAML reads yes, no, on and off as true and false; write it "
+        "in quotes.",
         config("      vi:", "      yes:"),
     ),
     config_row(
@@ -141,7 +142,7 @@ CONFIGS = [
     ),
     config_row(
         "a number in text",
-        "studies.tiny.train: lr is '1e-3', but must be a number. YAML reads 1e-3 as text: write 0.001 or 1.0e-3.",
+        "studies.tiny.train: lr is '1e-3', but must be a number. YAML reads 1e-3 as text: write 0.001.",
         train("lr: 1e-3"),
     ),
     *(
@@ -170,14 +171,14 @@ CONFIGS = [
     ),
     config_row(
         "nothing behind an option",
-        "studies.tiny.train: 'lr' is empty, which drops what a study that this one is like says of it; but none says "
-        "anything.",
+        "studies.tiny.train.lr: is empty; write a value, or leave it out. (An empty key drops what a study that this "
+        "one is like says of it, but none says anything.)",
         train("lr: "),
     ),
     config_row(
         "nothing behind a table",
-        "studies.tiny.tables: 'table1' is empty, which drops what a study that this one is like says of it; but none "
-        "says anything.",
+        "studies.tiny.tables.table1: is empty; write a value, or leave it out. (An empty key drops what a study that "
+        "this one is like says of it, but none says anything.)",
         config("    tables:\n", "    tables:\n      table1:\n"),
     ),
     config_row("not a number", "studies.tiny.train: lr is nan, but must be > 0.", train("lr: .nan")),
@@ -197,6 +198,39 @@ CONFIGS = [
         "studies.tiny.train: exp_lambda is 3, but has no effect: every run that could use it has another criterion "
         "than e_exp or snr_exp.",
         train("exp_lambda: 3"),
+    ),
+    *(
+        config_row(
+            f"mirrored images where none are made, {name}",
+            "studies.tiny.train: flip is 'horizontal', but has no effect: every run that could use it has another "
+            "augment than true.",
+            content,
+        )
+        for name, content in (
+            ("for all", train("flip: horizontal, augment: false")),
+            (
+                "one by one",
+                train("flip: horizontal")
+                .replace("method: vi,", "method: vi, augment: false,")
+                .replace("method: ssvi,", "method: ssvi, augment: false,"),
+            ),
+        )
+    ),
+    config_row(
+        "a size for images that have one",
+        "studies.tiny.train: image_size is 48, but has no effect: every run that could use it has another dataset than "
+        "folder:PATH.",
+        train("image_size: 48"),
+    ),
+    config_row(
+        "a size for an experiment's images that have one",
+        "studies.tiny.experiments.ssvi: image_size is 48, but has no effect unless dataset is folder:PATH.",
+        config("density: 0.1", "image_size: 48"),
+    ),
+    config_row(
+        "a grid twice",
+        "studies.tiny.experiments.ssvi[2]: makes the same runs as experiments.ssvi[0]; leave one of them out.",
+        config("ssvi: {method: ssvi, density: 0.1}", "ssvi: [{seed: [0, 1]}, {seed: 0}, {seed: [1, 0]}]"),
     ),
     config_row(
         "an option that every experiment has of its own",

@@ -163,7 +163,7 @@ IMAGES = [
     Bad(
         "a folder for the cache",
         f"{TRAIN} --out=new",
-        "data/cache/digits-v2.safetensors: the prepared data set cannot be read (...).",
-        make_folder("data/cache/digits-v2.safetensors"),
+        "data/cache/digits-v3.safetensors: the prepared data set cannot be read (...).",
+        make_folder("data/cache/digits-v3.safetensors"),
     ),
 ]
