@@ -57,8 +57,10 @@ def changed_data_sets(results: Path, specs: Mapping[str, RunSpec], root: Path, h
     """
     found = []
     for dataset in dict.fromkeys(spec.dataset for spec in specs.values()):
+        if (path := _folder_of(dataset, here)) is None:
+            continue
         mine = {run: of for run, spec in specs.items() if spec.dataset == dataset and (of := _trained_on(results, run))}
-        if not mine or (path := _folder_of(dataset, here)) is None:
+        if not mine:
             continue
         now, problem = None, ""
         try:
