@@ -222,6 +222,15 @@ def test_a_copy_of_another_seed_is_no_second_seed(tmp_path: Path, format: int) -
     assert "copy" in cause
 
 
+def test_a_copy_in_an_older_folder_of_a_checked_run_is_refused(tmp_path: Path) -> None:
+    specs = write_runs(tmp_path, [SEEDS[0], SEEDS[2]]) | write_runs(tmp_path, SEEDS[1:2], format=2)
+    first, second = (folder_of(tmp_path, spec) for spec in SEEDS[:2])
+    record = json.loads((first / runs.METRICS).read_text())
+    del record["files"]
+    (second / runs.METRICS).write_text(json.dumps(record))
+    assert list(refused(tmp_path, specs)) == [run_path(SEEDS[1])]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

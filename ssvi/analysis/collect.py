@@ -245,13 +245,19 @@ def _copies(runs: pd.DataFrame) -> dict[str, str]:
     done = runs[runs["status"] == COMPLETE]
     options = [name for name in FIELDS if name != "seed"]
     causes = {}
-    for same in ([*options, "network"], [*options, "nll", "brier", "ece"]):
-        # the numbers of a checked folder are its own: two networks that say the same of every image are no copies
-        rows = done[done["network"].notna()] if same[-1] == "network" else done[~done["verified"].eq(True)]
-        for _, group in rows.groupby(same, dropna=False, sort=False):
-            first, *others = group["run"]
-            what = "network" if same[-1] == "network" else "results"
-            causes |= {run: f"{run}: has the very {what} of {first}; one of the two is a copy." for run in others}
+    for _, group in done[done["network"].notna()].groupby([*options, "network"], dropna=False, sort=False):
+        first, *others = group["run"]
+        causes |= {run: f"{run}: has the very network of {first}; one of the two is a copy." for run in others}
+    # The numbers of a checked folder are its own: two networks that say the same of every image are no copies.
+    for _, group in done.groupby([*options, "nll", "brier", "ece"], dropna=False, sort=False):
+        checked = group["verified"].eq(True)
+        first, *others = [*group.loc[checked, "run"], *group.loc[~checked, "run"]]
+        unchecked = set(group.loc[~checked, "run"])
+        causes |= {
+            run: f"{run}: has the very results of {first}; one of the two is a copy."
+            for run in others
+            if run in unchecked
+        }
     return causes
 
 
