@@ -173,7 +173,7 @@ def check_parents(folder: Path, runs: Path, spec: RunSpec) -> None:
 def sealed(network: str, text: str) -> str:
     """The text of samples.csv, measured on the network of this fingerprint, with a last column that says so."""
     seal = hashlib.sha256(f"{network}\n{text}".encode()).hexdigest()
-    head, *rows = text.splitlines()
+    head, *rows = text.splitlines() or [""]
     return "".join(f"{line}\n" for line in [f"{head},{SEAL}", *(f"{row},{seal}" for row in rows)])
 
 

@@ -175,17 +175,20 @@ def rewritten(by: Callable[[list[str]], list[str]]) -> Callable[[Path], object]:
         rewritten(lambda lines: [lines[0], *(re.sub(r"^(\d+),[^,]*", r"\1,", line) for line in lines[1:])]),
         rewritten(lambda lines: lines[:2] + lines[3:]),
         rewritten(lambda lines: lines[:1]),
+        rewritten(lambda lines: []),
         rewritten(lambda lines: [lines[0], *reversed(lines[1:])]),
         lambda path: (path.unlink(), path.mkdir()),
         lambda path: (path.unlink(), os.mkfifo(path)),
     ],
-    ids=["other numbers", "no numbers", "a row less", "no rows", "another order", "a folder", "a pipe"],
+    ids=["other numbers", "no numbers", "a row less", "no rows", "nothing", "another order", "a folder", "a pipe"],
 )
 def test_samples_that_were_changed_are_refused(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
     specs = write_runs(tmp_path, SEEDS)
     spoil(folder_of(tmp_path, SEEDS[1]) / runs.SAMPLES)
     (cause,) = refused(tmp_path, specs).values()
     assert runs.SAMPLES in cause
+    with pytest.raises(UserError, match=runs.SAMPLES):
+        ties.check_sealed(folder_of(tmp_path, SEEDS[1]))
 
 
 @pytest.mark.parametrize("spoil", [{"accuracy": 0.999}, {"nll": 0.5}], ids=str)
