@@ -113,9 +113,3 @@ class NoisyGate(nn.Module):
             theta = self._theta(len(x) if self.each_image else 1, self.noise)
         theta = (theta * self.keep).to(x.dtype)
         return x * theta.view(*theta.shape, *[1] * (x.dim() - 2))
-
-    @torch.no_grad()
-    def project(self) -> None:
-        """Move the parameters back into their range."""
-        self.mu.clamp_(LOW, HIGH)
-        self.log_sigma.clamp_(*LOG_SIGMA)

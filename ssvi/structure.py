@@ -8,7 +8,7 @@ have all fallen away are not seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,11 +37,16 @@ class Living:
 
     Attributes:
         masks: bool, a layer's weights each.
-        dead_numbers: biases and BatchNorm parameters of channels that no output depends on.
+        unneeded: channels that no output depends on, bool, of each bias and BatchNorm parameter.
     """
 
     masks: dict[str, Tensor]
-    dead_numbers: int
+    unneeded: list[Tensor]
+
+    @property
+    def dead_numbers(self) -> int:
+        """Biases and BatchNorm parameters of channels that no output depends on."""
+        return int(torch.cat(self.unneeded).sum()) if self.unneeded else 0
 
 
 class Probe:
@@ -86,8 +91,13 @@ class Probe:
             return image
         return small
 
-    def living(self, gates: Iterator[Tensor]) -> Living:
-        """What matters while the gates [channels each, in the order of construction] are open or closed."""
+    def living(self, gates: Sequence[Tensor]) -> Living:
+        """What matters while the gates [channels each, in the order of construction] are open or closed.
+
+        Found where the gates are; the host does not wait for it.
+        """
+        device = gates[0].device
+        self._model.to(device)
         for gate, is_open in zip(self._gates, gates, strict=True):
             gate.open.copy_(is_open)
         alive: dict[nn.Module, Tensor] = {}
@@ -96,29 +106,29 @@ class Probe:
         def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             at = module.operation.channels if isinstance(module, MaskedLayer) else 1
             # a module that is used more than once is alive, and needed, where it is so once
-            alive[module] = _channels(inputs[0].detach(), at) | alive.get(module, torch.tensor(False))
+            alive[module] = _channels(inputs[0].detach(), at) | alive.get(module, False)
             if output.requires_grad:
                 output.register_hook(lambda gradient: needs(module, _channels(gradient, at)))
 
         def needs(module: nn.Module, channels: Tensor) -> None:
-            needed[module] = channels | needed.get(module, torch.tensor(False))
+            needed[module] = channels | needed.get(module, False)
 
         watched = [m for m in self._model.modules() if isinstance(m, MaskedLayer | _BatchNorm)]
         hooks = [m.register_forward_hook(look) for m in watched]
         try:
             with torch.enable_grad():
-                self._model(torch.ones(1, *self._image, dtype=torch.float64)).sum().backward()
+                self._model(torch.ones(1, *self._image, dtype=torch.float64, device=device)).sum().backward()
         finally:
             for hook in hooks:
                 hook.remove()
             self._model.zero_grad(set_to_none=True)
-        masks, dead = {}, 0
+        masks, unneeded = {}, []
         for name, layer in masked_layers(self._model).items():
             both = needed[layer][:, None] & alive[layer][None]
             masks[name] = both.view(*both.shape, *[1] * (layer.mean.dim() - 2)).expand(layer.mean.shape)
-            dead += int((~needed[layer]).sum()) if layer.bias is not None else 0
-        dead += sum(2 * int((~needed[m]).sum()) for m in watched if isinstance(m, _BatchNorm))
-        return Living(masks, dead)
+            unneeded += [~needed[layer]] if layer.bias is not None else []
+        unneeded += [~needed[m] for m in watched if isinstance(m, _BatchNorm) for _ in range(2)]
+        return Living(masks, unneeded)
 
 
 def _channels(x: Tensor, at: int) -> Tensor:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ssvi.errors import Diverged
 
@@ -135,41 +136,118 @@ def largest(values: Tensor, n: int) -> Tensor:
         raise Diverged("a weight or score that is to be ranked is not a number")
     if n <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
-    threshold = torch.topk(values, n, sorted=False).values.min()
-    chosen = values > threshold
-    ties = torch.nonzero(values == threshold).flatten()
-    chosen[ties[: n - int(chosen.sum())]] = True
-    return chosen
+    whole, count = Groups.of([len(values)], values.device), values.new_tensor([n], dtype=torch.int64)
+    return largest_of_each(values, whole, [n], count)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Consecutive parts of a flat vector, each ranked by itself.
+
+    Attributes:
+        sizes: of the parts; of what is ranked, > 0.
+        on_device: the same as int64 [k], where the vector is.
+    """
+
+    sizes: tuple[int, ...]
+    on_device: Tensor
+
+    @classmethod
+    def of(cls, sizes: Iterable[int], device: torch.device) -> Groups:
+        """Groups of these sizes; on CUDA the host waits for the device."""
+        sizes = tuple(sizes)
+        return cls(sizes, torch.tensor(sizes, dtype=torch.int64, device=device))
+
+    def together(self) -> Groups:
+        """One group of them all."""
+        return Groups((sum(self.sizes),), self.on_device.sum(0, keepdim=True))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A value of each part [k], for each element of it."""
+        return values.repeat_interleave(self.on_device, output_size=sum(self.sizes))
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Of each part, in float64 or, of whole numbers, int64: [k]."""
+        dtype = torch.float64 if values.is_floating_point() else torch.int64
+        return torch.stack([part.sum(dtype=dtype) for part in values.split(self.sizes)])
+
+
+def largest_of_each(values: Tensor, groups: Groups, n: Sequence[int], n_on_device: Tensor) -> Tensor:
+    """Mask of the n[i] largest of each group; among equals the lower index wins.
+
+    The host waits for nothing: it knows how many are chosen, and what ties for the last places is told apart by its
+    rank among its equals.
+
+    Args:
+        values: a flat tensor without NaN.
+        groups: its parts.
+        n: how many of each.
+        n_on_device: the same as int64 [k].
+    """
+    parts = zip(values.split(groups.sizes), n, strict=True)
+    nothing = values.new_tensor(math.inf) if 0 in n else None
+    last = [part.topk(count, sorted=False).values.min() if count else nothing for part, count in parts]
+    threshold = groups.spread(torch.stack(last))
+    above, tied = values > threshold, values == threshold
+    room = n_on_device - groups.sums(above)
+    rank = tied.cumsum(0)
+    before = functional.pad(rank[groups.on_device.cumsum(0) - 1][:-1], (1, 0))
+    return above | (tied & (rank <= groups.spread(room + before)))
+
+
+def positions(mask: Tensor, n: int) -> Tensor:
+    """Where a flat mask with n true elements is true; on CUDA the host does not wait for a count."""
+    return places_without_counting(mask, n) if mask.is_cuda else mask.nonzero().flatten()
+
+
+def places_without_counting(mask: Tensor, n: int) -> Tensor:
+    """The same, by the rank of each true element among them."""
+    rank = torch.where(mask, mask.cumsum(0) - 1, n)
+    everywhere = torch.arange(len(mask), device=mask.device)
+    # what is not true goes where it is cut off
+    return everywhere.new_empty(n + 1).scatter_(0, rank, everywhere)[:n]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One update of a flat group: masks of what was removed, what was added, and the new active set.
+    """One update of a flat vector of weights: masks of what was removed, what was added, and the new active set.
 
     A weight removed and added again in one update is in both and is not `born`.
+
+    Attributes:
+        kept: of the weights that were active [s], in index order, those that were not removed.
+        still: of the same, those that are active, because they were kept or were added again.
     """
 
+    kept: Tensor
+    still: Tensor
     removed: Tensor
     added: Tensor
     active: Tensor
     born: Tensor
 
 
-def update(active: Tensor, score: Tensor, gradient: Tensor, n_drop: int) -> Change:
-    """Remove the n_drop lowest scores, add the n_drop largest gradients among all that is not kept.
+def update(
+    active: Tensor, score: Tensor, gradient: Tensor, groups: tuple[Groups, Groups], n_drop: Sequence[int]
+) -> Change:
+    """Remove the n_drop lowest scores of each group, add the n_drop largest gradients among all that is not kept.
 
     Args:
         active: bool [n], the present subspace.
-        score: [active.sum()], importance of the active weights in index order.
-        gradient: [n], |gradient| with respect to the mean.
-        n_drop: number to remove and to add, at most active.sum().
+        score: [s], importance of the active weights in index order, without NaN.
+        gradient: [n], |gradient| with respect to the mean, without NaN.
+        groups: parts of the active weights, and the same parts of all weights.
+        n_drop: number to remove and to add in each group, at most as many as are active there.
 
-    Ties: the lower index stays, the lower index is added. The number of active weights does not change.
+    Ties: the lower index stays, the lower index is added. The number of active weights of a group does not change.
     """
-    positions = torch.nonzero(active).flatten()
-    stays = largest(score, positions.numel() - n_drop)
-    kept = torch.zeros_like(active)
-    kept[positions[stays]] = True
-    added = largest(torch.where(kept, -1.0, gradient), n_drop)
-    new = kept | added
-    return Change(removed=active & ~kept, added=added, active=new, born=added & ~active)
+    of_active, of_all = groups
+    n_kept = [size - n for size, n in zip(of_active.sizes, n_drop, strict=True)]
+    # one copy to the device
+    counts = torch.tensor([n_kept, list(n_drop)], device=active.device)
+    places = positions(active, len(score))
+    kept = largest_of_each(score, of_active, n_kept, counts[0])
+    stays = torch.zeros_like(active).index_copy_(0, places, kept)
+    added = largest_of_each(torch.where(stays, -1.0, gradient), of_all, n_drop, counts[1])
+    new = stays | added
+    return Change(kept, new[places], active & ~stays, added, new, added & ~active)

@@ -114,34 +114,54 @@ def test_slope_of_sigma(name) -> None:
     assert torch.allclose(SLOPE[name](rho.detach(), sigma.detach()), rho.grad)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("kind", [FlatWeights, FlatPosterior])
-def test_momenta_follow_their_weights_through_a_change_of_masks(kind) -> None:
-    """Against dense bookkeeping; the vectors stay where they are in memory."""
-    made = layers()
+def test_values_and_momenta_move_with_their_weights_to_another_subspace(kind, layout) -> None:
+    """Against dense bookkeeping; nothing moves in memory."""
+    made = layers(layout=layout)
     flat = kind(made)
     optimizer = SGD(flat.parameters(), lr=0.1, momentum=0.9)
     for vector in flat.parameters():
         vector.grad = torch.randn_like(vector)
     optimizer.step()
     flat.settle()
-    old = [x.mask.clone() for x in made]
-    dense = {vector: [torch.zeros_like(x.mean) for x in made] for vector in flat.parameters()}
-    for vector, tensors in dense.items():
-        parts = optimizer.state[vector]["momentum_buffer"].split([int(m.sum()) for m in old])
-        for d, m, part in zip(tensors, old, parts, strict=True):
-            d[m] = part
-    places = [v.data_ptr() for v in flat.parameters()]
-    for layer in made:
-        flipped = layer.mask.flatten().nonzero().flatten()
-        empty = (~layer.mask).flatten().nonzero().flatten()
-        layer.mask.view(-1)[flipped[:3]] = False
-        layer.mask.view(-1)[empty[:3]] = True
-        layer.apply_mask()
-    flat.follow([optimizer])
-    for vector, tensors in dense.items():
-        stayed = [d * (m & x.mask) for d, m, x in zip(tensors, old, made, strict=True)]
-        expected = active(stayed, [x.mask for x in made])
-        assert expected.count_nonzero()
-        assert torch.equal(optimizer.state[vector]["momentum_buffer"], expected)
-    assert torch.equal(flat.mean, active([x.mean for x in made], [x.mask for x in made]))
-    assert [v.data_ptr() for v in flat.parameters()] == places
+    old = flat.active
+    assert torch.equal(old, torch.cat([x.mask.flatten() for x in made]))
+    new, starts = old.clone(), [torch.tensor([0.25, 0.5]) * (i + 1) for i in range(len(flat.parameters()))]
+    new[old.nonzero().flatten()[::3]] = False
+    new[(~old).nonzero().flatten()[: int(old.sum() - new.sum())]] = True
+
+    def dense(vector: torch.Tensor, elsewhere: torch.Tensor) -> torch.Tensor:
+        return elsewhere.double().masked_scatter(old, vector.detach())
+
+    of_layer = torch.tensor([0] * made[0].mean.numel() + [1] * made[1].mean.numel())
+    momenta = [optimizer.state[vector]["momentum_buffer"] for vector in flat.parameters()]
+    expected = [dense(v, start[of_layer])[new] for v, start in zip(flat.parameters(), starts, strict=True)]
+    expected += [dense(m, torch.zeros(len(new)))[new] for m in momenta]
+    assert all(one.count_nonzero() for one in expected)
+    places = [x.data_ptr() for x in (*flat.parameters(), *(x.mean for x in made), *(x.mask for x in made))]
+    flat.move(new, [s.double() for s in starts], [optimizer])
+    for vector, wanted in zip([*flat.parameters(), *momenta], expected, strict=True):
+        assert torch.equal(vector, wanted)
+    assert torch.equal(torch.cat([x.mask.flatten() for x in made]), new)
+    assert torch.equal(torch.cat([x.mean.flatten() for x in made])[new], flat.mean)
+    assert not torch.cat([x.mean.flatten() for x in made])[~new].any()
+    assert [x.data_ptr() for x in (*flat.parameters(), *(x.mean for x in made), *(x.mask for x in made))] == places
+    flat.follow()  # as after a checkpoint
+    for vector, wanted in zip([*flat.parameters(), *momenta], expected, strict=True):
+        assert torch.equal(vector, wanted)
+
+
+@pytest.mark.parametrize("sampling", ["local", "weight"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_dense_gradient_stays_after_the_step(layout, sampling) -> None:
+    made = layers(layout=layout, sampling=sampling)
+    flat = FlatPosterior(made)
+    flat.spread()
+    x, y = torch.randn(7, 3, 5, 5, dtype=torch.float64), torch.randn(7, 6, dtype=torch.float64)
+    (made[0](x).square().sum() + made[1](y).square().sum()).backward()
+    flat.gather()
+    dense = torch.cat([layer.mean_gradient.flatten() for layer in made])
+    flat.add_kl(torch.tensor(0.5, dtype=torch.float64), kl_gradient)
+    assert torch.equal(flat.gradient, dense)
+    assert dense[~flat.active].any()

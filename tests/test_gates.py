@@ -10,7 +10,9 @@ from scipy import integrate
 from scipy.special import ndtr
 
 from ssvi import gates
+from ssvi.methods.sbp import SBP
 from ssvi.noise import NormalSource
+from ssvi.spec import make_spec
 
 # Narrow, in the middle, at either end, wider than the support, and where exp(sigma^2) overflows.
 CASES = [(0.0, 0.0067), (-3.0, 0.5), (-1.0, 1.5), (-10.0, 3.0), (0.0, 5.0), (-20.0, 2.0), (-7.0, 20.0), (-5.0, 120.0)]
@@ -114,13 +116,18 @@ def test_noise_is_one_draw_an_image_or_a_batch() -> None:
 
 
 def test_parameters_are_moved_back_into_their_range_and_gradients_never_stop() -> None:
-    gate = gates.NoisyGate(2, True, NormalSource(0, "noise"))
+    made = [gates.NoisyGate(channels, True, NormalSource(0, "noise")) for channels in (1, 2)]
+    gate, sbp = made[1], SBP(make_spec({"method": "sbp", "parent": "dense"}), NormalSource(0, "noise"))
+    sbp.gates = made
+    sbp.keep_in_range()
     with torch.no_grad():
         gate.mu.copy_(torch.tensor([3.0, -25.0]))
         gate.log_sigma.copy_(torch.tensor([9.0, -30.0]))
-    gate.project()
+    sbp.move_back()
     assert gate.mu.tolist() == [gates.HIGH, gates.LOW]
     assert gate.log_sigma.tolist() == [gates.LOG_SIGMA[1], gates.LOG_SIGMA[0]]
+    # the KL of all gates in one is that of each
+    assert float(sbp.kl()) == pytest.approx(sum(float(gates.kl(*g.parameters_of_theta()).sum()) for g in made))
     gates.kl(*gate.parameters_of_theta()).sum().backward()
     assert bool(gate.mu.grad.isfinite().all())
     assert bool((gate.log_sigma.grad != 0).all())

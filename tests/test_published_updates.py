@@ -13,10 +13,12 @@ from torch.optim import SGD
 
 from ssvi.flat import FlatPosterior
 from ssvi.layers import Operation, VariationalLayer
+from ssvi.methods.base import Clock
 from ssvi.methods.ssvi import SSVI
 from ssvi.methods.topology import Topology
 from ssvi.noise import NormalSource
 from ssvi.spec import make_spec
+from ssvi.subspace import UpdateSchedule
 
 VALUES = Path(__file__).parent / "reference" / "published_updates.safetensors"
 
@@ -46,7 +48,7 @@ def test_the_values_are_all_there() -> None:
 
 
 @pytest.mark.parametrize("update", sorted(FRACTIONS))
-def test_an_update_is_the_published_one(update: str) -> None:
+def test_an_update_is_the_published_one(monkeypatch, update: str) -> None:
     given, criterion = values(update), update.split("/")[0]
     spec = make_spec({"method": "ssvi", "preset": "official", "criterion": criterion})
     layer, method = layer_of(given), SSVI(spec, NormalSource(0, "noise"))
@@ -56,11 +58,11 @@ def test_an_update_is_the_published_one(update: str) -> None:
     for vector, name in ((flat.mean, "momentum_mu"), (flat.rho, "momentum_rho")):
         optimizer.state[vector]["momentum_buffer"] = given[name][given["mask"]].clone()
 
-    topology = Topology(spec, method.layers, 100, score=method.score, grow=method.grow)
-    with torch.no_grad():
-        change = topology._change(["layer"], {"layer": given["gradient"]}, FRACTIONS[update])["layer"]
-        topology._apply(layer, change)
-    flat.follow([optimizer])
+    monkeypatch.setattr(UpdateSchedule, "drop_fraction", lambda schedule, step: FRACTIONS[update])
+    topology = Topology(spec, method.layers, 100, score=lambda x: method.score(x.mean, x.sigma), births=method.births)
+    topology.load_state_dict({"first": layer.mask.flatten(), "drift": {}})
+    clock = Clock(1, 100, step=7)
+    assert topology.update(clock, flat, given["gradient"].flatten(), [optimizer]) is None
 
     assert torch.equal(layer.mask, given["mask_after"])
     assert torch.equal(layer.mean, given["mu_after"])

@@ -56,7 +56,7 @@ def gated(model: str, sites: tuple[str, ...], seed: int) -> tuple[nn.Module, lis
 def test_a_weight_is_alive_where_changing_it_changes_an_output(model, sites, seed) -> None:
     net, gates = gated(model, sites, seed)
     living = Probe(lambda f: network(model, f), lambda site: site in sites, IMAGE).living(
-        iter(g.open.bool() for g in gates)
+        [g.open.bool() for g in gates]
     )
     x = torch.ones(1, *IMAGE, dtype=torch.float64)
     source = torch.Generator().manual_seed(9)
@@ -77,11 +77,11 @@ def test_a_weight_is_alive_where_changing_it_changes_an_output(model, sites, see
 def test_open_gates_leave_everything_and_closed_ones_count() -> None:
     probe = Probe(lambda f: network("resnet8", f), lambda site: site == "hidden", IMAGE)
     channels = [3, 6, 12]
-    everything = probe.living(iter([torch.ones(c, dtype=torch.bool) for c in channels]))
+    everything = probe.living([torch.ones(c, dtype=torch.bool) for c in channels])
     assert all(bool(m.all()) for m in everything.masks.values())
     assert everything.dead_numbers == 0
     closed = [torch.arange(c) > 0 for c in channels]
-    some = probe.living(iter(closed))
+    some = probe.living(closed)
     # conv1 loses an output, conv2 an input, bn1 two numbers in each of the three blocks
     assert some.dead_numbers == 2 * 3
     assert some.masks["blocks.1.conv1"].sum() == 5 * 3 * 9
@@ -94,7 +94,7 @@ def test_slim_layers_predict_the_same(model) -> None:
     sites = ("hidden", "stream")
     net, gates = gated(model, sites, 1)
     living = Probe(lambda f: network(model, f), lambda site: site in sites, IMAGE).living(
-        iter(g.open.bool() for g in gates)
+        [g.open.bool() for g in gates]
     )
     x = torch.rand(5, *IMAGE, dtype=torch.float64)
     with torch.no_grad():
@@ -121,6 +121,6 @@ def test_a_layer_that_is_used_twice_matters_where_it_does_once() -> None:
             return self.head(self.second(self.layer(self.first(self.layer(x.flatten(1))))))
 
     open_ = [torch.tensor([1, 1, 0, 0]).bool(), torch.tensor([0, 1, 1, 0]).bool()]
-    living = Probe(lambda make: Twice(make), lambda site: True, (1, 2, 2)).living(iter(open_))
+    living = Probe(lambda make: Twice(make), lambda site: True, (1, 2, 2)).living(open_)
     needed = open_[0] | open_[1]
     assert torch.equal(living.masks["layer"], needed[:, None].expand(4, 4))

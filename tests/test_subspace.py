@@ -1,6 +1,7 @@
 """Allocations, schedule and updates against brute force and published counts."""
 
 import math
+from itertools import chain
 
 import pytest
 import torch
@@ -13,7 +14,20 @@ from ssvi.network import build
 from ssvi.noise import generator
 from ssvi.overlap import _spearman, overlap_matrices
 from ssvi.spec import make_spec
-from ssvi.subspace import LayerShape, UpdateSchedule, erk, largest, random_masks, uniform, update
+from ssvi.subspace import (
+    Groups,
+    LayerShape,
+    UpdateSchedule,
+    erk,
+    largest,
+    places_without_counting,
+    random_masks,
+    uniform,
+    update,
+)
+from ssvi.tensors import fetched
+
+CPU = torch.device("cpu")
 
 
 def resnet18_shapes(classes: int = 10) -> list[LayerShape]:
@@ -81,29 +95,49 @@ def brute_force(active: list[bool], score: list[float], gradient: list[float], n
     return kept, removed, added
 
 
+def true_of(mask: torch.Tensor) -> set[int]:
+    return set(mask.nonzero().flatten().tolist())
+
+
 @settings(max_examples=300)
 @given(st.data())
-def test_update_equals_brute_force(data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, 40))
-    active = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
-    k = sum(active)
+def test_update_equals_brute_force_in_each_group(data: st.DataObject) -> None:
     few = st.sampled_from([0.0, 0.5, 1.0, 2.0, math.inf])  # many ties
-    score = data.draw(st.lists(few | st.floats(0, 10), min_size=k, max_size=k))
-    gradient = data.draw(st.lists(st.sampled_from([0.0, 0.25, 1.0]) | st.floats(0, 10), min_size=n, max_size=n))
-    n_drop = data.draw(st.integers(0, k))
-    kept, removed, added = brute_force(active, score, gradient, n_drop)
+    groups, start, expected = [], 0, [set(), set(), set()]
+    for _ in range(data.draw(st.integers(1, 4))):
+        active = data.draw(st.lists(st.booleans(), min_size=1, max_size=20).filter(any))
+        n, k = len(active), sum(active)
+        score = data.draw(st.lists(few | st.floats(0, 10), min_size=k, max_size=k))
+        gradient = data.draw(st.lists(st.sampled_from([0.0, 0.25, 1.0]) | st.floats(0, 10), min_size=n, max_size=n))
+        n_drop = data.draw(st.integers(0, k))
+        for whole, part in zip(expected, brute_force(active, score, gradient, n_drop), strict=True):
+            whole |= {start + i for i in part}
+        groups.append((active, score, gradient, n_drop))
+        start += n
+    actives, scores, gradients, drops = zip(*groups, strict=True)
+    active = torch.tensor(list(chain(*actives)))
     change = update(
-        torch.tensor(active),
-        torch.tensor(score, dtype=torch.float64),
-        torch.tensor(gradient, dtype=torch.float64),
-        n_drop,
+        active,
+        torch.tensor(list(chain(*scores)), dtype=torch.float64),
+        torch.tensor(list(chain(*gradients)), dtype=torch.float64),
+        (Groups.of(map(sum, actives), CPU), Groups.of(map(len, actives), CPU)),
+        drops,
     )
-    ones = {key: set(getattr(change, key).nonzero().flatten().tolist()) for key in vars(change)}
-    assert ones["removed"] == removed
-    assert ones["added"] == added
-    assert ones["active"] == kept | added
-    assert ones["born"] == added - removed
-    assert len(ones["active"]) == k
+    kept, removed, added = expected
+    assert true_of(change.removed) == removed
+    assert true_of(change.added) == added
+    assert true_of(change.active) == kept | added
+    assert true_of(change.born) == added - removed
+    places = active.nonzero().flatten()
+    assert set(places[change.kept].tolist()) == kept
+    assert set(places[change.still].tolist()) == kept | (added & removed)
+
+
+def test_positions_are_found_without_counting() -> None:
+    """What CUDA does, against `nonzero`."""
+    mask = torch.rand(1000, generator=generator(0, "s")) < 0.3
+    for one in (mask, torch.zeros(5, dtype=torch.bool), torch.ones(5, dtype=torch.bool)):
+        assert torch.equal(places_without_counting(one, int(one.sum())), one.nonzero().flatten())
 
 
 def test_spearman_is_scipys() -> None:
@@ -118,7 +152,7 @@ def test_overlap_of_a_hand_made_case() -> None:
     names = tuple(CRITERIA)
     up, down = torch.arange(10.0).double(), torch.arange(10.0).double().flip(0)
     table = dict.fromkeys(names, up) | {"snr_exp": down, "snr": torch.roll(up, 1)}
-    record = overlap_matrices([table])
+    record = fetched(overlap_matrices(table, Groups.of([10], CPU)))
     assert record["criteria"] == list(names)
     of_abs_mu = dict(zip(names, record["iou"][names.index("abs_mu")], strict=True))
     assert of_abs_mu["abs_mu"] == 1.0  # removes 0 1 2

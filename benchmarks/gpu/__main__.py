@@ -29,8 +29,9 @@ from ssvi.errors import UserError, unknown
 from ssvi.runs import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
-# Shares of the time after which the checks and the figures end; with tiny sizes the rest takes next to none.
-SHARES, TINY_SHARES = (0.3, 0.61), (0.8, 0.9)
+# Shares of the time, among the stages that were asked for; with tiny sizes all but the checks take next to none.
+SHARES = {"checks": 0.3, "figures": 0.31, "trainings": 0.39}
+TINY_SHARES = {"checks": 0.8, "figures": 0.1, "trainings": 0.1}
 # Seconds at the end for what is to be written.
 CLOSING = 5.0
 MOST_AT_ONCE = 6
@@ -103,14 +104,21 @@ class Trial:
 
     def play(self) -> bool:
         """All stages; whether everything passed."""
-        shares = TINY_SHARES if self.given.tiny else SHARES
-        checked, measured = (self.start + share * self.given.seconds for share in shares)
+        checked, measured = self._ends()
         self.runner.play({name: plan.JOBS[name].limit for name in plan.stage("first")}, self.until)
         if all(outcome.good for outcome in self.outcomes):
             self._check(checked)
             self.runner.play(self.limits("figures"), measured)
             self._train()
         return all(outcome.good for outcome in self.outcomes)
+
+    def _ends(self) -> tuple[float, float]:
+        """When the checks and the figures end: a stage of which no job was asked for takes nobody's time."""
+        shares = TINY_SHARES if self.given.tiny else SHARES
+        asked = {stage: share for stage, share in shares.items() if self.limits(stage)}
+        total = sum(asked.values()) or 1.0
+        whole, checks, figures = self.until - self.start, asked.get("checks", 0.0), asked.get("figures", 0.0)
+        return self.start + whole * checks / total, self.start + whole * (checks + figures) / total
 
     def _check(self, until: float) -> None:
         """The checks, several at once, and beside them what later stages need."""

@@ -97,7 +97,7 @@ def walk(given: Given, options: dict[str, Any], machine: Machine) -> Walk:
 
 def _has_updates(training: Training) -> bool:
     period = range(training.clock.step + 1, training.clock.step + 1000)
-    return not all(training.trainer.method.routine(step) for step in period)
+    return any(training.trainer.method.updates(step) for step in period)
 
 
 def moved_off(seen: Walk, eager: Walk) -> dict[str, float]:

@@ -58,13 +58,14 @@ class Training:
 
     def step(self) -> None:
         """A step without a subspace update."""
-        while not self.trainer.method.routine(self.clock.step + 1):
+        method = self.trainer.method
+        while method.updates(self.clock.step + 1) or not method.routine(self.clock.step + 1):
             self.clock.step += 1
         self.trainer._step(self._index)
 
     def update_step(self) -> None:
         """The next step at which an update is due."""
-        while self.trainer.method.routine(self.clock.step + 1):
+        while not self.trainer.method.updates(self.clock.step + 1):
             self.clock.step += 1
         self.trainer._step(self._index)
 

@@ -178,7 +178,7 @@ def beside(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[F
     index = torch.arange(place.size.batch * 9 // 16, device=place.device)
 
     def odd_batch() -> None:
-        while not trainer.method.routine(training.clock.step + 1):
+        while trainer.method.updates(training.clock.step + 1):
             training.clock.step += 1
         trainer._step(index)
 

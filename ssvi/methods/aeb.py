@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ssvi.errors import UserError
+from ssvi.errors import Diverged, UserError
 from ssvi.flat import FlatWeights
 from ssvi.methods.base import Batch, Clock, Record
 from ssvi.methods.chain import Chain
 from ssvi.samplers import SGHMC
-from ssvi.subspace import largest
+from ssvi.subspace import largest_of_each
+from ssvi.tensors import fetched
 
 # The published run is 1,000 epochs of 50 iterations. A run of any length passes through the same schedules: its steps
 # are worth as many published iterations as make it 50,000 in all.
@@ -99,8 +100,6 @@ class AEB(Chain):
         self.temperature = torch.ones((), device=beta.device)
         self.delta = torch.full((len(self.sparse),), 0.5, device=beta.device)
         self.sigma = torch.ones((), device=beta.device)
-        self._sizes = [layer.mean.numel() for layer in self.sparse.values()]
-        self._counted = torch.tensor(self._sizes, device=beta.device)
         start = self.prior.start
         with torch.no_grad():
             self.rho = inclusion(beta, 0.5, self.prior) if start is None else torch.full_like(beta, start[0])
@@ -175,29 +174,34 @@ class AEB(Chain):
         worth = PUBLISHED_ITERATIONS / clock.total_steps
         omega = step_size(worth * (clock.step - 1), worth)
         beta = self.flat.mean.detach()
-        delta = self.delta.repeat_interleave(self._counted, output_size=len(beta))
+        delta = self.flat.sizes.spread(self.delta)
         self.rho.lerp_(inclusion(beta, delta, self.prior), omega)
         d0, d1 = self._penalties()
         self.d0.lerp_(d0, omega)
         self.d1.lerp_(d1, omega)
         if not self.prior.adapts:
             return
-        sums = torch.stack([part.sum() for part in self.rho.split(self._sizes)])
-        self.delta.lerp_((sums + BETA_A - 1) / (BETA_A + BETA_B + self._counted - 2), omega)
+        sums = torch.stack([part.sum() for part in self.rho.split(self.flat.sizes.sizes)])
+        self.delta.lerp_((sums + BETA_A - 1) / (BETA_A + BETA_B + self.flat.sizes.on_device - 2), omega)
         r, w, q = (beta.abs() * self.d0).sum(), (beta.square() * self.d1).sum(), len(beta) + NU + 2
         sigma = (r + (r.square() + 4 * q * (w + NU * LAMBDA)).sqrt()) / (2 * q)
         self.sigma.copy_(self.sigma.square().lerp(sigma.square(), omega).sqrt())
 
     def _prune(self, progress: float) -> None:
-        """Zero the smallest weights of each layer up to the present target, S' (1 - cut^epoch)."""
+        """Zero the smallest weights of each layer up to the present target, S' (1 - cut^epoch).
+
+        Raises:
+            Diverged: if a weight is not a number.
+        """
         share = self.target * (1 - MISSING**progress if progress < 1 else 1.0)
-        parts = self.flat.parts(self.flat.mean.detach())
-        for (name, layer), part in zip(self.sparse.items(), parts, strict=True):
-            n_keep = layer.mean.numel() - math.floor(share * layer.mean.numel())
-            keep = largest(part.abs().flatten(), n_keep).view_as(part) & layer.mask
-            layer.mask.copy_(keep)
-            self._counts[name] = int(keep.sum())
-        self._mask.copy_(torch.cat([_flat(x.mask, x.mean) for x in self.sparse.values()]))
+        sizes, values = self.flat.sizes, self.flat.ordered(self.flat.mean.detach()).abs()
+        n_keep = [size - math.floor(share * size) for size in sizes.sizes]
+        keep = largest_of_each(values, sizes, n_keep, torch.tensor(n_keep, device=values.device)) & self.flat.active
+        found = fetched({"counts": sizes.sums(keep), "lost": values.isnan().any().long()})
+        if found["lost"]:
+            raise Diverged("a weight that is to be ranked is not a number")
+        self._counts |= dict(zip(self.sparse, found["counts"], strict=True))
+        self._mask.copy_(self.flat.close(keep))
         self._hold()
 
     # Figures ------------------------------------------------------------------------------------
@@ -223,11 +227,4 @@ class AEB(Chain):
         for name, value in state["latent"].items():
             getattr(self, name).copy_(value)
         self._counts = state["counts"]
-        self._mask.copy_(torch.cat([_flat(x.mask, x.mean) for x in self.sparse.values()]))
-
-
-def _flat(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask as a vector in the memory order of its weight."""
-    laid_out = torch.empty_like(like)
-    laid_out.copy_(mask)
-    return laid_out.as_strided((like.numel(),), (1,), laid_out.storage_offset())
+        self._mask.copy_(self.flat.close(self.flat.active))

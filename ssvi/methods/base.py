@@ -148,8 +148,12 @@ class Method:
         """Set what changes with the epoch."""
 
     def routine(self, step: int) -> bool:
-        """Whether this step does nothing but a forward pass, a backward pass and the optimisers' step."""
+        """Whether this step, up to `after_step`, is a forward pass, a backward pass and the optimisers' step alone."""
         return True
+
+    def updates(self, step: int) -> bool:
+        """Whether the subspace is updated after this step."""
+        return False
 
     def before_step(self) -> None:
         """The network is about to be used by a training step."""

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssvi.flat import FlatWeights
-from ssvi.layers import MaskedLayer
 from ssvi.methods.base import Batch, Clock, Method, Record
 from ssvi.methods.topology import Topology
+from ssvi.subspace import Change, Groups
 
 
 class RigL(Method):
@@ -20,16 +20,22 @@ class RigL(Method):
 
     def prepare(self) -> None:
         steps = self.bench.clock.total_steps
-        self.topology = Topology(self.spec, self.layers, steps, score=_score, grow=_grow, moving=self.moving)
+        self.topology = Topology(self.spec, self.layers, steps, score=_score, births=_births, moving=self.moving)
         self.topology.start(self.bench.streams["masks"])
         self.flat = FlatWeights(self.layers.values())
-        self._gradients: dict[str, Tensor] = {}
 
     def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
         return [self.sgd([self.flat.mean, *self.unmasked(model)])]
 
+    def updates(self, step: int) -> bool:
+        return self.topology.schedule.is_due(step)
+
     def routine(self, step: int) -> bool:
-        return not self.topology.schedule.is_due(step)
+        return not self._skips(step)
+
+    def _skips(self, step: int) -> bool:
+        """Whether the optimisers leave out this step."""
+        return self.updates(step) and self.spec.update_step == "skip"
 
     def before_step(self) -> None:
         self.flat.spread()
@@ -38,22 +44,19 @@ class RigL(Method):
         self.flat.settle()
 
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
-        due = self.topology.schedule.is_due(clock.step)
-        if due:
-            self._gradients = {name: layer.mean_gradient.abs() for name, layer in self.layers.items()}
         self.flat.gather()
-        return not (due and self.spec.update_step == "skip")
+        return not self._skips(clock.step)
 
     def after_step(self, clock: Clock, batch: Batch) -> Record | None:
         super().after_step(clock, batch)
-        if not self.topology.schedule.is_due(clock.step):
+        if not self.updates(clock.step):
             return None
         self.flops += self.growth_flops(len(batch[1]))
-        gradients, self._gradients = self._gradients, {}
-        self.settle()
-        record = self.topology.update(clock, gradients)
-        self.flat.follow(self.optimizers)
-        return record
+        return self.topology.update(clock, self.flat, self.ranking(), self.optimizers)
+
+    def ranking(self) -> Tensor:
+        """|gradient of the mean| [d] of the step that was just taken, which ranks what may be added."""
+        return self.flat.gradient.abs()
 
     def growth_flops(self, images: int) -> int:
         """The dense gradient of the mean, one product a weight that is not active: 2 (M - M_S)."""
@@ -82,9 +85,10 @@ class RigL(Method):
         self.flat.follow()
 
 
-def _score(layer: MaskedLayer) -> Tensor:
-    return layer.mean[layer.mask].abs()
+def _score(weights: FlatWeights) -> Tensor:
+    return weights.mean.detach().abs()
 
 
-def _grow(layer: MaskedLayer, born: Tensor, kept: Tensor) -> None:
-    """A born weight is 0, which is what a masked one has been all along."""
+def _births(weights: FlatWeights, change: Change, active: Groups) -> list[Tensor]:
+    """A born weight is 0."""
+    return [weights.mean.new_zeros(len(active.sizes))]

@@ -45,16 +45,30 @@ class SBP(Structured):
     def lr_factor(self, clock: Clock) -> float:
         return min(1.0, 6 * (clock.epochs - clock.epoch + 1) / clock.epochs)
 
+    def prepare(self) -> None:
+        super().prepare()
+        self.keep_in_range()
+
+    def keep_in_range(self) -> None:
+        """Lay the gates' parameters together, so that all are moved back at once."""
+        self._mu = _together([gate.mu for gate in self.gates])
+        self._log_sigma = _together([gate.log_sigma for gate in self.gates])
+
+    def move_back(self) -> None:
+        """Move parameters that left their range to its ends."""
+        self._mu.clamp_(gates.LOW, gates.HIGH)
+        self._log_sigma.clamp_(*gates.LOG_SIGMA)
+
     def kl(self) -> Tensor:
         """KL of all gates in nats, float64."""
-        return torch.stack([gates.kl(*gate.parameters_of_theta()).sum() for gate in self.gates]).sum()
+        mu, log_sigma = (torch.cat([getattr(gate, name) for gate in self.gates]) for name in ("mu", "log_sigma"))
+        return gates.kl(mu.double(), log_sigma.double().exp()).sum()
 
     def extra_loss(self, clock: Clock) -> Tensor:
         return self.kl() * (self.spec.kl_weight / self.bench.n_train)
 
     def after_step(self, clock: Clock, batch: Batch) -> Record | None:
-        for gate in self.gates:
-            gate.project()
+        self.move_back()
         return super().after_step(clock, batch)
 
     @torch.no_grad()
@@ -116,3 +130,11 @@ class SBP(Structured):
             for gate in self.gates:
                 gate.draw(source)
             yield i
+
+
+def _together(parameters: list[nn.Parameter]) -> Tensor:
+    """Move parameters into one vector, of which they are views from here on."""
+    whole = torch.cat([p.detach() for p in parameters])
+    for p, part in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
+        p.data = part
+    return whole

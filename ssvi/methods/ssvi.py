@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from ssvi.criteria import CRITERIA, scores
-from ssvi.layers import TO_RHO, TO_SIGMA, MaskedLayer, VariationalLayer
+from ssvi.flat import FlatPosterior
+from ssvi.layers import TO_RHO, TO_SIGMA, VariationalLayer
 from ssvi.methods.base import Batch, Clock, Record
 from ssvi.methods.rigl import RigL
 from ssvi.methods.topology import Topology, frozen_batch_statistics
 from ssvi.methods.vi import VI
 from ssvi.overlap import overlap_matrices
+from ssvi.subspace import Change, Groups
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 
@@ -28,60 +30,72 @@ class SSVI(VI, RigL):
             self.spec,
             self.layers,
             self.bench.clock.total_steps,
-            score=self.score,
-            grow=self.grow,
+            score=lambda weights: self.score(weights.mean, weights.sigma),
+            births=self.births,
             describe=self.describe,
-            drifting=lambda layer: layer.sigma,
+            drifting=lambda weights: weights.sigma,
             moving=self.moving,
         )
         self.start_masks()
-        self._gradients: dict[str, Tensor] = {}
+        self._gradients: Tensor | None = None
         VI.prepare(self)
+        self.topology.follow(self.flat)
 
     def start_masks(self) -> None:
         """Draw the first subspace."""
         self.topology.start(self.bench.streams["masks"])
 
     @torch.no_grad()
-    def score(self, layer: VariationalLayer) -> Tensor:
-        """Importance of the active weights by the run's removal criterion (section 3.3.1)."""
-        spec, mask = self.spec, layer.mask
-        return scores(spec.criterion, layer.mean[mask], layer.sigma[mask], spec.exp_lambda, spec.score_arithmetic)
+    def score(self, mean: Tensor, sigma: Tensor) -> Tensor:
+        """Importance of weights by the run's removal criterion (section 3.3.1)."""
+        return scores(self.spec.criterion, mean, sigma, self.spec.exp_lambda, self.spec.score_arithmetic)
 
     @torch.no_grad()
-    def grow(self, layer: VariationalLayer, born: Tensor, kept: Tensor) -> None:
-        """Start values of born weights: mu = 0 and sigma as section 3.2 has it.
+    def births(self, weights: FlatPosterior, change: Change, active: Groups) -> list[Tensor]:
+        """Start values of born weights, by layer: mu = 0 and rho as section 3.2 has it of sigma.
 
         `mean` is over the weights that were kept; `mean_rho`, as the published code does it once the new mask is in
-        place, over those removed and added again as well.
+        place, over those removed and added again as well. A layer that lost all its weights takes the network's mean.
         """
-        spec = self.spec
-        stay = layer.mask & ~born if spec.grow_sigma == "mean_rho" else kept
-        survivors = [(layer, stay)] if bool(stay.any()) else [(x, x.mask) for x in self.layers.values()]
-        rho = torch.cat([x.rho[where] for x, where in survivors]).double()
+        spec, rho = self.spec, weights.rho.double()
         if spec.grow_sigma == "mean_rho":
-            layer.rho[born] = rho.mean().float()
-            return
-        mean = TO_SIGMA[spec.parameterisation](rho).mean()
-        sigma = mean if spec.grow_sigma == "mean" else torch.full_like(mean, spec.grow_sigma_value)
-        layer.rho[born] = TO_RHO[spec.parameterisation](sigma).float()
+            start = _means(rho, change.still, active)
+        else:
+            sigma = _means(TO_SIGMA[spec.parameterisation](rho), change.kept, active)
+            chosen = sigma if spec.grow_sigma == "mean" else torch.full_like(sigma, spec.grow_sigma_value)
+            start = TO_RHO[spec.parameterisation](chosen)
+        return [torch.zeros_like(start), start.to(weights.rho.dtype)]
 
     # The gradient that ranks candidates (section 3.3.2) ------------------------------------------
 
+    @property
+    def _ranks_by_step(self) -> bool:
+        """Whether candidates are ranked by the gradient that the step has anyway."""
+        return self.spec.addition == "mc1" and self.spec.addition_gradient == "data"
+
     def routine(self, step: int) -> bool:
-        return not (self.topology.schedule.is_due(step) or self._collects_signed(step))
+        if self._collects_signed(step):
+            return False
+        return not self.updates(step) or (self._ranks_by_step and not self._skips(step))
+
+    def ranking(self) -> Tensor:
+        if self._ranks_by_step:
+            return super().ranking()
+        gradients, self._gradients = self._gradients, None
+        return gradients
 
     def on_data_gradient(self, clock: Clock, batch: Batch) -> None:
         VI.on_data_gradient(self, clock, batch)
-        self._collect(clock, batch)
+        if not self._ranks_by_step:
+            self._collect(clock, batch)
 
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
         VI.on_gradient(self, clock, batch)
-        return not (self.topology.schedule.is_due(clock.step) and self.spec.update_step == "skip")
+        return not self._skips(clock.step)
 
     def _collect(self, clock: Clock, batch: Batch) -> None:
-        """Gather |gradient| where an update is due, in whichever of the three ways was asked for."""
-        spec, signed, due = self.spec, self._collects_signed(clock.step), self.topology.schedule.is_due(clock.step)
+        """Gather |gradient| [d] where an update is due, in whichever of the three ways was asked for."""
+        spec, signed, due = self.spec, self._collects_signed(clock.step), self.updates(clock.step)
         if not (signed or due):
             return
         self.settle()
@@ -91,22 +105,19 @@ class SSVI(VI, RigL):
         if spec.addition == "mean":
             self._gradients = self._gradient_of(batch, at_mean=True)
             return
-        total = {name: gradient.abs() for name, gradient in self._gradient_at_hand().items()}
+        total = self._with_kl(self.flat.gradient).abs()
         extra = spec.addition_samples - 1 if spec.addition == "mcK" else 0
         for _ in range(extra):
             self.flat.spread()
-            for name, gradient in self._gradient_of(self.bench.fresh_batch(), at_mean=False).items():
-                total[name] += gradient
-        self._gradients = {name: value / (1 + extra) for name, value in total.items()}
+            total += self._gradient_of(self.bench.fresh_batch(), at_mean=False)
+        self._gradients = total / (1 + extra)
 
-    def _gradient_at_hand(self) -> dict[str, Tensor]:
-        return {name: self._with_kl(layer, layer.mean_gradient) for name, layer in self.layers.items()}
-
-    def _with_kl(self, layer: VariationalLayer, gradient: Tensor) -> Tensor:
+    def _with_kl(self, gradient: Tensor) -> Tensor:
         """Add the KL's gradient mu/prior^2 if candidates are ranked by the total."""
         if self.spec.addition_gradient == "data":
             return gradient
-        return gradient + self._kl_weight * layer.mean.detach() / self.spec.prior_sigma**2
+        means = torch.cat([layer.mean.detach().flatten() for layer in self.layers.values()])
+        return gradient + self._kl_weight * means / self.spec.prior_sigma**2
 
     def _collects_signed(self, step: int) -> bool:
         """Whether the gradient of this step is one of the last K before an update that averages them signed."""
@@ -117,13 +128,12 @@ class SSVI(VI, RigL):
 
     def _collect_signed(self, clock: Clock) -> None:
         """The published variant: signed gradients of the last K steps, averaged before the modulus."""
-        for name, value in self._gradient_at_hand().items():
-            gradient = value / self.spec.addition_samples
-            self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
-        if self.topology.schedule.is_due(clock.step):
-            self._gradients = {name: value.abs() for name, value in self._gradients.items()}
+        gradient = self._with_kl(self.flat.gradient) / self.spec.addition_samples
+        self._gradients = gradient if self._gradients is None else self._gradients + gradient
+        if self.updates(clock.step):
+            self._gradients = self._gradients.abs()
 
-    def _gradient_of(self, batch: Batch, at_mean: bool) -> dict[str, Tensor]:
+    def _gradient_of(self, batch: Batch, at_mean: bool) -> Tensor:
         """|gradient| of one more pass at the present parameters, leaving the gradients at hand alone."""
         if at_mean:
             self.set_mean()
@@ -133,8 +143,7 @@ class SSVI(VI, RigL):
         layers = self.layers.values()
         sampled = not at_mean and self.spec.sampling == "weight"
         gradients = torch.autograd.grad(loss, [layer.realised if sampled else layer.mean for layer in layers])
-        each = zip(self.layers.items(), gradients, strict=True)
-        return {name: self._with_kl(layer, gradient).abs() for (name, layer), gradient in each}
+        return self._with_kl(torch.cat([gradient.flatten() for gradient in gradients])).abs()
 
     def growth_flops(self, images: int) -> int:
         """Dense gradients of the mean, and the extra passes of `mean` and `mcK`."""
@@ -150,19 +159,15 @@ class SSVI(VI, RigL):
     # Records ------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def describe(self, layers: dict[str, MaskedLayer]) -> tuple[Record, dict[str, Record]]:
+    def describe(self, weights: FlatPosterior, counts: dict[str, int]) -> tuple[Record, dict[str, Record]]:
         """Overlap of the criteria, and per layer the quantiles of sigma and |mu|/sigma."""
-        posterior = {name: (x.mean[x.mask], x.sigma[x.mask]) for name, x in self.layers.items()}
-        each = {
-            name: {criterion: f(mu, sigma, self.spec.exp_lambda) for criterion, f in CRITERIA.items()}
-            for name, (mu, sigma) in posterior.items()
-            if mu.numel()
-        }
-        per_layer = {
-            name: {"sigma": _quantiles(posterior[name][1]), "snr": _quantiles(table["snr"])}
-            for name, table in each.items()
-        }
-        return overlap_matrices(list(each.values())), per_layer
+        alive = {name: count for name, count in counts.items() if count}
+        groups = Groups.of(alive.values(), weights.mean.device)
+        mu, sigma = weights.mean, weights.sigma
+        table = {criterion: f(mu, sigma, self.spec.exp_lambda) for criterion, f in CRITERIA.items()}
+        parts = zip(alive, sigma.split(groups.sizes), table["snr"].split(groups.sizes), strict=True)
+        per_layer = {name: {"sigma": _quantiles(own), "snr": _quantiles(snr)} for name, own, snr in parts}
+        return overlap_matrices(table, groups), per_layer
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"gradients": self._gradients}
@@ -172,8 +177,13 @@ class SSVI(VI, RigL):
         self._gradients = state["gradients"]
 
 
-def _quantiles(values: Tensor) -> dict[str, float]:
+def _means(values: Tensor, among: Tensor, groups: Groups) -> Tensor:
+    """The mean of each group over what a mask holds, or over what it holds of all groups where that is nothing."""
+    sums, numbers = groups.sums(torch.where(among, values, 0.0)), groups.sums(among)
+    return torch.where(numbers > 0, sums / numbers, sums.sum() / numbers.sum())
+
+
+def _quantiles(values: Tensor) -> dict[str, Tensor]:
     """The values at QUANTILES by name, by the nearest rank (torch.quantile stops at 16 million elements)."""
     ordered = values.double().sort().values
-    ranks = [round(q * (ordered.numel() - 1)) for q in QUANTILES.values()]
-    return dict(zip(QUANTILES, ordered[ranks].tolist(), strict=True))
+    return {name: ordered[round(q * (ordered.numel() - 1))] for name, q in QUANTILES.items()}

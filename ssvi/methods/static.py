@@ -26,7 +26,7 @@ class Pruned(StaticVI):
     """
 
     def start_masks(self) -> None:
-        self.topology.start_best(self.score)
+        self.topology.start_best(lambda layer: self.score(layer.mean, layer.sigma))
 
     def finish(self) -> None:
         if not self.spec.epochs:

@@ -12,6 +12,7 @@ from ssvi.errors import UserError
 from ssvi.layers import LayerFactory, MaskedLayer, Site
 from ssvi.methods.base import Method, Network
 from ssvi.structure import Living, Probe
+from ssvi.tensors import fetched
 
 
 class Structured(Method, ABC):
@@ -51,14 +52,14 @@ class Structured(Method, ABC):
         """Which channels of each gate are open, bool, in the order of construction."""
 
     def _living(self) -> Living:
-        return self._probe.living(channels.cpu() for channels in self.open_channels())
+        return self._probe.living(list(self.open_channels()))
 
     @torch.no_grad()
     def update_masks(self) -> None:
         """Set the masks by the present gates."""
         for name, mask in self._living().masks.items():
             self.layers[name].mask.copy_(mask)
-        self._counts = {name: int(layer.mask.sum()) for name, layer in self.layers.items()}
+        self._counts = fetched({name: layer.mask.sum() for name, layer in self.layers.items()})
 
     def n_active(self) -> dict[str, int]:
         return self._counts

@@ -1,31 +1,37 @@
 """Removal and addition during a training, for every method with a sparse subspace (sections 3.2, 3.3).
 
-`Topology` owns the masks' start, the schedule, the dense gradients that rank candidates, the update
-itself and its records. A method tells it only how to score weights and what new ones start with.
+`Topology` owns the masks' start, the schedule, the update itself and its records. A method tells it only how to score
+weights and what new ones start with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
 from ssvi.errors import Diverged
+from ssvi.flat import FlatWeights
 from ssvi.layers import MaskedLayer
 from ssvi.methods.base import Clock, Record
 from ssvi.spec import RunSpec
-from ssvi.subspace import Change, LayerShape, UpdateSchedule, best_masks, random_masks, update
+from ssvi.subspace import Change, Groups, LayerShape, UpdateSchedule, best_masks, random_masks, update
+from ssvi.tensors import fetched
 
 N_RECORDS = 20
 
-Score = Callable[[MaskedLayer], Tensor]
-Grow = Callable[[MaskedLayer, Tensor, Tensor], None]
-Describe = Callable[[dict[str, MaskedLayer]], tuple[Record, dict[str, Record]]]
-Statistic = Callable[[MaskedLayer], Tensor]
+# Importance [s] of the active weights; what they start with that are born, one tensor [layers] for each vector.
+Score = Callable[[FlatWeights], Tensor]
+Births = Callable[[FlatWeights, Change, Groups], list[Tensor]]
+# What a record says beside the counts: of the network, and of each layer by name; tensors are fetched with the rest.
+Describe = Callable[[FlatWeights, dict[str, int]], tuple[Record, dict[str, Record]]]
+# A statistic [s] of the active weights whose mean is followed.
+Statistic = Callable[[FlatWeights], Tensor]
 
 
 @contextmanager
@@ -42,7 +48,7 @@ def frozen_batch_statistics(model: nn.Module) -> Iterator[None]:
 
 
 class Topology:
-    """The subspace of one run and its updates."""
+    """The subspace of one run and its updates, which wait for the device two or three times in all."""
 
     def __init__(
         self,
@@ -51,7 +57,7 @@ class Topology:
         total_steps: int,
         *,
         score: Score,
-        grow: Grow,
+        births: Births,
         describe: Describe | None = None,
         drifting: Statistic | None = None,
         moving: bool = True,
@@ -61,21 +67,19 @@ class Topology:
             spec: of the run.
             layers: every layer with a mask, by name.
             total_steps: steps of the whole training.
-            score: importance [n_active] of a layer's active weights, in index order.
-            grow: called with a layer, the mask of its born weights and the mask of those that stayed.
-            describe: what a record says beside the counts: of the network, and of each layer, before
-                the update.
-            drifting: a statistic whose mean over active weights is followed: how much of its change came
-                by gradient, how much by exchanging weights.
+            score: ranks the active weights of a layer, or of the network where the allocation is global.
+            births: given the weights as they were, what changes, and how the active ones lie in layers.
+            describe: given the weights before the update, and the active ones by layer.
+            drifting: how much of the change of its mean came by gradient, how much by exchanging weights, is recorded.
             moving: whether the subspace is ever updated.
         """
         self.spec = spec
         self.layers = layers
         self.schedule = UpdateSchedule(spec.delta_t, spec.alpha, int(moving * spec.update_until * total_steps))
         self.recorded = _spread(self.schedule.n_updates, N_RECORDS)
-        self._score, self._grow, self._describe, self._drifting = score, grow, describe, drifting
-        self._drift: dict[str, dict[str, Tensor]] = {}
-        self._first: dict[str, Tensor] = {}
+        self._score, self._births, self._describe, self._drifting = score, births, describe, drifting
+        self._drift: dict[str, Tensor] = {}
+        self._first = torch.empty(0)
         self._counts: dict[str, int] = {}
 
     @torch.no_grad()
@@ -84,8 +88,8 @@ class Topology:
         self._start(random_masks(self._shapes(), self.spec.density, self.spec.allocation, source))
 
     @torch.no_grad()
-    def start_best(self, score: Score) -> None:
-        """Choose the subspace of the highest scores [n] of all weights, with the allocation's counts."""
+    def start_best(self, score: Callable[[MaskedLayer], Tensor]) -> None:
+        """Choose the subspace of the highest scores [n] of all weights of each layer, with the allocation's counts."""
         scores = [score(layer).view_as(layer.mask).cpu() for layer in self.layers.values()]
         self._start(best_masks(self._shapes(), self.spec.density, self.spec.allocation, scores))
 
@@ -96,108 +100,103 @@ class Topology:
         for layer, mask in zip(self.layers.values(), masks, strict=True):
             layer.mask.copy_(mask)
             layer.apply_mask()
-        self._first = {name: layer.mask.clone() for name, layer in self.layers.items()}
         self._recount()
+        self._first = torch.cat([layer.mask.flatten() for layer in self.layers.values()])
+
+    def _recount(self) -> None:
+        counts = torch.stack([layer.mask.sum() for layer in self.layers.values()])
+        self._active = Groups(tuple(counts.tolist()), counts)
+        self._counts = dict(zip(self.layers, self._active.sizes, strict=True))
+
+    def _ranked(self, weights: FlatWeights) -> tuple[Groups, Groups]:
+        """What is ranked together, of the active weights and of all: layers, or the network."""
+        if self.spec.allocation != "global":
+            return self._active, weights.sizes
+        return self._active.together(), weights.sizes.together()
+
+    @torch.no_grad()
+    def follow(self, weights: FlatWeights) -> None:
+        """Begin to follow the statistic whose drift is recorded."""
         if self._drifting:
-            for name, layer in self.layers.items():
-                value = self._mean(layer)
-                zero = torch.zeros_like(value)
-                self._drift[name] = {"last": value, "gradient": zero, "topology": zero.clone()}
+            value = self._means(weights)
+            self._drift = {"last": value, "gradient": torch.zeros_like(value), "topology": torch.zeros_like(value)}
 
     def n_active(self) -> dict[str, int]:
         """Active weights per layer, counted when they change."""
         return self._counts
 
-    def _recount(self) -> None:
-        self._counts = {name: int(layer.mask.sum()) for name, layer in self.layers.items()}
-
-    def _mean(self, layer: MaskedLayer) -> Tensor:
+    def _means(self, weights: FlatWeights) -> Tensor:
+        """The drifting statistic's mean in each layer, 0 where nothing is active: float64 [layers]."""
         assert self._drifting is not None
-        return self._drifting(layer).sum(dtype=torch.float64) / layer.mask.sum().clamp_min(1)
+        return self._active.sums(self._drifting(weights)) / self._active.on_device.clamp_min(1)
 
     @torch.no_grad()
-    def update(self, clock: Clock, gradients: dict[str, Tensor]) -> Record | None:
-        """Remove and add once; `gradients` hold |gradient of the mean|, dense, per layer.
+    def update(
+        self, clock: Clock, weights: FlatWeights, gradient: Tensor, optimizers: Sequence[Optimizer] = ()
+    ) -> Record | None:
+        """Remove and add once.
+
+        Args:
+            clock: of the step that was just taken.
+            weights: of all layers.
+            gradient: |gradient of the mean| [d], in the order of the layers and of the index within one.
+            optimizers: of the weights; those that stay keep their momenta.
 
         Returns:
             the record of the update, if it is one of about 20 that are kept.
 
         Raises:
-            Diverged: if a gradient or a parameter is not finite.
+            Diverged: if a gradient, a parameter or a score is not finite.
         """
         step = clock.step
-        self._check_finite(step, gradients)
-        fraction = self.schedule.drop_fraction(step)
         keep_record = step // self.spec.delta_t - 1 in self.recorded
-        described = self._describe(self.layers) if keep_record and self._describe else ({}, {})
-        by_gradient = {name: self._mean(layer) for name, layer in self.layers.items()} if self._drifting else {}
-        layer_records: list[Record] = []
-        for group in self._groups():
-            for name, change in self._change(group, gradients, fraction).items():
-                layer = self.layers[name]
-                if keep_record:
-                    layer_records.append(self._count(name, change))
-                self._apply(layer, change)
-        self._recount()
-        for name, before in by_gradient.items():
-            drift, now = self._drift[name], self._mean(self.layers[name])
-            drift["gradient"] = drift["gradient"] + before - drift["last"]
-            drift["topology"] = drift["topology"] + now - before
-            drift["last"] = now
+        score = self._score(weights)
+        self._check_finite(step, weights, gradient, score)
+        fraction = self.schedule.drop_fraction(step)
+        described = self._describe(weights, self._counts) if keep_record and self._describe else ({}, {})
+        change = self.change(weights, score, gradient, fraction)
+        drifted = self._means(weights) if self._drifting else None
+        weights.move(change.active, self._births(weights, change, self._active), optimizers)
+        if self.spec.allocation == "global":
+            self._recount()
+        if drifted is not None:
+            self._drift["gradient"] += drifted - self._drift["last"]
+            self._drift["last"] = self._means(weights)
+            self._drift["topology"] += self._drift["last"] - drifted
         if not keep_record:
             return None
-        for record in layer_records:
-            name = record["layer"]
-            record["active"] = self._counts[name]
-            record["survivors"] = int((self.layers[name].mask & self._first[name]).sum())
-            record |= described[1].get(name, {})
-            if name in self._drift:
-                record["sigma_drift_gradient"] = float(self._drift[name]["gradient"])
-                record["sigma_drift_topology"] = float(self._drift[name]["topology"])
-        return {
-            "step": step,
-            "epoch": clock.epoch,
-            "update": step // self.spec.delta_t,
-            "drop_fraction": fraction,
-            **described[0],
-            "layers": layer_records,
-        }
+        found = fetched({"network": described[0], "layers": described[1], "counts": self._counted(weights, change)})
+        layers = [
+            {"layer": name, "size": size, "active": self._counts[name]}
+            | {key: each[i] for key, each in found["counts"].items()}
+            | found["layers"].get(name, {})
+            for i, (name, size) in enumerate(zip(self.layers, weights.sizes.sizes, strict=True))
+        ]
+        when = {"step": step, "epoch": clock.epoch, "update": step // self.spec.delta_t, "drop_fraction": fraction}
+        return {**when, **found["network"], "layers": layers}
 
-    def _check_finite(self, step: int, gradients: dict[str, Tensor]) -> None:
-        """What is not a number cannot be ranked; one look at the device for all layers."""
-        parts = [gradients[name].isfinite().all() for name in self.layers]
-        parts += [p.isfinite().all() for layer in self.layers.values() for p in layer.parameters()]
-        if not bool(torch.stack(parts).all()):
-            raise Diverged(f"a gradient or a parameter is not finite at the subspace update of step {step}")
+    def change(self, weights: FlatWeights, score: Tensor, gradient: Tensor, fraction: float) -> Change:
+        """What an update that exchanges this fraction of each group does, by scores [s] and |gradient| [d]."""
+        groups = self._ranked(weights)
+        return update(weights.active, score, gradient, groups, [int(n * fraction) for n in groups[0].sizes])
 
-    def _groups(self) -> list[list[str]]:
-        names = list(self.layers)
-        return [names] if self.spec.allocation == "global" else [[name] for name in names]
+    def _counted(self, weights: FlatWeights, change: Change) -> dict[str, Tensor]:
+        """What a record says of each layer, [layers] each."""
+        counts = {key: weights.sizes.sums(getattr(change, key)) for key in ("removed", "added", "born")}
+        counts["survivors"] = weights.sizes.sums(change.active & self._first)
+        drift = {f"sigma_drift_{by}": self._drift[by] for by in ("gradient", "topology") if self._drift}
+        return counts | drift
 
-    def _change(self, names: list[str], gradients: dict[str, Tensor], fraction: float) -> dict[str, Change]:
-        layers = [self.layers[name] for name in names]
-        active = torch.cat([x.mask.flatten() for x in layers])
-        score = torch.cat([self._score(x) for x in layers])
-        gradient = torch.cat([gradients[name].flatten() for name in names])
-        n_drop = int(score.numel() * fraction)
-        whole = update(active, score, gradient, n_drop)
-        sizes = [x.mask.numel() for x in layers]
-        parts = {key: getattr(whole, key).split(sizes) for key in ("removed", "added", "active", "born")}
-        return {
-            name: Change(**{key: part[i].view_as(self.layers[name].mask) for key, part in parts.items()})
-            for i, name in enumerate(names)
-        }
-
-    def _apply(self, layer: MaskedLayer, change: Change) -> None:
-        kept = layer.mask & ~change.removed
-        layer.mask.copy_(change.active)
-        self._grow(layer, change.born, kept)
-        layer.apply_mask()
-
-    @staticmethod
-    def _count(name: str, change: Change) -> Record:
-        counts = {key: int(getattr(change, key).sum()) for key in ("removed", "added", "born")}
-        return {"layer": name, "size": change.active.numel(), **counts}
+    def _check_finite(self, step: int, weights: FlatWeights, gradient: Tensor, score: Tensor) -> None:
+        """What is not a number cannot be ranked; one look at the device for all of it."""
+        biases = [layer.bias for layer in self.layers.values() if layer.bias is not None]
+        parts = [x.isfinite().all() for x in (gradient, *weights.parameters(), *biases)]
+        finite, ranked = torch.stack([torch.stack(parts).all(), ~score.isnan().any()]).tolist()
+        if not (finite and ranked):
+            what = "a weight or score that is to be ranked is not a number"
+            raise Diverged(
+                f"{what if finite else 'a gradient or a parameter is not finite'} at the subspace update of step {step}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The first masks and the drift so far (the present masks are in the network)."""
