@@ -1,7 +1,8 @@
-"""float32 means float32: nothing of a training or an evaluation is rounded to TF32 or bf16 behind its back.
+"""What is computed is what was asked for: float32 in full, and the same bytes each time.
 
-PyTorch lets cuDNN's convolutions use TF32 (10 bits of mantissa) unless told otherwise, and its users' and systems'
-settings do so for matrix products. bf16 is used where a spec says so, by autocast, and nowhere else.
+Nothing of a training or an evaluation is rounded to TF32 or bf16 behind its back. PyTorch lets cuDNN's convolutions use
+TF32 (10 bits of mantissa) unless told otherwise, and its users' and systems' settings do so for matrix products. bf16
+is used where a spec says so, by autocast, and nowhere else.
 """
 
 from __future__ import annotations
@@ -26,6 +27,16 @@ def full_float32() -> None:
     torch.backends.cudnn.allow_tf32 = False
     for part in _parts():
         part.fp32_precision = FULL
+
+
+def repeatable() -> None:
+    """Let cuDNN take kernels alone that give the same bytes each time, in this process from here on.
+
+    Its fastest gradients of convolutions add up in whatever order threads arrive. Without them two trainings of a spec
+    on one kind of GPU, and one that was stopped and went on, end with the same bytes.
+    """
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def float32_is_full() -> bool:

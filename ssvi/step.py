@@ -23,7 +23,7 @@ from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.methods.base import Batch, Clock, Method
 from ssvi.noise import Streams
-from ssvi.precision import full_float32
+from ssvi.precision import full_float32, repeatable
 from ssvi.process import SWITCHES
 from ssvi.spec import RunSpec
 
@@ -108,6 +108,7 @@ class Stepper:
         machine: Machine,
     ) -> None:
         full_float32()
+        repeatable()
         self.spec, self.data, self.model, self.method = spec, data, model, method
         self.streams, self.clock, self.machine = streams, clock, machine
         self.totals = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, correct, images

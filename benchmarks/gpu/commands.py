@@ -45,12 +45,15 @@ def digits(given: Given) -> None:
 def tests(given: Given) -> None:
     """The tests of a step, those for a GPU among them."""
     few = ["-k", "machine or switch"] if given.tiny else []
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_step.py", *few]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    print(done.stdout)
-    last = (done.stdout.strip().splitlines() or ["no output"])[-1]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/test_step.py", *few]
+    job, last = subprocess.Popen(command, stdout=subprocess.PIPE, text=True), "no output"
+    assert job.stdout is not None
+    # as they come, for the case that time is over before they are
+    for line in job.stdout:
+        print(line, end="", flush=True)
+        last = line.strip() or last
     given.say(tests=last)
-    if done.returncode:
+    if job.wait():
         raise Fault(f"tests/test_step.py: {last}")
 
 

@@ -54,20 +54,26 @@ class Training:
         self.clock.step = (self.clock.epoch - 1) * self.clock.steps_per_epoch + 1
         self.trainer.take_step.set_lr(self.trainer._base_lr, 0.5)
         self.trainer.method.begin_epoch(self.clock)
-        self._index = torch.arange(given.batch_size, device=machine.device)
+        self.index = torch.arange(given.batch_size, device=machine.device)
 
     def step(self) -> None:
         """A step without a subspace update."""
         method = self.trainer.method
         while method.updates(self.clock.step + 1) or not method.routine(self.clock.step + 1):
             self.clock.step += 1
-        self.trainer._step(self._index)
+        self.trainer._step(self.index)
 
     def update_step(self) -> None:
         """The next step at which an update is due."""
-        while not self.trainer.method.updates(self.clock.step + 1):
+        self.to_update()
+        self.clock.step -= 1
+        self.trainer._step(self.index)
+
+    def to_update(self) -> None:
+        """Go to the next step at which an update is due, which is yet to be taken."""
+        self.clock.step += 1
+        while not self.trainer.method.updates(self.clock.step):
             self.clock.step += 1
-        self.trainer._step(self._index)
 
 
 class _PeerLayers:

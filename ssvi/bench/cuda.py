@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,8 +46,6 @@ WAYS = {
     "both": {"compile": True, "capture": True},
 }
 PACKED = 3
-# Host calls that wait for the device.
-WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,30 @@ class Place:
         return seen
 
 
+def waits(work: Step) -> int:
+    """How often the host waits for the device in `work`.
+
+    Raises:
+        RuntimeError: if a wait that is put there to be seen is not.
+    """
+
+    def seen(piece: Step) -> int:
+        torch.cuda.synchronize()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                piece()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(one.message) for one in said)
+
+    probe = torch.ones((), device="cuda")
+    if seen(lambda: probe.item()) != 1:
+        raise RuntimeError("the one wait that was put there to be seen was not, so none would be")
+    return seen(work)
+
+
 def against_plain(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
     """SSVI's step over the plain network's, in turn, as `ssvi train` takes them; how often one waits for the device."""
     say("steps of dense and ssvi in turn")
@@ -141,11 +165,7 @@ def against_plain(place: Place, repeats: int, say: Callable[[str], None]) -> Ite
     for name, each in seconds.items():
         yield place.figure(f"seconds.{name}", "s", (t / place.size.steps for t in each))
     if place.cuda:
-        seen = place.profiled(place.many(trainings["ssvi"])).key_averages()
-        waits = sum(event.count for event in seen if event.key in WAITS) - 1
-        if waits < 0:
-            raise RuntimeError("the profiler did not see the one wait that was put there for it, so it sees none")
-        yield place.figure("syncs_per_step", "", (waits / place.size.steps,))
+        yield place.figure("syncs_per_step", "", (waits(place.many(trainings["ssvi"])) / place.size.steps,))
 
 
 def ways(contestant: str, place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
@@ -186,8 +206,16 @@ def beside(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[F
         trainer._accuracy(data.val_images, data.val_labels)
 
     steps = {"update": training.update_step, "odd_batch": odd_batch, "validation": validation}
+    topology = trainer.method.topology
+    kept, topology.recorded = topology.recorded, set()
     for name, seconds in in_turn(steps, repeats, sync=place.sync).items():
         yield place.figure(f"ms.{name}", "ms", (1e3 * t for t in seconds))
+    if place.cuda:
+        yield place.figure("syncs_per_update", "", (waits(training.update_step),))
+    topology.recorded = range(topology.schedule.n_updates)
+    recorded = in_turn({"it": training.update_step}, repeats, sync=place.sync)["it"]
+    yield place.figure("ms.recorded_update", "ms", (1e3 * t for t in recorded))
+    topology.recorded = kept
 
 
 def epochs(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
@@ -217,27 +245,68 @@ PARTS: dict[str, Callable[[Place, int, Callable[[str], None]], Iterator[Figure]]
 }
 
 
-def figures(repeats: int, say: Callable[[str], None]) -> list[Figure]:
-    """All of them, on the current device."""
-    found: list[Figure] = []
-    for part in PARTS.values():
+def figures(repeats: int, say: Callable[[str], None], place: Place | None = None) -> Iterator[Figure]:
+    """All of them as they come, on the current device; a part that fails takes no other with it.
+
+    Raises:
+        RuntimeError: at the end, if a part failed.
+    """
+    place, failed = place or Place(torch.device("cuda")), []
+    for name, part in PARTS.items():
         torch._dynamo.reset()  # which keeps few compiled versions of a function, and goes on without beyond them
-        found += part(Place(torch.device("cuda")), repeats, say)
-    return found
+        try:
+            yield from part(place, repeats, say)
+        except RuntimeError as error:
+            failed.append(f"{name}: {error}")
+            say(f"{failed[-1]}; going on without")
+    if failed:
+        raise RuntimeError("; ".join(failed))
 
 
 def _images_per_second(n: int, place: Place) -> float:
+    """Of n processes together, on one device.
+
+    Raises:
+        RuntimeError: if one of them ends before its time; the others are then ended too.
+    """
     command = [sys.executable, "-m", "ssvi.bench.cuda", place.device.type, "full" if place.size is FULL else "tiny"]
-    jobs = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(n)]
-    for job in jobs:
-        assert job.stdout is not None
-        if not job.stdout.readline():  # compiled and captured
-            raise RuntimeError(f"a training ended with exit code {job.wait()}; its error stands above")
-    for job in jobs:
-        assert job.stdin is not None
+    with ExitStack() as ending:
+        jobs = []
+        for _ in range(n):
+            job = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            ending.callback(_end, job)
+            jobs.append(job)
+        for job in jobs:
+            _answer(job)  # compiled and captured
+        for job in jobs:
+            _tell(job)
+        return sum(json.loads(_answer(job)) for job in jobs)
+
+
+def _answer(job: subprocess.Popen[str]) -> str:
+    assert job.stdout is not None
+    if line := job.stdout.readline():
+        return line
+    raise RuntimeError(f"a training ended with exit code {job.wait()}; its error stands above")
+
+
+def _tell(job: subprocess.Popen[str]) -> None:
+    assert job.stdin is not None
+    try:
         job.stdin.write("go\n")
         job.stdin.flush()
-    return sum(json.loads(job.communicate()[0].splitlines()[-1]) for job in jobs)
+    except BrokenPipeError:
+        raise RuntimeError(f"a training ended with exit code {job.wait()}; its error stands above") from None
+
+
+def _end(job: subprocess.Popen[str]) -> None:
+    """End a process that has nothing more to say, or must not go on; what was not read is not missed."""
+    job.kill()
+    job.wait()
+    for pipe in (job.stdin, job.stdout):
+        assert pipe is not None
+        with suppress(BrokenPipeError):
+            pipe.close()
 
 
 def _worker(place: Place) -> None:

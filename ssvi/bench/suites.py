@@ -16,13 +16,14 @@ from ssvi import process
 from ssvi.bench import contestants
 from ssvi.bench.accuracy import accuracy
 from ssvi.bench.contestants import PEERS, Training, images, installed_peers, ratios
+from ssvi.bench.operations import Operations
 from ssvi.bench.record import Figure
 from ssvi.bench.worker import BATCH, THREADS, Worker, in_turn
 from ssvi.step import choose_machine
 from ssvi.trainer import Settings
 
 Say = Callable[[str], None]
-Suite = Callable[[int, Say], list[Figure]]
+Suite = Callable[[int, Say], Iterable[Figure]]
 
 SSVI = {"method": "ssvi", "density": 0.1}
 NOTE = f"ResNet-18, batch {BATCH}, {THREADS} threads"
@@ -88,7 +89,16 @@ def topology(repeats: int, say: Say) -> list[Figure]:
         extra = cost - median(routine) + len(kept) / updates * (median(recorded) - median(plain))
         shares.append(max(extra, 0.0) / (100 * median(routine) + max(extra, 0.0)))
     where = f"ResNet-18, batch {batch}, {machine.device.type}"
+    trainer, counted = training.trainer, {}
+    for name, kept in {"update": set(), "recorded": range(schedule.schedule.n_updates)}.items():
+        schedule.recorded = kept
+        training.to_update()
+        drawn = trainer.take_step(training.index)
+        with Operations() as counted[name]:
+            trainer.method.after_step(trainer.clock, drawn)
     return [
+        *(Figure(f"topology.operations.{name}", "", (seen.count,), where) for name, seen in counted.items()),
+        *(Figure(f"topology.reads.{name}", "", (seen.reads,), where) for name, seen in counted.items()),
         Figure("topology.share", "", tuple(shares), where),
         Figure("topology.seconds.update", "s", tuple(t - median(routine) for t in plain), where),
         Figure("topology.seconds.recorded", "s", tuple(t - median(routine) for t in recorded), where),
@@ -161,14 +171,14 @@ def startup(repeats: int, say: Say) -> list[Figure]:
     return [Figure("startup.seconds", "s", tuple(seconds), "digits, resnet8, cpu")]
 
 
-def gpu(repeats: int, say: Say) -> list[Figure]:
+def gpu(repeats: int, say: Say) -> Iterable[Figure]:
     """Epochs, ratios, synchronisations and packing on the GPU; nothing without one."""
     from ssvi.bench import cuda
 
     if torch.cuda.is_available():
-        return cuda.figures(repeats, say)
-    say("no GPU: its figures are left out")
-    return []
+        yield from cuda.figures(repeats, say)
+    else:
+        say("no GPU: its figures are left out")
 
 
 # Without names, `ssvi bench` runs all but the last two, which take long.
@@ -185,10 +195,11 @@ LONG = ("scaling", "accuracy")
 
 
 def run(names: Iterable[str], repeats: int, say: Say, write: Callable[[list[Figure]], None]) -> list[Figure]:
-    """Run suites one after the other; what is known so far goes to `write` after each."""
+    """Run suites one after the other; what is known so far goes to `write` after each figure."""
     found: list[Figure] = []
     torch.set_num_threads(THREADS)  # what runs in this process is measured as the contestants are
     for name in names:
-        found += SUITES[name](repeats, say)
-        write(found)
+        for figure in SUITES[name](repeats, say):
+            found.append(figure)
+            write(found)
     return found
