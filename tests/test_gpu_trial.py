@@ -13,12 +13,13 @@ import torch
 from images import make_image_folder
 
 from benchmarks.gpu import __main__ as trial
-from benchmarks.gpu import agreement, checks, commands, gradients, job, plan, trainings
+from benchmarks.gpu import checks, commands, gradients, job, plan, trainings
 from benchmarks.gpu.draws import draws
 from benchmarks.gpu.given import SKIPPED, Fault, Given
 from benchmarks.gpu.record import record
 from benchmarks.gpu.running import Outcome, Runner, read_found
 from ssvi.cli import main
+from ssvi.doctor import agreement, passes, precision
 from ssvi.noise import NormalSource
 from ssvi.registry import KINDS
 
@@ -218,13 +219,13 @@ def test_a_job_tells_its_fault_and_numbers_that_json_does_not_have(given, monkey
 
 def test_gradients_that_the_compiler_drops_are_found(given, monkeypatch) -> None:
     """As a version of torch dropped that of what a custom Function returns, if it was changed in place."""
-    true = gradients.local_reparameterisation
+    true = passes.local_reparameterisation
 
     def dropped(x, mean, *rest):
         return true(x, mean.detach() + 0 * mean if torch.compiler.is_compiling() else mean, *rest)
 
     gradients.gradients(given)
-    monkeypatch.setattr(gradients, "local_reparameterisation", dropped)
+    monkeypatch.setattr(passes, "local_reparameterisation", dropped)
     with pytest.raises(
         Fault, match="6 of the gradients are not the eager ones: linear, fp32, compiled: mean is off by 1 "
     ):
@@ -269,8 +270,8 @@ def test_what_a_walk_may_differ_in_and_what_not() -> None:
 
 
 def test_the_bound_on_fp32_lies_between_fp32_and_tf32(monkeypatch) -> None:
-    fine = checks.errors("cpu")
-    assert max(fine.values()) < checks.FP32 / 10
+    fine = precision.errors("cpu")
+    assert max(fine.values()) < precision.FP32 / 10
     convolution, product = torch.nn.functional.conv2d, torch.Tensor.__matmul__
 
     def rounded(t: torch.Tensor) -> torch.Tensor:
@@ -278,10 +279,10 @@ def test_the_bound_on_fp32_lies_between_fp32_and_tf32(monkeypatch) -> None:
         return t if t.dtype != torch.float32 else t + ((t * 8193) - (t * 8193 - t) - t).detach()
 
     monkeypatch.setattr(
-        checks.functional, "conv2d", lambda x, w, padding: convolution(rounded(x), rounded(w), padding=padding)
+        precision.functional, "conv2d", lambda x, w, padding: convolution(rounded(x), rounded(w), padding=padding)
     )
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: product(rounded(a), rounded(b)))
-    assert min(checks.errors("cpu").values()) > checks.FP32 * 3
+    assert min(precision.errors("cpu").values()) > precision.FP32 * 3
 
 
 def test_fp32_is_looked_at_in_the_processes_of_both_commands(given, monkeypatch) -> None:
