@@ -371,8 +371,16 @@ def test_runs_side_by_side_differ_in_nothing_but_their_method() -> None:
 
 def test_a_training_that_goes_on_otherwise_is_found(given, monkeypatch) -> None:
     """Undisturbed, stopped, undisturbed again: the one that was stopped ends with other bytes."""
-    digests = iter(["a", "b", "a"])
-    monkeypatch.setattr(commands, "results", lambda folder: next(digests))
+    digests, true, seen = iter(["a", "b", "a"]), commands.results, list[str]()
+
+    def results(folder: Path) -> str:
+        seen.append(true(folder))
+        return next(digests)
+
+    monkeypatch.setattr(commands, "results", results)
     with pytest.raises(Fault, match="ended with other bytes than two undisturbed ones"):
         commands.resume(given)
     assert read_found(given.found)[-1]["repeatable"]
+    # all of them end with the same bytes in truth, but for their seconds
+    assert len(seen) == 3
+    assert len(set(seen)) == 1

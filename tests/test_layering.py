@@ -52,8 +52,8 @@ MAY_IMPORT = {
     "resume": {"runs", "checkpoint", "process"},
     "versions": {"spec"},
     "doctor": {
-        "", "registry", "spec", "config", "versions", "precision", "process", "runs", "lock", "noise", "layers",
-        "methods", "step", "data", "trainer", "progress", "bench", "analysis", "doctor",
+        "", "registry", "spec", "configfile", "config", "versions", "precision", "process", "runs", "lock", "noise",
+        "layers", "methods", "step", "data", "trainer", "progress", "bench", "analysis", "doctor",
     },
     "precision": set(),
     "selfcheck": {"layers", "methods", "step"},

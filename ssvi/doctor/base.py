@@ -95,7 +95,7 @@ class Check:
             `Result`.
         limit: seconds after which it is killed, and has failed.
         needs: checks that it is left out for, if they were made and failed.
-        alone: it has a process to itself, because it changes its process or uses much memory.
+        alone: no other check is made in its process after it, because it changes that or uses much memory.
         thorough: it is made with --thorough alone.
         of: what it is made of, where there is more than one such check.
     """

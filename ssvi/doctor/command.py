@@ -8,11 +8,11 @@ import os
 import secrets
 from pathlib import Path
 
-from ssvi.config import load_config
 from ssvi.doctor.base import DEVICES, Asked, chosen
 from ssvi.doctor.registry import CHECKS
 from ssvi.doctor.running import play
 from ssvi.doctor.shown import summary, teller, to_json
+from ssvi.doctor.study import settings
 from ssvi.errors import UserError
 
 CONFIG = Path("config.yaml")
@@ -24,12 +24,12 @@ def asked_of(given: argparse.Namespace) -> Asked:
     """What is to be looked at.
 
     Raises:
-        UserError: if there is no such device, or the config is wrong.
+        UserError: if there is no such device.
     """
     if not DEVICES.fullmatch(given.device):
         raise UserError(f"--device {given.device!r} is not supported; choose auto, cpu, cuda or cuda:N.")
     path = given.config or (CONFIG if CONFIG.exists() else None)
-    config = load_config(path) if path else {}
+    config = settings(path)
     root = path.parent if path else Path()
     return Asked(
         given.device,

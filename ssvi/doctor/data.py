@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+from ssvi.doctor import study
 from ssvi.doctor.base import Asked, Result
 from ssvi.doctor.probing import nearest, scratch
-from ssvi.doctor.results import GIB, study_specs
+from ssvi.doctor.results import GIB
 from ssvi.spec import FOLDER_PREFIX
 
 # The folders that CIFAR's archives are unpacked to, and the archives.
@@ -25,7 +26,7 @@ def root(asked: Asked) -> Result:
         return Result("failed", f"{path} cannot be read", "nothing can be trained", "name another --data-root")
     prepared = sorted(file.name.removesuffix(".safetensors") for file in (path / "cache").glob("*.safetensors"))
     told = f"{path}: " + (f"prepared: {', '.join(prepared)}" if prepared else "nothing is prepared yet")
-    if missing := sorted({spec.dataset for spec in study_specs(asked).values() if not _is_there(spec.dataset, asked)}):
+    if missing := sorted({spec.dataset for spec in study.specs(asked).values() if not _is_there(spec.dataset, asked)}):
         meaning = "the runs that need them cannot start"
         advice = "; ".join(f"ssvi data {name} --root {path} --download" for name in missing if name in CIFAR)
         said = f"{told}; not there: {', '.join(missing)}"

@@ -9,21 +9,24 @@ from ssvi.registry import KINDS
 METHODS = tuple(name for name, kind in KINDS.items() if "epochs" in kind.uses and not kind.needs_parent)
 # What is computed needs these.
 COMPUTES = ("torch", "gpu.driver")
+# What writes for a try needs these.
+WRITES = ("results.folder", "results.space")
 
 CHECKS: dict[str, Check] = {
     "python": Check("installation:python"),
     "packages": Check("installation:packages", 20.0),
+    "config": Check("study:config", 20.0),
     "machine.cores": Check("machine:cores"),
     "machine.memory": Check("machine:memory"),
     "machine.limits": Check("machine:limits"),
     "results.folder": Check("results:folder"),
     "results.system": Check("results:system"),
     "results.space": Check("results:space", 20.0, needs=("results.folder",)),
-    "results.rename": Check("results:rename", needs=("results.folder",)),
-    "results.sync": Check("results:sync", needs=("results.folder",)),
-    "results.locks": Check("results:locks", needs=("results.folder",)),
-    "results.times": Check("results:times", needs=("results.folder",)),
-    "results.names": Check("results:names", needs=("results.folder",)),
+    "results.rename": Check("results:rename", needs=WRITES),
+    "results.sync": Check("results:sync", needs=WRITES),
+    "results.locks": Check("results:locks", needs=WRITES),
+    "results.times": Check("results:times", needs=WRITES),
+    "results.names": Check("results:names", needs=WRITES),
     "data": Check("data:root"),
     "snakemake": Check("services:snakemake"),
     "mlflow": Check("services:mlflow"),
@@ -37,9 +40,9 @@ CHECKS: dict[str, Check] = {
     "gpu.memory": Check("gpu:memory", 30.0, needs=COMPUTES),
     "fp32": Check("training:fp32", 30.0, needs=COMPUTES),
     "bf16": Check("training:bf16", 30.0, needs=COMPUTES),
-    "resume": Check("training:resume", 60.0, needs=COMPUTES, alone=True),
     "passes.captured": Check("training:captured", 40.0, needs=COMPUTES, alone=True),
     "passes.waits": Check("training:waits", 40.0, needs=COMPUTES, alone=True),
+    "resume": Check("training:resume", 60.0, needs=COMPUTES, alone=True),
     "passes.compiled": Check("training:compiled", 90.0, needs=(*COMPUTES, "compiler"), alone=True),
     **{
         f"methods.{name}": Check("training:method", 240.0, needs=COMPUTES, alone=True, thorough=True, of=name)

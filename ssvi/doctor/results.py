@@ -12,11 +12,11 @@ import threading
 import time
 from pathlib import Path
 
+from ssvi.doctor import study
 from ssvi.doctor.base import Asked, Result, worst
 from ssvi.doctor.probing import nearest, scratch
 from ssvi.lock import HELD, NO_LOCKS
 from ssvi.runs import METRICS
-from ssvi.spec import RunSpec
 
 MIB, GIB = 2**20, 2**30
 MOUNTS = Path("/proc/self/mounts")
@@ -99,14 +99,13 @@ def space(asked: Asked) -> Result:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        said = f"{TRIED // MIB} MiB cannot be written: {error.strerror}"
-        return Result("failed", said, "trainings end, and go on once there is room", "make space")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # what else is refused, the other lines tell
+            said = f"{TRIED // MIB} MiB cannot be written: {error.strerror}"
+            return Result("failed", said, "trainings end, and go on once there is room", "make space")
     found = os.statvfs(nearest(asked.results))
     free, files = found.f_bavail * found.f_frsize, found.f_favail
     told = f"{free / GIB:.1f} GiB free" + (f", {files} files" if found.f_files else "")
-    specs = study_specs(asked)
+    specs = study.specs(asked)
     left = {run: spec for run, spec in specs.items() if not (asked.results / "runs" / run / METRICS).is_file()}
     weights = [WEIGHTS[spec.model] * spec.width**2 for spec in left.values()]
     needed = sum(SMALL_FILES + FINISHED * n for n in weights) + LIVE * max(weights, default=0)
@@ -258,7 +257,7 @@ def names(asked: Asked) -> Result:
         if (place / "CASE").exists():
             meaning = "runs whose paths differ in case alone would share a folder, and the second is refused"
             found.append(Result("note", "upper and lower case are the same", meaning))
-        runs = study_specs(asked)
+        runs = study.specs(asked)
         longest = max((part for run in runs for part in run.split("/")), key=len, default="r" * 200)
         try:
             (place / longest).mkdir()
@@ -271,13 +270,3 @@ def names(asked: Asked) -> Result:
         found.append(Result("failed", said, "such a run cannot be written", "keep results in a folder nearer the root"))
     which = "the study's longest" if runs else "a long"
     return worst(found or [Result("ok", f"case matters; {which} name ({len(longest.encode())} bytes) fits")])
-
-
-def study_specs(asked: Asked) -> dict[str, RunSpec]:
-    """The runs of the config's study, by their paths; none without a config."""
-    if asked.config is None:
-        return {}
-    from ssvi.config import load_config, study_runs
-
-    config = load_config(asked.config)
-    return study_runs(config, config["study"])

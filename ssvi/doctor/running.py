@@ -112,12 +112,9 @@ def play(checks: Mapping[str, Check], asked: Asked, seconds: float, tell: Callab
             elif (limit := min(check.limit, until - begun)) <= 0:
                 result = _out_of_time(name, "not begun")
             else:
-                if worker is not None and check.alone:
-                    worker.close()
-                    worker = None
                 worker = worker or _Worker(asked)
                 result, ended = _made(worker, name, check, limit)
-                if ended or check.alone:
+                if ended or (check.alone and result.verdict != "skipped"):
                     worker.close()
                     worker, killed = None, killed or ended
             if result.verdict == "failed":
