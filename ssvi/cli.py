@@ -151,7 +151,8 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--threads", type=to_whole, help="CPU threads of each training (default: the config's)")
     doctor.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="these checks, as in 'results.*'")
     doctor.add_argument("--thorough", action="store_true", help="every method in every way too, which takes long")
-    doctor.add_argument("--json", action="store_true", help="the findings as JSON, in place of lines")
+    doctor.add_argument("--seconds", type=to_number, help="for all checks (default: 110; 3600 with thorough ones)")
+    doctor.add_argument("--json", action="store_true", help="the findings as JSON; lines go to standard error")
     doctor.set_defaults(run=_doctor)
 
     ui = commands.add_parser("ui", help="mirror all runs to MLflow as they train, and serve its pages")

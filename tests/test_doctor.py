@@ -101,7 +101,9 @@ def test_the_exit_code_and_the_json_say_what_failed(monkeypatch, capsys, tmp_pat
     with pytest.raises(SystemExit) as caught:
         main(["doctor", "--json", "--device=cpu", "--results=here"])
     assert caught.value.code == code
-    record = json.loads(capsys.readouterr().out)
+    told = capsys.readouterr()
+    record = json.loads(told.out)
+    assert told.err.splitlines()[0] == f"{good:<7}  a    so it is. meaning -> advice"
     assert record["format"] == 1
     assert record["asked"] == {"device": "cpu", "results": "here", "data_root": "data", "threads": None, "config": None}
     assert record["verdicts"] == {verdict: [good, "ok"].count(verdict) for verdict in VERDICTS}
@@ -135,7 +137,7 @@ def test_the_command_looks_at_what_the_config_names(tmp_path, monkeypatch) -> No
     assert study.specs(first) == study.settings(first.config) == {}
 
 
-@pytest.mark.parametrize("arguments", [["--device=tpu"], ["--only", "fp23"], ["--threads=0"]])
+@pytest.mark.parametrize("arguments", [["--device=tpu"], ["--only", "fp23"], ["--threads=0"], ["--seconds=0"]])
 def test_mistakes_are_one_line(arguments, monkeypatch) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["doctor", *arguments])

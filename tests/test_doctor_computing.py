@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -130,7 +131,9 @@ def test_a_gpu_that_torch_does_not_see_is_told_with_the_reason(no_gpu, asked, mo
 def test_how_a_gpu_may_be_used_is_told(no_gpu, asked, monkeypatch) -> None:
     monkeypatch.setattr(gpu, "device_of", lambda asked: torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    rows = {"gpu": "0, Default, Disabled", "apps": ""}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"{index}"))
+    others = "\n7, Prohibited, Disabled, GPU-7\n"
+    rows = {"gpu": f"0, Default, Disabled, GPU-0{others}", "apps": ""}
     no_gpu('case "$1" in *compute-apps*) printf "$APPS";; *) printf "$GPUS";; esac')
 
     def found() -> Result:
@@ -140,9 +143,9 @@ def test_how_a_gpu_may_be_used_is_told(no_gpu, asked, monkeypatch) -> None:
 
     assert found() == Result("ok", "2 GPUs, each training takes one of its own; nobody else computes there")
     rows["apps"] = "1, 5000\n"
-    assert "process 1 (5000 MiB)" in found().finding
+    assert "process 1 5000 MiB" in found().finding
     for mode, verdict in (("Exclusive_Process", "warning"), ("Prohibited", "failed")):
-        rows["gpu"] = f"0, {mode}, Enabled"
+        rows["gpu"] = f"0, {mode}, Enabled, GPU-0{others}"
         assert found().verdict == verdict
         assert "MIG" in found().finding
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 80 * 2**30))

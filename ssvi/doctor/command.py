@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import secrets
+import sys
 from pathlib import Path
 
 from ssvi.doctor.base import DEVICES, Asked, chosen
@@ -16,7 +18,7 @@ from ssvi.doctor.study import settings
 from ssvi.errors import UserError
 
 CONFIG = Path("config.yaml")
-# For all checks together, without and with --thorough.
+# For all checks together, without and with thorough ones.
 SECONDS, THOROUGH_SECONDS = 110.0, 3600.0
 
 
@@ -48,7 +50,11 @@ def examine(given: argparse.Namespace) -> int:
         UserError: if what is asked is wrong.
     """
     asked, checks = asked_of(given), chosen(CHECKS, given.only, given.thorough)
-    tell = (lambda line: None) if given.json else teller(checks)
-    lines = play(checks, asked, THOROUGH_SECONDS if given.thorough else SECONDS, tell)
+    if given.seconds is not None and not 0 < given.seconds < math.inf:
+        raise UserError(f"--seconds is {given.seconds:g}, but must be > 0 and finite.")
+    usual = THOROUGH_SECONDS if any(check.thorough for check in checks.values()) else SECONDS
+    # standard output is for the JSON; whoever waits for it sees the lines
+    tell = teller(checks, sys.stderr if given.json else sys.stdout)
+    lines = play(checks, asked, given.seconds or usual, tell)
     print(json.dumps(to_json(lines, asked, given.thorough), indent=2) if given.json else summary(lines))
     return int(any(line.result.verdict == "failed" for line in lines))

@@ -141,10 +141,12 @@ def use(asked: Asked) -> Result:
         return NO_GPU
     import torch
 
-    if not (rows := smi("index,compute_mode,mig.mode.current")):
+    if not (rows := smi("index,compute_mode,mig.mode.current,uuid")):
         return Result("skipped", "nvidia-smi says nothing")
     count, found = torch.cuda.device_count(), []
-    for index, mode, mig in rows:
+    mine = {f"GPU-{torch.cuda.get_device_properties(i).uuid}" for i in range(count)}
+    # the parts of one that is cut have names of their own
+    for index, mode, mig, _ in [row for row in rows if row[-1] in mine] or rows:
         if mode == "Prohibited":
             advice = "nvidia-smi -c DEFAULT (its administrator)"
             found.append(Result("failed", f"GPU {index} is prohibited", "nothing can be computed on it", advice))
@@ -155,8 +157,9 @@ def use(asked: Asked) -> Result:
             found.append(Result("note", f"GPU {index} is cut in parts (MIG)", "a process sees one part of it alone"))
     others = [row for row in smi("pid,used_memory", "compute-apps") if row[0] != str(os.getpid())]
     if others:
-        listed = ", ".join(f"process {pid} ({used} MiB)" for pid, used in others)
-        found.append(Result("note", f"others compute there: {listed}", "times measured beside them are too long"))
+        listed = ", ".join(f"process {' '.join(row)} MiB" for row in others)
+        meaning = "times measured beside others are too long (in a container this very process may be listed)"
+        found.append(Result("note", f"who computes there: {listed}", meaning))
     several = f"{count} GPUs, each training takes one of its own" if count > 1 else "one GPU"
     return worst(found or [Result("ok", f"{several}; nobody else computes there")])
 

@@ -45,7 +45,7 @@ CHECKS: dict[str, Check] = {
     "resume": Check("training:resume", 60.0, needs=COMPUTES, alone=True),
     "passes.compiled": Check("training:compiled", 90.0, needs=(*COMPUTES, "compiler"), alone=True),
     **{
-        f"methods.{name}": Check("training:method", 240.0, needs=COMPUTES, alone=True, thorough=True, of=name)
+        f"methods.{name}": Check("training:method", 300.0, needs=COMPUTES, alone=True, thorough=True, of=name)
         for name in METHODS
     },
 }

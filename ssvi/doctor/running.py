@@ -101,7 +101,7 @@ class _Worker:
 
 def play(checks: Mapping[str, Check], asked: Asked, seconds: float, tell: Callable[[Line], None]) -> list[Line]:
     """Make checks in order, in so many seconds in all; each is told when it is done."""
-    until, lines, killed = time.monotonic() + seconds, list[Line](), False
+    until, lines, left = time.monotonic() + seconds, list[Line](), False
     failed: set[str] = set()
     worker: _Worker | None = None
     try:
@@ -112,20 +112,21 @@ def play(checks: Mapping[str, Check], asked: Asked, seconds: float, tell: Callab
             elif (limit := min(check.limit, until - begun)) <= 0:
                 result = _out_of_time(name, "not begun")
             else:
-                worker = worker or _Worker(asked)
+                worker, left_before, left = worker or _Worker(asked), left, True
                 result, ended = _made(worker, name, check, limit)
+                left = left_before or ended
                 if ended or (check.alone and result.verdict != "skipped"):
                     worker.close()
-                    worker, killed = None, killed or ended
+                    worker = None
             if result.verdict == "failed":
                 failed.add(name)
             lines.append(Line(name, result, time.monotonic() - begun))
             tell(lines[-1])
-        if killed:
-            _clean(asked)
     finally:
         if worker is not None:
             worker.close()
+        if left:  # by a check that was killed, or by one in which somebody stopped all
+            _clean(asked)
     return lines
 
 

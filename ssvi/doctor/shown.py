@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import datetime
 import platform
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TextIO
 
 from ssvi import __version__
 from ssvi.doctor.base import VERDICTS, Asked
@@ -26,15 +25,15 @@ def text(line: Line, width: int) -> str:
     return f"{line.name:<{width}}  {told}" + (f" -> {result.advice}" if result.advice else "")
 
 
-def teller(names: Mapping[str, Any]) -> Callable[[Line], None]:
+def teller(names: Mapping[str, Any], to: TextIO) -> Callable[[Line], None]:
     """Shows a line as it comes, with coloured verdicts where a person looks on."""
     width, wide = max(map(len, names)), max(map(len, VERDICTS))
-    if not sys.stdout.isatty():
-        return lambda line: print(f"{line.result.verdict:<{wide}}  {text(line, width)}", flush=True)
+    if not to.isatty():
+        return lambda line: print(f"{line.result.verdict:<{wide}}  {text(line, width)}", file=to, flush=True)
     from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    console = Console(file=to)
     return lambda line: console.print(
         Text.assemble((f"{line.result.verdict:<{wide}}", COLOURS[line.result.verdict]), "  ", text(line, width))
     )
