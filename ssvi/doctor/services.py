@@ -63,7 +63,9 @@ def mlflow(asked: Asked) -> Result:
     try:
         return _server(uri, shown, here) if uri.startswith("http") else _database(uri, shown, here)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return Result("failed", f"{shown} does not answer: {one_line(error, uri)}", MEANING, ADVICE)
+        cause = getattr(error, "reason", None)  # urllib wraps what the system says
+        said = one_line(cause if isinstance(cause, BaseException) else error, uri)
+        return Result("failed", f"{shown} does not answer: {said}", MEANING, ADVICE)
 
 
 def _file(path: Path, shown: str, here: str) -> Result:
