@@ -143,7 +143,16 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", type=to_path, help="write the record to this file, after each suite")
     bench.set_defaults(run=_bench)
 
-    doctor = commands.add_parser("doctor", help="what this installation is beside what was tested, and what it can do")
+    doctor = commands.add_parser("doctor", help="what here would make results wrong, lost or slow")
+    doctor.add_argument("--config", type=to_path, help="default: config.yaml, if it is there")
+    doctor.add_argument("--results", type=to_path, help="results folder (default: the config's, or results)")
+    doctor.add_argument("--data-root", type=to_path, help="default: $SSVI_DATA, or the config's, or data")
+    doctor.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    doctor.add_argument("--threads", type=to_whole, help="CPU threads of each training (default: the config's)")
+    doctor.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="these checks, as in 'results.*'")
+    doctor.add_argument("--thorough", action="store_true", help="every method in every way too, which takes long")
+    doctor.add_argument("--seconds", type=to_number, help="for all checks (default: 110; 3600 with thorough ones)")
+    doctor.add_argument("--json", action="store_true", help="the findings as JSON; lines go to standard error")
     doctor.set_defaults(run=_doctor)
 
     ui = commands.add_parser("ui", help="mirror all runs to MLflow as they train, and serve its pages")
@@ -426,10 +435,11 @@ def _report(given: argparse.Namespace) -> None:
 
 
 def _doctor(given: argparse.Namespace) -> None:
-    from ssvi.doctor import examine
+    from ssvi.doctor.command import examine
 
-    for line in examine():
-        print(line)
+    if given.threads is not None:
+        _check_number("threads", given.threads)
+    sys.exit(examine(given))
 
 
 def _ui(given: argparse.Namespace) -> None:

@@ -13,12 +13,13 @@ import torch
 from images import make_image_folder
 
 from benchmarks.gpu import __main__ as trial
-from benchmarks.gpu import agreement, checks, commands, gradients, job, plan, trainings
+from benchmarks.gpu import checks, commands, gradients, job, plan, trainings
 from benchmarks.gpu.draws import draws
 from benchmarks.gpu.given import SKIPPED, Fault, Given
 from benchmarks.gpu.record import record
 from benchmarks.gpu.running import Outcome, Runner, read_found
 from ssvi.cli import main
+from ssvi.doctor import agreement, passes, precision
 from ssvi.noise import NormalSource
 from ssvi.registry import KINDS
 
@@ -218,13 +219,13 @@ def test_a_job_tells_its_fault_and_numbers_that_json_does_not_have(given, monkey
 
 def test_gradients_that_the_compiler_drops_are_found(given, monkeypatch) -> None:
     """As a version of torch dropped that of what a custom Function returns, if it was changed in place."""
-    true = gradients.local_reparameterisation
+    true = passes.local_reparameterisation
 
     def dropped(x, mean, *rest):
         return true(x, mean.detach() + 0 * mean if torch.compiler.is_compiling() else mean, *rest)
 
     gradients.gradients(given)
-    monkeypatch.setattr(gradients, "local_reparameterisation", dropped)
+    monkeypatch.setattr(passes, "local_reparameterisation", dropped)
     with pytest.raises(
         Fault, match="6 of the gradients are not the eager ones: linear, fp32, compiled: mean is off by 1 "
     ):
@@ -269,8 +270,8 @@ def test_what_a_walk_may_differ_in_and_what_not() -> None:
 
 
 def test_the_bound_on_fp32_lies_between_fp32_and_tf32(monkeypatch) -> None:
-    fine = checks.errors("cpu")
-    assert max(fine.values()) < checks.FP32 / 10
+    fine = precision.errors("cpu")
+    assert max(fine.values()) < precision.FP32 / 10
     convolution, product = torch.nn.functional.conv2d, torch.Tensor.__matmul__
 
     def rounded(t: torch.Tensor) -> torch.Tensor:
@@ -278,10 +279,10 @@ def test_the_bound_on_fp32_lies_between_fp32_and_tf32(monkeypatch) -> None:
         return t if t.dtype != torch.float32 else t + ((t * 8193) - (t * 8193 - t) - t).detach()
 
     monkeypatch.setattr(
-        checks.functional, "conv2d", lambda x, w, padding: convolution(rounded(x), rounded(w), padding=padding)
+        precision.functional, "conv2d", lambda x, w, padding: convolution(rounded(x), rounded(w), padding=padding)
     )
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: product(rounded(a), rounded(b)))
-    assert min(checks.errors("cpu").values()) > checks.FP32 * 3
+    assert min(precision.errors("cpu").values()) > precision.FP32 * 3
 
 
 def test_fp32_is_looked_at_in_the_processes_of_both_commands(given, monkeypatch) -> None:
@@ -370,8 +371,16 @@ def test_runs_side_by_side_differ_in_nothing_but_their_method() -> None:
 
 def test_a_training_that_goes_on_otherwise_is_found(given, monkeypatch) -> None:
     """Undisturbed, stopped, undisturbed again: the one that was stopped ends with other bytes."""
-    digests = iter(["a", "b", "a"])
-    monkeypatch.setattr(commands, "results", lambda folder: next(digests))
+    digests, true, seen = iter(["a", "b", "a"]), commands.results, list[str]()
+
+    def results(folder: Path) -> str:
+        seen.append(true(folder))
+        return next(digests)
+
+    monkeypatch.setattr(commands, "results", results)
     with pytest.raises(Fault, match="ended with other bytes than two undisturbed ones"):
         commands.resume(given)
     assert read_found(given.found)[-1]["repeatable"]
+    # all of them end with the same bytes in truth, but for their seconds
+    assert len(seen) == 3
+    assert len(set(seen)) == 1

@@ -51,7 +51,10 @@ MAY_IMPORT = {
     "watch": set(),
     "resume": {"runs", "checkpoint", "process"},
     "versions": {"spec"},
-    "doctor": {"", "versions", "precision", "step"},
+    "doctor": {
+        "", "registry", "spec", "configfile", "config", "versions", "precision", "process", "runs", "lock", "noise",
+        "layers", "methods", "step", "data", "trainer", "progress", "bench", "analysis", "doctor",
+    },
     "precision": set(),
     "selfcheck": {"layers", "methods", "step"},
     "process": set(),

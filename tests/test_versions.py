@@ -80,18 +80,3 @@ def test_only_folders_of_images_are_of_the_newer_arithmetic() -> None:
     """What is read and mirrored in another way has another number, and no other result gets one."""
     found = {name: versions.numerics(RunSpec(dataset=name)) for name in (*DATASETS, "folder:digits")}
     assert found == {"digits": 2, "cifar10": 2, "cifar100": 2, "folder:digits": 3}
-
-
-def test_the_doctor_names_them(monkeypatch, capsys) -> None:
-    true = versions.installed
-    monkeypatch.setattr(versions, "installed", lambda name: "0.0.1" if name == "rich" else true(name))
-    main(["doctor"])
-    said = capsys.readouterr().out
-    assert re.search(rf"rich +0\.0\.1 +tested with {re.escape(versions.tested()['rich'])}", said)
-    assert f"numerics {versions.NUMERICS} ({versions.NUMERICS_OF_FOLDERS} of folder:PATH)" in said
-
-
-def test_the_doctor_is_content_with_the_tested_versions(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(versions, "installed", lambda name: versions.tested()[name])
-    main(["doctor"])
-    assert "as tested" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.gpu.given import Fault, Given, Skipped, spec_of
 from ssvi import runs
+from ssvi.doctor.outcome import results
 from ssvi.registry import KINDS
 from ssvi.spec import run_path, to_flags, with_parents
 
@@ -96,13 +96,6 @@ def smoke(method: str, extra: tuple[str, ...], given: Given) -> None:
         raise Fault(f"{method}: {metrics['status']} in epoch {metrics['diverged_epoch']}: {metrics['cause']}")
     if not math.isfinite(metrics["nll"]):
         raise Fault(f"{method}: the negative log-likelihood is {metrics['nll']}")
-
-
-def results(folder: Path) -> str:
-    """A digest of the bytes that a training publishes, but for the seconds in its history."""
-    history = [line.rsplit(",", 1)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
-    parts = [(folder / runs.MODEL).read_bytes(), "\n".join(history).encode(), (folder / runs.TOPOLOGY).read_bytes()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _stop_in_the_middle(command: list[str], folder: Path, seconds: float) -> int:

@@ -1,44 +1,19 @@
-"""Noise: that compiled and captured code draws it as it should, and how other checks do without it."""
+"""Noise: that compiled and captured code draws it as it should."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.given import Fault, Given
 from ssvi.bench.cuda import WAYS
+from ssvi.doctor.passes import captured
 from ssvi.noise import NormalSource
 
 NUMBERS = 100_000
 DRAWS = 10
 # Standard errors that a moment or a correlation may be off.
 ERRORS = 6.0
-
-
-def alike(source: NormalSource) -> AbstractContextManager[None]:
-    """Make its noise the same however a step is computed.
-
-    On a CPU it is, by the same generators. On CUDA compiled kernels draw other numbers than eager ones, so there every
-    draw is the same pattern, and all that is done with it is still compared.
-    """
-    return source.held() if source.device.type == "cuda" else nullcontext()
-
-
-def captured(work: Callable[[], None]) -> Callable[[], None]:
-    """Work on tensors that stay where they are, as a CUDA graph that is replayed."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
 
 
 def _sequence(given: Given, compiled: bool, capture: bool) -> Tensor:

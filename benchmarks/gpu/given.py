@@ -5,25 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ssvi.bench.cuda import WAYS
-from ssvi.errors import UserError
+from ssvi.doctor import passes
+from ssvi.doctor.agreement import DIGITS
 from ssvi.spec import RunSpec, make_spec, options_of
-from ssvi.step import choose_machine
 
 # A job ends with it where it has nothing to do on this device; "skipped", as for automake.
 SKIPPED = 77
-
-# Trainings on images of 8 x 8 pixels, which take seconds and show whether a method works.
-DIGITS = {"dataset": "digits", "model": "resnet8", "batch_size": 64, "lr": 0.1, "delta_t": 10, "prior_sigma": 0.05,
-          "density": 0.25, "sigma_init": 0.02, "adam_lr": 0.002, "aeb_lr": 0.003}  # fmt: skip
 
 
 class Fault(Exception):
@@ -71,21 +62,14 @@ class Given:
 
     def cannot_compile(self) -> str:
         """Why nothing is compiled for this device, in a line; empty where it is."""
-        if self.backend != "inductor":  # the others stay in Python
-            return ""
-        try:
-            choose_machine(torch.device(self.device), {"compile": True})
-        except UserError as error:
-            return str(error)
-        return ""
+        return passes.cannot_compile(self.device, self.backend)
 
     def ways(self) -> list[str]:
         """The ways to take a step that can be compared here, eager first; what is left out is said."""
-        left_out = {} if self.cuda else {"capture": "only CUDA has graphs"}
-        left_out |= {"compile": reason} if (reason := self.cannot_compile()) else {}
+        ways, left_out = passes.ways(self.device, self.backend)
         if left_out:
             self.say(left_out="; ".join(f"{switch}: {reason}" for switch, reason in left_out.items()))
-        return [way for way, on in WAYS.items() if not any(on[switch] for switch in left_out)]
+        return ways
 
     def say(self, **facts: Any) -> None:
         """Write down something that was found, so that it is kept however the job ends."""
@@ -108,14 +92,3 @@ def spec_of(method: str, **more: Any) -> RunSpec:
     """A short training on digits; options that the method does not use are left out."""
     options = {**DIGITS, **more, "method": method}
     return make_spec({name: value for name, value in options.items() if name in options_of(method)})
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of a module or class is another one for a while."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)

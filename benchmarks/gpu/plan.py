@@ -12,6 +12,7 @@ from benchmarks.gpu.draws import draws
 from benchmarks.gpu.figures import figures, warm
 from benchmarks.gpu.gradients import gradients
 from ssvi.bench.cuda import PARTS
+from ssvi.doctor.registry import METHODS
 from ssvi.registry import KINDS
 
 
@@ -40,7 +41,7 @@ JOBS: dict[str, Job] = {
     "draws": Job(draws, "checks"),
     "tests": Job(commands.tests, "checks"),
     "resume": Job(commands.resume, "checks"),
-    **{f"agreement.{m}": Job(partial(agreement.agreement, m, "fp32"), "checks") for m in agreement.methods()},
+    **{f"agreement.{m}": Job(partial(agreement.agreement, m, "fp32"), "checks") for m in METHODS},
     "agreement.ssvi.bf16": Job(partial(agreement.agreement, "ssvi", "bf16"), "checks"),
     **{f"smoke.{m}": Job(partial(commands.smoke, m, ()), "checks") for m in KINDS},
     "smoke.ssvi.compiled": Job(partial(commands.smoke, "ssvi", ("--compile=on",)), "checks"),
