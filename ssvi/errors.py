@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import difflib
 import errno
+import sys
+import unicodedata
 from collections.abc import Iterable
+from typing import TextIO
 
 
 def one_line(text: str) -> str:
-    """A text in which whatever would start a new line, or tell a terminal to do something, is written as `\\n` etc."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """A text in which whatever is not seen itself is written as `\\n` etc.: what would start a new line, tell a
+    terminal to do something, or make other characters seem to stand elsewhere. Spaces of any width are left."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else ascii(c)[1:-1] for c in text)
+
+
+def say(line: object, file: TextIO | None = None) -> None:
+    """Print a line for a person, on standard error unless told otherwise; no character of it reaches the terminal that
+    it would obey, wherever the text came from."""
+    print(one_line(str(line)), file=file or sys.stderr, flush=True)
 
 
 class UserError(Exception):

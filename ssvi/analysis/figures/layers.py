@@ -82,7 +82,7 @@ def layers(frames: Frames) -> Drawing:
         legend(figure)
         footnote(figure, frames.runs)
     caption = (
-        "The subspace layer by layer, in the order of the network (`skip`: the convolution beside a block), at the "
+        "The subspace layer by layer, in the order of the network (“skip”: the convolution beside a block), at the "
         "first, the middle and the last recorded update: density, and of the active weights the medians (symbols), "
         "quartiles (thick) and 5% and 95% quantiles (thin) of the posterior's standard deviation and of the "
         "signal-to-noise ratio; a bar that reaches 0 ends on the edge. Means over seeds "

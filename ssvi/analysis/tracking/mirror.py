@@ -38,7 +38,7 @@ from ssvi.analysis.tracking.store import (
     open_experiment,
     quiet,
 )
-from ssvi.errors import UserError, told
+from ssvi.errors import UserError, one_line, told
 from ssvi.spec import RunSpec, options_of
 from ssvi.ties import check_ties
 
@@ -284,7 +284,7 @@ def _tags(
         STATUS: metrics["status"],
         "cause": metrics.get("cause"),
     }
-    return {name: str(value)[:TEXT_LENGTH] for name, value in tags.items() if value is not None}
+    return {name: one_line(str(value))[:TEXT_LENGTH] for name, value in tags.items() if value is not None}
 
 
 def _run_name(run: str) -> str:

@@ -80,7 +80,7 @@ COMMANDS = [
     Bad(
         "beyond all floats",
         f"{TRAIN} --sigma-lr=1e999",
-        "command line: sigma_lr is inf, but must be >= 0 and <= 1.79769e+308.",
+        "command line: sigma_lr is inf, but must be >= 0 and <= 3.40282e+38.",
     ),
     Bad(
         "a seed beyond 64 bits",
@@ -226,6 +226,6 @@ COMMANDS = [
         f"ssvi samples run --bins=1{'0' * 20}",
         f"--bins is 1{'0' * 20}, but must be >= 1 and <= 1000000.",
     ),
-    Bad("a port out of range", "ssvi ui --port=99999", "port is 99999, but must be from 1 to 65535."),
+    Bad("a port out of range", "ssvi ui --port=99999", "--port is 99999, but must be from 1 to 65535."),
     Bad("an unknown suite", "ssvi bench nosuch", "command line: suite 'nosuch' is unknown. Choose from ..."),
 ]

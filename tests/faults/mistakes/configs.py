@@ -182,7 +182,7 @@ CONFIGS = [
         config("    tables:\n", "    tables:\n      table1:\n"),
     ),
     config_row("not a number", "studies.tiny.train: lr is nan, but must be > 0.", train("lr: .nan")),
-    config_row("infinity", "studies.tiny.train: lr is inf, but must be > 0 and <= 1.79769e+308.", train("lr: .inf")),
+    config_row("infinity", "studies.tiny.train: lr is inf, but must be > 0 and <= 3.40282e+38.", train("lr: .inf")),
     config_row(
         "30 digits",
         "studies.tiny.train: batch_size is 1e+30, but must be >= 2 and <= 9.22337e+18.",
