@@ -446,10 +446,12 @@ def parent_text(child: Mapping[str, Any], where: str) -> str:
     for name in options:
         if name in derived:
             raise UserError(f"{where}: parent has {name}, but takes it from the run itself; leave it out.")
-    if method == "ensemble" and (child.get("seed", 0) + 1) * child.get("members", RunSpec.members) >= 2**63:
-        raise UserError(f"{where}: seed is {child['seed']}, too large for the seeds of an ensemble's members.")
-    if method == "ensemble" and child.get("density", RunSpec.density) < SMALLEST * child.get("members", RunSpec.members):
-        raise UserError(f"{where}: density is {child['density']!r}, too small for the shares of an ensemble's members.")
+    if method == "ensemble":
+        members, density = child.get("members", RunSpec.members), child.get("density", RunSpec.density)
+        if (child.get("seed", 0) + 1) * members >= 2**63:
+            raise UserError(f"{where}: seed is {child['seed']}, too large for the seeds of an ensemble's members.")
+        if density < SMALLEST * members:
+            raise UserError(f"{where}: density is {density!r}, too small for the shares of an ensemble's members.")
     # what only some data sets use was checked with the child
     inherited = {n: child[n] for n in INHERITED if n in child and n not in ("image_size", "normalisation")}
     parent = make_spec(inherited | options, f"{where}: parent")
