@@ -72,9 +72,8 @@ def test_a_cache_that_is_whole_and_wrong_is_refused_by_name(tmp_path, how: str) 
     path.unlink()
     cached(path, lambda: wrong(data, **change(data)))
     before = path.read_bytes()
-    with pytest.raises(
-        UserError, match=rf"^{re.escape(str(path))}: .*{said}.*: delete it, and it is made anew"
-    ) as caught:
+    line = rf"^{re.escape(str(path))}: .*{said}.*; delete this file, and it is made anew\.$"
+    with pytest.raises(UserError, match=line) as caught:
         prepare("digits", tmp_path)
     assert len(str(caught.value).splitlines()) == 1
     assert path.read_bytes() == before

@@ -55,6 +55,7 @@ LATEX = {
 # Numbers with a power of ten, as `format_mean_sd` writes them.
 POWER = re.compile(r"([\d.,]+)e(\d+)", re.ASCII)
 POWER_OF_BOTH = re.compile(r"\((-?[\d.,]+) ± ([\d.,]+)\)e(\d+)", re.ASCII)
+LONGEST_LABEL = 40
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -103,8 +104,9 @@ def to_latex(text: str) -> str:
 
 
 def to_label(text: str) -> str:
-    """Words in a figure, where a dollar sign would begin mathematics."""
-    return one_line(text).replace("$", r"\$")
+    """Words in a figure, where a dollar sign would begin mathematics, and long ones leave no room."""
+    line = one_line(text)
+    return (line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…").replace("$", r"\$")
 
 
 def _line(text: str) -> str:
