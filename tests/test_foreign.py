@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import csv
 import io
@@ -17,7 +18,7 @@ from fake_runs import tie, with_seeds, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssvi import runs
+from ssvi import errors, runs
 from ssvi.analysis import shown
 from ssvi.analysis.collect import COMPLETE, load_frames, write_collected
 from ssvi.analysis.figures import make_figure, write_figure
@@ -27,6 +28,7 @@ from ssvi.errors import UserError, one_line, say
 from ssvi.progress import Lines
 from ssvi.spec import RunSpec, run_path
 
+SOURCE = Path(errors.__file__).parent
 FORMULAS = [
     "=1+1",
     "+1+1",
@@ -182,6 +184,14 @@ def test_a_terminal_is_told_nothing(character: str, capsys) -> None:
     assert said.out == f"a{ascii(character)[1:-1]}b\n"
     assert said.err == f"a{ascii(character)[1:-1]}b\nnote: a{ascii(character)[1:-1]}b\n"
     assert str(UserError(f"a{character}b")) == f"a{ascii(character)[1:-1]}b"
+
+
+@pytest.mark.parametrize("path", [p for part in ("analysis", "data") for p in (SOURCE / part).rglob("*.py")], ids=str)
+def test_what_files_say_is_printed_by_say_alone(path: Path) -> None:
+    """The lines of a job are made by its `_line`, of errors that have no such characters."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    printed = [ast.unparse(call) for call in calls if ast.unparse(call.func) == "print"]
+    assert all(line.startswith("print(_line(error)") for line in printed)
 
 
 @pytest.mark.parametrize("text", ["Prüfung 日本 語 🙂", "a\u00a0b", "日本\u3000語"])

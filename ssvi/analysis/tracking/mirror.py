@@ -42,7 +42,7 @@ from ssvi.errors import UserError, one_line, told
 from ssvi.spec import RunSpec, options_of
 from ssvi.ties import check_ties
 
-NAME = re.compile(r"[\w.\- /]{1,200}")  # of a metric that MLflow takes
+NAME = re.compile(r"\w[\w.\- ]{0,199}")  # of a metric that MLflow takes, which refuses all of a run with a/../b
 BATCH = 1000  # entities that MLflow takes in one call
 NAME_LENGTH = 250
 TEXT_LENGTH = 5000
@@ -315,7 +315,7 @@ def _digest(paths: Sequence[Path]) -> str:
 def _milliseconds(started: str | None, folder: Path) -> int:
     try:
         return int(datetime.fromisoformat(started).timestamp() * 1000) if started else 0
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"{folder / files.SPEC}: started is {started!r}, but must be an ISO 8601 time.") from None
 
 
