@@ -9,6 +9,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TextIO
 
+# Of a value in a message, in characters.
+LONGEST_VALUE = 300
+
 
 def one_line(text: str) -> str:
     """A text in which whatever is not seen itself is written as `\\n` etc.: what would start a new line, tell a
@@ -47,6 +50,12 @@ def told(error: OSError) -> str:
     return one_line(line)
 
 
+def quoted(value: object) -> str:
+    """A value as Python writes it, of a long one the two ends."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE // 2]} ... {text[-20:]}"
+
+
 def nearest(name: str, names: Iterable[str], cutoff: float) -> str | None:
     """The name most like this one, whatever is upper or lower case; None if none is like it by more than `cutoff`."""
     folded = {known.casefold(): known for known in names}
@@ -59,4 +68,4 @@ def unknown(kind: str, value: object, allowed: Iterable[str], where: str) -> Use
     names = sorted(allowed)
     near = nearest(str(value), names, cutoff=0.5)
     hint = "." if near is None else f", did you mean {near!r}?"
-    return UserError(f"{where}: {kind} {value!r} is unknown{hint} Choose from {', '.join(names)}.")
+    return UserError(f"{where}: {kind} {quoted(value)} is unknown{hint} Choose from {', '.join(names)}.")

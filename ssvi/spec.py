@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from ssvi.errors import UserError, unknown
+from ssvi.errors import UserError, quoted, unknown
 from ssvi.registry import KINDS, using
 
 DATASETS = ("digits", "cifar10", "cifar100")
@@ -296,13 +296,13 @@ def _type_error(name: str, value: Any, where: str) -> UserError | None:
         return None
     hint = ""
     if isinstance(value, str) and "e" in value.lower() and DECIMAL.fullmatch(value):
-        number = _number_for_yaml(name, value)
+        number = _number_for_yaml(name, value) if len(value) < 400 else ""
         hint = f" YAML reads {value} as text: write {number}." if number else ""
     elif isinstance(value, str) and re.fullmatch(r"[+-]?0[0-9_]+", value, re.ASCII):
         hint = f" YAML reads {value} as text: write it without the zero in front."
     elif isinstance(value, bool) and expected is str:
         hint = " YAML reads yes, no, on and off as true and false: write a word in quotes."
-    return UserError(f"{where}: {name} is {value!r}, but must be {words}.{hint}")
+    return UserError(f"{where}: {name} is {quoted(value)}, but must be {words}.{hint}")
 
 
 def _number_for_yaml(name: str, text: str) -> str:

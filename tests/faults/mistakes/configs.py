@@ -122,6 +122,16 @@ CONFIGS = [
         "key 'stduy' is unknown, did you mean 'study'? Choose from ...",
         config("study: tiny", "stduy: tiny"),
     ),
+    config_row(
+        "a key of 400 000 letters",
+        f"key '{'x' * 149} ... {'x' * 19}' is unknown. Choose from ...",
+        f"? {'x' * 400_000}\n: 1\n{CONFIG}",
+    ),
+    config_row(
+        "a number of 100 000 digits and an exponent",
+        f"studies.tiny.train: lr is '{'1' * 149} ... {'1' * 17}e5', but must be a number.",
+        train(f"lr: {'1' * 100_000}e5"),
+    ),
     config_row("a key that is missing", f"the key 'results' is missing. {NEEDED}", config("results: results\n", "")),
     config_row(
         "an unknown study", "study: study 'digit' is unknown. Choose from tiny.", config("study: tiny", "study: digit")
