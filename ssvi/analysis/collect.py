@@ -264,7 +264,8 @@ def _copies(runs: pd.DataFrame) -> dict[str, str]:
 def _unfinished_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     """A run without metrics: failed (with the last words of its log), in training, or not begun."""
     status, cause = "missing", None
-    if (run_folder(results, run) / files.LIVE).is_dir():
+    folder = run_folder(results, run)
+    if (folder / files.LIVE).is_dir() and any((folder / name).is_file() for name in BEGUN):
         status = "in training"
     for step in ("evaluate", "train"):
         log = results / "logs" / step / f"{run}.log"
@@ -275,6 +276,8 @@ def _unfinished_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     return {"run": run, **used_options(spec), "status": status, "cause": cause}
 
 
+# Of a training that has begun; one that was refused leaves at most that it was claimed.
+BEGUN = (files.SPEC, files.CHECKPOINT, files.LIVE_HISTORY)
 # The last line of a log whose command was still at work, or had done its work, when it was looked at.
 PROGRESS = re.compile(r"^epoch \d|^note: |: trained in |: already trained|: stopped by SIG|^accuracy ")
 
