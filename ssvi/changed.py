@@ -13,7 +13,7 @@ from typing import Any
 
 from ssvi import runs as files
 from ssvi.errors import UserError
-from ssvi.images import PARTS, Class, Content, content, dataset_path, images_of, is_there, scan
+from ssvi.images import PARTS, Class, Content, content, dataset_path, expanded, images_of, is_there, scan
 from ssvi.spec import RunSpec
 
 # Of many classes that changed, or runs, the first ones say enough.
@@ -118,7 +118,7 @@ def other_files(folder: Path, dataset: str, now: str | None) -> str:
 def _folder_of(dataset: str, here: Path) -> Path | None:
     """The folder of a data set folder:PATH, if it is there; links are followed, since reading it may allow them."""
     path = dataset_path(dataset)
-    place = None if path is None else here / path.expanduser()
+    place = None if path is None else here / expanded(path)
     return place if place is not None and is_there(place) else None
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ssvi import __version__, preload, process
 from ssvi.arguments import READ, Parser, to_number, to_path, to_whole
 from ssvi.devices import claim_gpu
-from ssvi.errors import UserError, told, unknown
+from ssvi.errors import UserError, say, told, unknown
 from ssvi.evaluated import MOST_SAMPLES
 from ssvi.process import SWITCHES
 from ssvi.registry import COMMON, using
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         sys.exit("ssvi: there is not enough memory for this; a smaller batch_size, width or image_size needs less.")
     except process.Interrupted as stop:
-        print(f"ssvi: {stop}", file=sys.stderr)
+        say(f"ssvi: {stop}")
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -239,7 +239,7 @@ def _train(given: argparse.Namespace) -> None:
     if not _is_trained(folder, spec, root, given):
         from ssvi.lock import claimed
 
-        with claimed(folder, lambda line: print(f"note: {line}", file=sys.stderr, flush=True)):
+        with claimed(folder, lambda line: say(f"note: {line}")):
             # whoever this has waited for may have trained it
             if not _is_trained(folder, spec, root, given):
                 _train_here(given, spec, root, folder)
@@ -257,7 +257,7 @@ def _is_trained(folder: Path, spec: RunSpec, root: Path, given: argparse.Namespa
     check_ties(folder, runs.TRAINING)
     check_parents(folder, root, spec)
     check_images(folder, spec.dataset, given.data_root)
-    print(f"{folder}: already trained; --out trains it again in another folder.", file=sys.stderr)
+    say(f"{folder}: already trained; --out trains it again in another folder.")
     return True
 
 
@@ -289,9 +289,9 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
     except process.Interrupted as stop:
         raise process.Interrupted(stop.number, f"{folder}: {stop}") from None
     if summary["status"] == "diverged":
-        print(f"{folder}: diverged in epoch {summary['diverged_epoch']}: {summary['cause']}", file=sys.stderr)
+        say(f"{folder}: diverged in epoch {summary['diverged_epoch']}: {summary['cause']}")
     else:
-        print(f"{folder}: trained in {summary['training_seconds']:.1f} s (ssvi evaluate: its metrics)", file=sys.stderr)
+        say(f"{folder}: trained in {summary['training_seconds']:.1f} s (ssvi evaluate: its metrics)")
 
 
 def _evaluate(given: argparse.Namespace) -> None:
@@ -301,7 +301,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     metrics = evaluate(spec, data, given.folder, device, given.samples, given.bins)
     _note_other_files(given.folder, spec, data)
     if metrics["status"] == "diverged":
-        print(f"{given.folder}: diverged in epoch {metrics['diverged_epoch']}: {metrics['cause']}")
+        say(f"{given.folder}: diverged in epoch {metrics['diverged_epoch']}: {metrics['cause']}", sys.stdout)
         return
     shown = ("accuracy", "nll", "ece", "ece_marginal", "brier", "sparsity")
     if metrics["accuracy_best_checkpoint"] is not None:
@@ -366,7 +366,7 @@ def _note_other_files(folder: Path, spec: RunSpec, data: Data) -> None:
     from ssvi.changed import other_files
 
     if line := other_files(folder, spec.dataset, data.content):
-        print(f"note: {line}", file=sys.stderr, flush=True)
+        say(f"note: {line}")
 
 
 def _data(given: argparse.Namespace) -> None:
@@ -388,7 +388,7 @@ def _data(given: argparse.Namespace) -> None:
     if prepared.content is not None:
         summary |= {"left_out": prepared.left_out, "reading": prepared.reading, "images": prepared.images}
     for note in remarks(prepared):
-        print(f"note: {given.dataset}: {note}", file=sys.stderr)
+        say(f"note: {given.dataset}: {note}")
     print(json.dumps(summary, indent=2))
 
 
@@ -407,7 +407,7 @@ def _bench(given: argparse.Namespace) -> None:
             write_json(given.json, bench.record(figures))
 
     names = given.suites or [name for name in bench.SUITES if name not in bench.LONG]
-    print(bench.table(bench.run(names, given.repeats, lambda line: print(line, file=sys.stderr), write)))
+    print(bench.table(bench.run(names, given.repeats, say, write)))
 
 
 def _report(given: argparse.Namespace) -> None:
@@ -427,11 +427,11 @@ def _report(given: argparse.Namespace) -> None:
         study,
         resolve(config, study),
         study_experiments(config, study),
-        say=lambda line: print(line, file=sys.stderr),
+        say=say,
         changed=changed_data_sets(results, study_runs(config, study), root / config["data_root"], root),
         evaluation=config["evaluation"],
     )
-    print(path)
+    say(path, sys.stdout)
 
 
 def _doctor(given: argparse.Namespace) -> None:

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     import yaml
 
 SCHEMA = Path(__file__).with_name("config.schema.json")
+# Of a file: forty times the one that is shipped, and a few seconds for YAML.
+MOST_BYTES = 500_000
 # Of one mapping, merges followed.
 MOST_KEYS = 10_000
+# Values of digits, and how many of these one may have; more nobody means.
+NUMBERS, LONGEST_NUMBER = ("int", "float", "timestamp"), 400
+# Tags of YAML for values that no config has, and that would be unlike all others to whoever reads them.
+NOT_IN_CONFIGS = ("binary", "omap", "pairs", "set")
+NOTHING = ("", "~", "null", "Null", "NULL")
 # Options of Snakemake of which only the last one counts; the values of all of them are the config.
 CONFIG_FLAGS = {
     "--config": "--config",
@@ -41,13 +48,13 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read a config file and check its keys at the top, but nothing of what they hold.
 
     Raises:
-        UserError: if the file is missing, is no YAML, has a key twice, a number that YAML reads otherwise than it
-            looks, or a key at the top that no config has.
+        UserError: if the file is missing, too large, is no YAML, has a key twice, a value that YAML reads otherwise
+            than it looks, or a key at the top that no config has.
     """
     import yaml
 
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+        config = yaml.load(_read(path), Loader=_loader())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
     except OSError as error:
@@ -60,7 +67,7 @@ def read_config(path: Path) -> dict[str, Any]:
         odd = f"{chr(error.character)!r} at character {error.position}"
         raise UserError(f"{path}: not readable as YAML: {odd} is not allowed in a text.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # a date that does not exist and text that is not UTF-8 are ValueErrors
+        # text that is not UTF-8 is a ValueError
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(config, dict):
         found = "is empty" if config is None else f"is {reprlib.repr(config)}"
@@ -68,6 +75,16 @@ def read_config(path: Path) -> dict[str, Any]:
     if unknown_keys := [key for key in config if key not in schema()["properties"]]:
         raise unknown("key", unknown_keys[0], schema()["properties"], str(path))
     return config
+
+
+def _read(path: Path) -> str:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: is not a file.")  # but a pipe, say, that nobody ever writes to
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{path}: has more than {MOST_BYTES} bytes, which no config needs; it is not read.")
+    return content.decode()
 
 
 def end_if_unreadable(files: Iterable[Path], settings: Sequence[str], arguments: Sequence[str]) -> None:
@@ -102,8 +119,25 @@ def _loader() -> type[yaml.SafeLoader]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """yaml.SafeLoader without what goes wrong in silence: a key given twice, numbers that are read otherwise than
-        they look, merges of merges without end."""
+        """yaml.SafeLoader without what goes wrong in silence or with a traceback: a key given twice, numbers that are
+        read otherwise than they look, values that are not what their tag says, merges of merges without end."""
+
+        def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+            if not isinstance(node, yaml.ScalarNode):
+                return super().construct_object(node, deep)
+            kind = node.tag.rpartition(":")[2]
+            try:
+                if kind in NUMBERS and (len(node.value) > LONGEST_NUMBER or not node.value.isascii()):
+                    raise ValueError(node.value)
+                return super().construct_object(node, deep)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                # whatever the library comes upon where it expects a value of that kind
+                problem = f"{reprlib.repr(node.value)} is no {kind}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+        def plain_null(self, node: yaml.ScalarNode) -> None:
+            if self.construct_scalar(node) not in NOTHING:
+                raise ValueError(node.value)
 
         def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
             node = super().compose_mapping_node(anchor)
@@ -150,6 +184,9 @@ def _loader() -> type[yaml.SafeLoader]:
             problem = f"{text} would be read as {value!r}: write {instead}, or '{text}' in quotes where it is a word"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
+    for tag in NOT_IN_CONFIGS:
+        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", Loader.construct_undefined)
+    Loader.add_constructor("tag:yaml.org,2002:null", Loader.plain_null)
     Loader.add_constructor("tag:yaml.org,2002:int", Loader.plain_int)
     Loader.add_constructor("tag:yaml.org,2002:float", Loader.plain_float)
     return Loader

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import difflib
 import errno
+import sys
+import unicodedata
 from collections.abc import Iterable
+from typing import TextIO
+
+# Of a value in a message, in characters.
+LONGEST_VALUE = 300
 
 
 def one_line(text: str) -> str:
-    """A text in which whatever would start a new line, or tell a terminal to do something, is written as `\\n` etc."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """A text in which whatever is not seen itself is written as `\\n` etc.: what would start a new line, tell a
+    terminal to do something, or make other characters seem to stand elsewhere. Spaces of any width are left."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else ascii(c)[1:-1] for c in text)
+
+
+def say(line: object, file: TextIO | None = None) -> None:
+    """Print a line for a person, on standard error unless told otherwise; no character of it reaches the terminal that
+    it would obey, wherever the text came from."""
+    print(one_line(str(line)), file=file or sys.stderr, flush=True)
 
 
 class UserError(Exception):
@@ -35,6 +50,12 @@ def told(error: OSError) -> str:
     return one_line(line)
 
 
+def quoted(value: object) -> str:
+    """A value as Python writes it, of a long one the two ends."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE // 2]} ... {text[-20:]}"
+
+
 def nearest(name: str, names: Iterable[str], cutoff: float) -> str | None:
     """The name most like this one, whatever is upper or lower case; None if none is like it by more than `cutoff`."""
     folded = {known.casefold(): known for known in names}
@@ -47,4 +68,4 @@ def unknown(kind: str, value: object, allowed: Iterable[str], where: str) -> Use
     names = sorted(allowed)
     near = nearest(str(value), names, cutoff=0.5)
     hint = "." if near is None else f", did you mean {near!r}?"
-    return UserError(f"{where}: {kind} {value!r} is unknown{hint} Choose from {', '.join(names)}.")
+    return UserError(f"{where}: {kind} {quoted(value)} is unknown{hint} Choose from {', '.join(names)}.")

@@ -74,6 +74,11 @@ class Folder:
             digest.update(json.dumps([str(file.relative_to(self.path)), *numbers]).encode())
         return digest.hexdigest(), newest / 1e9
 
+    def numbers(self) -> dict[str, dict[str, int]]:
+        """How many images each class has in each part."""
+        labels = {part: Counter(label for _, label in getattr(self, part)) for part in PARTS}
+        return {part: {self.classes[label]: n for label, n in of.items()} for part, of in labels.items()}
+
 
 class Class(NamedTuple):
     """The images of a class: how many, a SHA-256 of their paths inside the class folder and of their bytes, in order,
@@ -106,6 +111,11 @@ def dataset_path(dataset: str) -> Path | None:
     return Path(dataset.removeprefix(FOLDER_PREFIX)) if dataset.startswith(FOLDER_PREFIX) else None
 
 
+def expanded(path: Path) -> Path:
+    """The path with the home folder that a ~ in front stands for; with the ~ where it stands for none."""
+    return Path(os.path.expanduser(path))
+
+
 def scan(path: Path, follow_links: bool = False) -> Folder:
     """Find the images of train/<class>/ and test/<class>/ under `path`, in folders inside these too.
 
@@ -123,7 +133,7 @@ def scan(path: Path, follow_links: bool = False) -> Folder:
 
 
 def _scan(path: Path, follow_links: bool) -> Folder:
-    given = path.expanduser()
+    given = expanded(path)
     if not given.is_dir():
         problem = "is a file" if given.exists() else "no such folder"
         raise UserError(f"{path}: {problem}; a data set folder:PATH {LAYOUT}.")
@@ -229,7 +239,7 @@ def content(folder: Folder, root: Path) -> Content:
         began = time.time()
         listing, newest = folder.listing()
         note = root / "cache" / f"images-{hashlib.sha256(os.fsencode(folder.path)).hexdigest()[:24]}.json"
-        if (known := _noted(note, listing)) is not None:
+        if (known := _noted(note, listing)) is not None and _numbers(known) == folder.numbers():
             return known
         found = Content(_read(folder), listing)
         check_unchanged(folder, listing)
@@ -285,9 +295,21 @@ def _noted(note: Path, listing: str) -> Content | None:
         return None
 
 
+def _numbers(found: Content) -> dict[str, dict[str, int]]:
+    return {part: {name: one.number for name, one in of.items()} for part, of in found.images.items()}
+
+
 def images_of(record: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, dict[str, Class]]:
-    """`Content.images` from JSON, where tuples are lists."""
-    return {part: {name: Class(*one) for name, one in found.items()} for part, found in record.items()}
+    """`Content.images` from JSON, where tuples are lists.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: if it is something else.
+    """
+    images = {part: {name: Class(*one) for name, one in record[part].items()} for part in PARTS}
+    for one in (one for found in images.values() for one in found.values()):
+        if type(one.number) is not int or one.number < 1 or {type(one.digest), type(one.nameless)} != {str}:
+            raise TypeError(f"{one!r} are no images of a class")
+    return images
 
 
 def _write_note(note: Path, found: Content) -> None:
@@ -299,4 +321,4 @@ def _write_note(note: Path, found: Content) -> None:
 
 def is_there(path: Path) -> bool:
     """Whether the folder of a data set is where it should be; an empty one is a disk that is not mounted."""
-    return any(os.path.isdir(path.expanduser() / part) for part in PARTS)
+    return any(os.path.isdir(expanded(path) / part) for part in PARTS)

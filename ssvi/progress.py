@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any, Protocol
 
+from ssvi.errors import say
 from ssvi.methods.base import Clock
 
 
@@ -46,7 +47,7 @@ class _Notes:
     """A note is a line on stderr, before anything else."""
 
     def note(self, text: str) -> None:
-        print(f"note: {text}", file=sys.stderr, flush=True)
+        say(f"note: {text}")
 
 
 class Lines(_Notes):

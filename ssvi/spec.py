@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from ssvi.errors import UserError, unknown
+from ssvi.errors import UserError, quoted, unknown
 from ssvi.registry import KINDS, using
 
 DATASETS = ("digits", "cifar10", "cifar100")
@@ -39,8 +39,10 @@ INHERITED = ("dataset", "model", "width", "image_size", "validation", "normalisa
 WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
-# Numbers that everything they come to can hold: counters, file names, tables.
-LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
+# Numbers that everything they come to can hold: counters, file names, and float32, in which networks are trained. In
+# it a number below SMALLEST in size has lost digits or is 0.
+LARGEST = {int: 2**63 - 1, float: (2 - 2**-23) * 2.0**127}
+SMALLEST = 2.0**-126
 
 
 def option(
@@ -97,6 +99,7 @@ class RunSpec:
         200,
         "passes over the training set; 0 only for method pruned: its parent is pruned and that is all",
         low=0,
+        high=1_000_000,
     )
     batch_size: int = option(128, "images per step", low=2)
     lr: float = option(0.01, "learning rate at the start; cosine to 0, once an epoch", low=0.0, open_low=True)
@@ -153,7 +156,7 @@ class RunSpec:
         choices=("stable", "naive"),
     )
     addition: str = option("mc1", "addition criterion (section 3.3.2)", choices=ADDITIONS)
-    addition_samples: int = option(1, "K of the addition criterion mcK", low=1)
+    addition_samples: int = option(1, "K of the addition criterion mcK", low=1, high=10_000)
     addition_average: str = option(
         "absolute",
         "mcK: mean of |gradient| at fixed parameters, or |mean| of K consecutive signed gradients",
@@ -293,13 +296,13 @@ def _type_error(name: str, value: Any, where: str) -> UserError | None:
         return None
     hint = ""
     if isinstance(value, str) and "e" in value.lower() and DECIMAL.fullmatch(value):
-        number = _number_for_yaml(name, value)
+        number = _number_for_yaml(name, value) if len(value) < 400 else ""
         hint = f" YAML reads {value} as text: write {number}." if number else ""
     elif isinstance(value, str) and re.fullmatch(r"[+-]?0[0-9_]+", value, re.ASCII):
         hint = f" YAML reads {value} as text: write it without the zero in front."
     elif isinstance(value, bool) and expected is str:
         hint = " YAML reads yes, no, on and off as true and false: write a word in quotes."
-    return UserError(f"{where}: {name} is {value!r}, but must be {words}.{hint}")
+    return UserError(f"{where}: {name} is {quoted(value)}, but must be {words}.{hint}")
 
 
 def _number_for_yaml(name: str, text: str) -> str:
@@ -348,10 +351,13 @@ def _check_range(name: str, value: int | float, where: str) -> None:
     largest = LARGEST[type(FIELDS[name].default)]
     too_low = low is not None and (value <= low if open_low else value < low)
     too_high = (high is not None and value > high) or value > largest
-    if too_low or too_high or not value >= -largest:
+    too_small = isinstance(value, float) and 0 < abs(value) < SMALLEST and not too_low
+    if too_low or too_high or too_small or not value >= -largest:
         allowed = [bounds(name)] if bounds(name) else []
         if too_high and high is None:
             allowed.append(f"<= {largest:g}")
+        if too_small:
+            allowed.append(f"{'' if open_low else '0 or '}at least {SMALLEST:g} in size, as float32 has it")
         raise UserError(f"{where}: {name} is {_number(value)}, but must be {' and '.join(allowed) or 'finite'}.")
 
 
@@ -364,7 +370,7 @@ def bounds(name: str) -> str:
 
 
 def _number(value: int | float) -> str:
-    return "too large" if isinstance(value, int) and abs(value) > LARGEST[float] else f"{value:g}"
+    return "too large" if isinstance(value, int) and abs(value) > sys.float_info.max else f"{value:g}"
 
 
 def _check_dataset(dataset: str, where: str) -> None:
@@ -440,8 +446,12 @@ def parent_text(child: Mapping[str, Any], where: str) -> str:
     for name in options:
         if name in derived:
             raise UserError(f"{where}: parent has {name}, but takes it from the run itself; leave it out.")
-    if method == "ensemble" and (child.get("seed", 0) + 1) * child.get("members", RunSpec.members) >= 2**63:
-        raise UserError(f"{where}: seed is {child['seed']}, too large for the seeds of an ensemble's members.")
+    if method == "ensemble":
+        members, density = child.get("members", RunSpec.members), child.get("density", RunSpec.density)
+        if (child.get("seed", 0) + 1) * members >= 2**63:
+            raise UserError(f"{where}: seed is {child['seed']}, too large for the seeds of an ensemble's members.")
+        if density < SMALLEST * members:
+            raise UserError(f"{where}: density is {density!r}, too small for the shares of an ensemble's members.")
     # what only some data sets use was checked with the child
     inherited = {n: child[n] for n in INHERITED if n in child and n not in ("image_size", "normalisation")}
     parent = make_spec(inherited | options, f"{where}: parent")

@@ -59,6 +59,13 @@ def _batches(n: int, size: int) -> int:
     return math.ceil(n / size) - (1 if n % size == 1 else 0)
 
 
+def _finite(value: Any) -> bool:
+    """Whether all numbers of a record are, at whatever depth."""
+    if isinstance(value, dict | list | tuple):
+        return all(map(_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 class Trainer:
     """One run from its first step, or from its checkpoint, to its published files."""
 
@@ -183,6 +190,8 @@ class Trainer:
         batch = self.take_step(index)
         record = self.method.after_step(self.clock, batch)
         if record is not None:
+            if not _finite(record):
+                raise Diverged(f"a figure of the subspace update of step {self.clock.step} is not finite")
             self.topology.append(record)
             self._append(runs.LIVE_TOPOLOGY, record)
 

@@ -129,6 +129,16 @@ def test_a_partial_study_names_what_is_missing_and_why(tmp_path: Path) -> None:
     assert set(frames.history["run"]) == {next(iter(specs)), diverged}
 
 
+def test_a_training_that_was_refused_is_not_in_training(tmp_path: Path) -> None:
+    """Who had claimed the folder is still to be read there."""
+    run = run_path(SSVI)
+    files.write_text(tmp_path / "runs" / run / files.OWNER, "{}")
+    files.write_text(tmp_path / "runs" / run / files.LOCK, "")
+    assert collect.load_runs(tmp_path, {run: SSVI}, partial=True)["status"].tolist() == ["missing"]
+    files.write_text(tmp_path / "runs" / run / files.CHECKPOINT, "")
+    assert collect.load_runs(tmp_path, {run: SSVI}, partial=True)["status"].tolist() == ["in training"]
+
+
 @pytest.mark.parametrize(
     ("log", "status", "cause"),
     [

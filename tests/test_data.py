@@ -433,10 +433,11 @@ def make_cifar(root, source):
     folder = root / source.base_folder
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for name, _ in source.train_list + source.test_list:
-        batch = {"data": rng.integers(0, 256, (4, 3072), dtype=np.uint8), "labels": [0, 1, 2, 3]}
+    for i, (name, _) in enumerate(source.test_list + source.train_list):
+        labels = [(4 * i + j) % 10 for j in range(4)]
+        batch = {"data": rng.integers(0, 256, (4, 3072), dtype=np.uint8), "labels": labels}
         (folder / name).write_bytes(pickle.dumps(batch))
-    (folder / source.meta["filename"]).write_bytes(pickle.dumps({"label_names": list("abcd")}))
+    (folder / source.meta["filename"]).write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from ssvi.spec import (
     MODELS,
     PRESETS,
     REFUSED_IN_PATHS,
+    SMALLEST,
     RunSpec,
     flag_text,
     make_spec,
@@ -69,7 +70,8 @@ def option_values(name: str) -> st.SearchStrategy:
     high = meta["high"] if meta["high"] is not None else LARGEST[type(default)]
     if isinstance(default, int):
         return st.integers(int(low), int(high))
-    return st.floats(low, high, exclude_min=meta["open_low"], allow_nan=False)
+    drawn = st.floats(low, high, exclude_min=meta["open_low"], allow_nan=False)
+    return drawn.filter(lambda value: value == 0 or abs(value) >= SMALLEST)
 
 
 @st.composite

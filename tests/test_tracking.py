@@ -234,6 +234,22 @@ def test_foreign_results_are_refused(store: Path) -> None:
     assert "delta_t was 100 and is now 7" in done.refused[run]
 
 
+def test_names_and_words_of_anywhere_stop_no_mirror(store: Path) -> None:
+    """MLflow refuses a whole batch with one name that would be another file's."""
+    odd = dict.fromkeys(("../../x", "a/../b", "/a", "a//b", ".", "..", "a/", "", " ", "a:b", "x" * 300), 1.0)
+    spec = dataclasses.replace(SSVI, lr=0.41)
+    run = write_run(store, spec, mine=2.5, **odd)
+    path = store / "runs" / run / files.SPEC
+    path.write_text(path.read_text().replace("0123abc", r"\u001b[31m\u202e<img>"))
+    tie(path.parent)
+    assert tracking.mirror(store, "anywhere", {run: spec}).added == 1
+    (mirrored,) = _runs(store, "anywhere")
+    names = {name for name in mirrored.data.metrics if name.startswith("final/")}
+    assert {"final/mine", "final/accuracy"} <= names
+    assert not {f"final/{name}" for name in odd} & names
+    assert mirrored.data.tags["git_commit"] == r"\x1b[31m\u202e<img>"
+
+
 def test_the_mirror_leaves_out_what_tables_leave_out(store: Path) -> None:
     """And mirrors the others."""
     seeds = with_seeds(dataclasses.replace(SSVI, lr=0.31), 3)

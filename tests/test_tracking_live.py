@@ -544,7 +544,7 @@ def test_opening_mlflow_to_the_network_is_said_to_be_dangerous(
     def end(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ui, "_check_port", lambda *_: None)
+    monkeypatch.setattr(ui, "_check_free", lambda *_: None)
     monkeypatch.setattr(ui, "_server", end)
     assert tracking.serve(study.config, study.read, host, 5001) == 0
     said = capsys.readouterr().err

@@ -13,10 +13,10 @@ import pandas as pd
 
 from ssvi import runs as files
 from ssvi import ties
-from ssvi.analysis import ranges
+from ssvi.analysis import ranges, shown
 from ssvi.analysis.made import completed
 from ssvi.analysis.records import READERS, run_folder, used_options
-from ssvi.errors import UserError
+from ssvi.errors import UserError, one_line
 from ssvi.evaluated import check_evaluated, check_sampled
 from ssvi.spec import FIELDS, RunSpec
 
@@ -264,17 +264,20 @@ def _copies(runs: pd.DataFrame) -> dict[str, str]:
 def _unfinished_row(results: Path, run: str, spec: RunSpec) -> dict[str, Any]:
     """A run without metrics: failed (with the last words of its log), in training, or not begun."""
     status, cause = "missing", None
-    if (run_folder(results, run) / files.LIVE).is_dir():
+    folder = run_folder(results, run)
+    if (folder / files.LIVE).is_dir() and any((folder / name).is_file() for name in BEGUN):
         status = "in training"
     for step in ("evaluate", "train"):
         log = results / "logs" / step / f"{run}.log"
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.is_file() else []
         if said and not PROGRESS.search(said[-1]):
-            status, cause = "failed", said[-1].strip().removeprefix("ssvi: ")
+            status, cause = "failed", one_line(said[-1].strip().removeprefix("ssvi: "))
             break
     return {"run": run, **used_options(spec), "status": status, "cause": cause}
 
 
+# Of a training that has begun; one that was refused leaves at most that it was claimed.
+BEGUN = (files.SPEC, files.CHECKPOINT, files.LIVE_HISTORY)
 # The last line of a log whose command was still at work, or had done its work, when it was looked at.
 PROGRESS = re.compile(r"^epoch \d|^note: |: trained in |: already trained|: stopped by SIG|^accuracy ")
 
@@ -303,6 +306,7 @@ def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] |
     provenance = {name: origin.get(name) for name in PROVENANCE_COLUMNS}
     _check_values(path, measured)
     _check_values(folder / files.SPEC, provenance)
+    measured, provenance = _visible(measured), _visible(provenance)
     if measured["status"] not in (COMPLETE, DIVERGED):
         raise UserError(f"{path}: status is {measured['status']!r}, but must be {COMPLETE} or {DIVERGED}.")
     if measured["status"] == COMPLETE and (missing := [name for name in RESULTS if measured[name] is None]):
@@ -310,6 +314,11 @@ def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] |
     if wanted is not None:
         check_evaluated(path, metrics, spec, wanted)
     return {"run": run, **used_options(spec), **measured, **provenance}
+
+
+def _visible(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with words as they may be printed: a run folder may come from anywhere."""
+    return {name: one_line(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _check_values(path: Path, values: Mapping[str, Any]) -> None:
@@ -330,4 +339,4 @@ def write_collected(frames: Frames, out: Path) -> None:
     for name in ("runs", *READERS):
         frame = getattr(frames, name)
         if name == "runs" or len(frame):
-            files.write_text(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+            files.write_text(out / f"{name}.csv", shown.to_csv(frame))

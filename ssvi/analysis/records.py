@@ -16,7 +16,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ssvi import runs as files
 from ssvi.analysis import ranges
-from ssvi.errors import UserError
+from ssvi.errors import UserError, one_line
 from ssvi.spec import CRITERIA, FIELDS, RunSpec, options_of
 from ssvi.ties import check_sealed
 
@@ -214,7 +214,8 @@ def _updates(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
                 for name in ("sigma", "snr")
                 for q, value in _quantiles(layer.get(name, {})).items()
             }
-            rows.append({**at, "drop_fraction": record["drop_fraction"], "position": position, **layer, **quantiles})
+            named = {**layer, "layer": one_line(layer["layer"])}
+            rows.append({**at, "drop_fraction": record["drop_fraction"], "position": position, **named, **quantiles})
         return rows
 
     return _frame(results, _records(results, specs, rows_of), UPDATE_COLUMNS, words=("run", "layer"))

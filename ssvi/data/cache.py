@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ssvi.errors import UserError
+from ssvi.errors import UserError, one_line
 from ssvi.runs import write_bytes
 from ssvi.tensors import fingerprint
 
@@ -62,18 +64,37 @@ def prepared(
     )
 
 
-def cached(path: Path, build: Callable[[], Prepared]) -> Prepared:
+@dataclass(frozen=True)
+class Form:
+    """What is known of a data set before it is read: how many classes it has, the shape [C, size, size] of its images,
+    and, of a folder, their content."""
+
+    classes: int
+    channels: int
+    size: int
+    content: str | None = None
+
+
+def cached(path: Path, build: Callable[[], Prepared], form: Form | None = None) -> Prepared:
     """The data set stored at `path`, built and stored first if it is not there or damaged.
 
     Processes that do this at the same time each write the same whole file, so any order is harmless.
 
+    Args:
+        path: of the file.
+        build: makes the data set from its source.
+        form: what the file has to hold.
+
     Raises:
-        UserError: if the file cannot be read or written, or from `build`.
+        UserError: if the file cannot be read or written, or is whole and holds something else than a data set of that
+            form, or from `build`.
     """
     if path.exists():
         if (found := _read(path)) is not None:
+            if problem := _problem(found, form):
+                raise UserError(f"{path}: {problem}; delete this file, and it is made anew.")
             return found
-        log.warning("%s: damaged, made anew", path)
+        log.warning("%s: damaged, made anew", one_line(str(path)))
     data = build()
     # One entry, because safetensors writes several in any order, and the same data should give the same file.
     told = {name: getattr(data, name) for name in ("classes", "fingerprint", "content", "reading")}
@@ -92,7 +113,7 @@ def _read(path: Path) -> Prepared | None:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["data"])
             tensors = [file.get_tensor(name) for name in TENSORS]
-            about = (metadata["classes"], metadata["content"], metadata["reading"])
+            about = (_words(metadata["classes"]), metadata["content"], dict(metadata["reading"]))
             data = prepared((tensors[0], tensors[1]), (tensors[2], tensors[3]), *about)
     except (SafetensorError, KeyError, ValueError, TypeError):
         # However the file is broken, the remedy is the same: the caller builds it again.
@@ -100,3 +121,33 @@ def _read(path: Path) -> Prepared | None:
     except OSError as error:
         raise UserError(f"{path}: the prepared data set cannot be read ({error}).") from None
     return data if data.fingerprint == metadata.get("fingerprint") else None
+
+
+def _words(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise TypeError(f"{value!r} is no list of words")
+    return value
+
+
+def _problem(data: Prepared, form: Form | None) -> str:
+    """What is wrong with a data set whose file is whole; empty if nothing is."""
+    number = len(data.classes)
+    if number < 2 or len(set(data.classes)) < number:
+        return f"has the classes {reprlib.repr(list(data.classes))}, but must have at least 2, each once"
+    if form and (form.classes, form.content) != (number, data.content):
+        other = "is of other images" if form.classes == number else f"has {number} classes instead of {form.classes}"
+        return f"{other}, by what it says"
+    size = data.train_images.shape[-1:].numel()
+    shape = (form.channels, form.size, form.size) if form else (*data.train_images.shape[1:2], size, size)
+    for part in ("train", "test"):
+        images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
+            return f"{part}_images are {images.dtype} {list(images.shape[1:])}, but must be torch.uint8 {list(shape)}"
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or not len(labels):
+            return f"{part}_labels are {labels.dtype} {list(labels.shape)}, but must be one torch.int64 for each image"
+        if (low := int(labels.min())) < 0 or (high := int(labels.max())) >= number:
+            odd = low if low < 0 else high
+            return f"{part}_labels has {odd}, but must be from 0 to {number - 1}, which are its classes"
+    if missing := set(range(number)) - set(data.train_labels.unique().tolist()):
+        return f"has no training image of class {data.classes[min(missing)]!r}"
+    return ""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssvi.data.cache import Prepared, cached, prepared
+from ssvi.data.cache import Form, Prepared, cached, prepared
 from ssvi.data.folders import read_folder
 from ssvi.errors import UserError, unknown
 from ssvi.images import content, dataset_path, scan
@@ -28,6 +28,7 @@ from ssvi.spec import DATASETS
 VERSION = 3
 
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+FORMS = {"digits": Form(10, 1, 8), "cifar10": Form(10, 3, 32), "cifar100": Form(100, 3, 32)}
 DIGITS_TEST = 360
 
 
@@ -47,14 +48,15 @@ def prepare(
         UserError: if the data set is unknown, missing, damaged or not as it has to be.
     """
     if dataset == "digits":
-        return cached(_cache_file(root, "digits"), _digits)
+        return cached(_cache_file(root, dataset), _digits, FORMS[dataset])
     if dataset in CIFAR:
-        return cached(_cache_file(root, dataset), lambda: _cifar(dataset, root, download))
+        return cached(_cache_file(root, dataset), lambda: _cifar(dataset, root, download), FORMS[dataset])
     if (path := dataset_path(dataset)) is not None:
         folder = scan(path, follow_links)
         held = content(folder, root)
         file = _cache_file(root, f"folder-{held.digest[:32]}-{image_size}")
-        data = cached(file, lambda: read_folder(folder, held, image_size))
+        form = Form(len(folder.classes), 3, image_size, held.digest)
+        data = cached(file, lambda: read_folder(folder, held, image_size), form)
         return dataclasses.replace(data, left_out=folder.left_out, images=held.images)
     raise unknown("dataset", dataset, [*DATASETS, "folder:PATH"], "data")
 

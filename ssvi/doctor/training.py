@@ -159,7 +159,7 @@ def waits(asked: Asked) -> Result:
         training = Training(data, machine, {"model": "resnet8", "method": "ssvi", "density": 0.25})
         for _ in range(WARM):
             training.step()
-        counts[way] = agreement.waits(training)
+        counts[way] = agreement.waits(training.step)
     told = ", ".join(f"{way} {count}" for way, count in counts.items())
     if any(counts.values()):
         meaning = "results are right, but the GPU stands still while the host catches up"

@@ -24,6 +24,7 @@ from ssvi.analysis.figures.style import (
 )
 from ssvi.analysis.made import MADE, SPENT, comparable, one_machine
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, caveats, is_missing, option_text, settings
+from ssvi.analysis.shown import to_label
 from ssvi.analysis.stats import mean_sd
 from ssvi.errors import UserError
 from ssvi.spec import FIELDS
@@ -71,13 +72,13 @@ def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None
         figure = Figure(figsize=(max(3.6, 3.2 * len(parts)), 3.2), layout="constrained")
         for axes, (facet, panel) in zip(row_of_axes(figure, len(parts)), parts, strict=True):
             if facets is not None:
-                axes.set_title(f"{_label(facets)} {facet}")
+                axes.set_title(to_label(f"{_label(facets)} {facet}"))
             place = _x_axis(axes, wanted[x], x)
             for label, line in _lines(panel, hue, made):
                 value = {hue: _text(hue, line.iloc[0][hue])} if hue else {}
                 where = ({facets: facet} if facets else {}) | value | {n: line.iloc[0][n] for n in made}
                 points = _points(line, name, x, y, place, (x, hue, facets))
-                _draw(axes, points, y, colours[label], label or None, words=bool(place))
+                _draw(axes, points, y, colours[label], to_label(label) or None, words=bool(place))
                 rows += [where | {key: v for key, v in point.items() if key != "at"} for point in points]
             axes.set_ylabel(_title(y))
         legend(figure, title=_label(hue) if hue else None)
@@ -134,7 +135,7 @@ def _x_axis(axes: Axes, values: pd.Series, column: str) -> dict[str, float]:
     axes.set_xlabel(_title(column))
     if not _is_number(values):
         names = sorted({_text(column, value) for value in values})
-        axes.set_xticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), map(to_label, names))
         axes.set_xlim(-0.5, len(names) - 0.5)
         return {name: float(i) for i, name in enumerate(names)}
     ticks = sorted(float(v) * _scale(column) for v in values.unique())

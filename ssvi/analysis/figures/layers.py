@@ -28,6 +28,7 @@ from ssvi.analysis.figures.recorded import (
 from ssvi.analysis.figures.style import COLOURS, WIDE, Drawing, footnote, legend, style
 from ssvi.analysis.records import QUANTILES
 from ssvi.analysis.settings import caveats
+from ssvi.analysis.shown import to_label
 
 LOOKS = dict(zip(MOMENTS, (("#0072B2", "o"), ("#009E73", "D"), ("#D55E00", "s")), strict=True))
 PARTS = {
@@ -40,7 +41,7 @@ PARTS = {
 def short_name(layer: str) -> str:
     """A layer's name as it fits under an axis: `blocks.2.conv1` is 3.conv1, of the third block."""
     found = re.fullmatch(r"blocks\.(\d+)\.(conv\d|shortcut)(?:\.0)?", layer)
-    return f"{int(found[1]) + 1}.{found[2].replace('shortcut', 'skip')}" if found else layer
+    return f"{int(found[1]) + 1}.{found[2].replace('shortcut', 'skip')}" if found else to_label(layer)
 
 
 def _in_order(updates: pd.DataFrame) -> list[str]:
@@ -82,7 +83,7 @@ def layers(frames: Frames) -> Drawing:
         legend(figure)
         footnote(figure, frames.runs)
     caption = (
-        "The subspace layer by layer, in the order of the network (`skip`: the convolution beside a block), at the "
+        "The subspace layer by layer, in the order of the network (“skip”: the convolution beside a block), at the "
         "first, the middle and the last recorded update: density, and of the active weights the medians (symbols), "
         "quartiles (thick) and 5% and 95% quantiles (thin) of the posterior's standard deviation and of the "
         "signal-to-noise ratio; a bar that reaches 0 ends on the edge. Means over seeds "

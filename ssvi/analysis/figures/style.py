@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from ssvi.analysis import shown
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text, settings
 from ssvi.errors import UserError
@@ -377,6 +378,7 @@ def write_figure(drawing: Drawing, stem: Path) -> None:
             buffer = io.BytesIO()
             drawing.figure.savefig(buffer, format=suffix, metadata=metadata)
             write_bytes(stem.with_name(f"{stem.name}.{suffix}"), buffer.getvalue())
-    write_text(stem.with_name(f"{stem.name}.csv"), drawing.data.to_csv(index=False, lineterminator="\n"))
-    notes = "".join(f"- {note}\n" for note in drawing.notes)
-    write_text(stem.with_name(f"{stem.name}.md"), f"{drawing.caption}\n" + (f"\n{notes}" if notes else ""))
+    write_text(stem.with_name(f"{stem.name}.csv"), shown.to_csv(drawing.data))
+    notes = "".join(f"- {shown.to_markdown(note)}\n" for note in drawing.notes)
+    caption = shown.to_markdown(drawing.caption)
+    write_text(stem.with_name(f"{stem.name}.md"), f"{caption}\n" + (f"\n{notes}" if notes else ""))

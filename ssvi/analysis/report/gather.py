@@ -11,6 +11,7 @@ from typing import Any
 
 from ssvi import runs as files
 from ssvi.analysis.records import run_folder
+from ssvi.errors import one_line
 
 # The columns of a history that a run's curves are drawn from.
 CURVES = ("epoch", "loss", "kl", "sigma_mean", "train_accuracy", "validation_accuracy", "test_accuracy")
@@ -40,7 +41,7 @@ def _curves(folder: Path, points: int) -> Curves:
         kept = [rows[i] for i in thin(len(rows), points)]
         columns = {name: [rounded(_number(row.get(name))) for row in kept] for name in CURVES}
     except (OSError, ValueError, OverflowError, csv.Error) as error:
-        return Curves({}, 0, f"{folder.name}/{files.HISTORY} cannot be read ({error})")
+        return Curves({}, 0, one_line(f"{folder.name}/{files.HISTORY} cannot be read ({error})"))
     return Curves({k: v for k, v in columns.items() if any(x is not None for x in v)}, len(rows))
 
 

@@ -61,7 +61,8 @@ def make_all(
                 raise  # what cannot be written here cannot be written for the others either
             except Exception as error:
                 # A mistake of ours, or of a function that someone has added; the rest of the report must not wait.
-                say(traceback.format_exc())
+                for line in traceback.format_exc().splitlines():
+                    say(line)
                 problems[name] = f"its code failed: {type(error).__name__}: {error}"
             if name in problems:
                 say(f"{kind.removesuffix('s')} {name} could not be made: {problems[name]}")

@@ -14,6 +14,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.shown import from_markdown
+from ssvi.errors import one_line
 
 # A larger file is named instead of embedded: it lies beside the page.
 LARGEST_DOWNLOAD = 500_000
@@ -91,7 +93,7 @@ def _reason(path: Path, runs: pd.DataFrame, log: Path) -> str:
     said = log.read_text(errors="replace").splitlines() if log.is_file() else []
     errors = [line.removeprefix("ssvi: ") for line in said if line.startswith("ssvi: ")]
     if errors:
-        return errors[-1]
+        return one_line(errors[-1])
     counts = Counter(runs.loc[runs["status"] != COMPLETE, "status"])
     states = ", ".join(f"{n} {status}" for status, n in counts.items())
     waits = f" Of its {len(runs)} runs, these are not complete: {states}." if states else ""
@@ -120,8 +122,8 @@ def _caption(stem: Path) -> tuple[str, tuple[str, ...]]:
     """Caption and notes of a figure, from its Markdown file."""
     path = stem.with_name(f"{stem.name}.md")
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    notes = tuple(line.removeprefix("- ") for line in lines if line.startswith("- "))
-    return " ".join(line for line in lines if line.strip() and not line.startswith("- ")), notes
+    notes = tuple(from_markdown(line.removeprefix("- ")) for line in lines if line.startswith("- "))
+    return from_markdown(" ".join(line for line in lines if line.strip() and not line.startswith("- "))), notes
 
 
 def _image(path: Path) -> str:

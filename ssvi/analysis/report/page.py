@@ -25,6 +25,7 @@ from ssvi.analysis.stats import LEVEL
 from ssvi.analysis.tables.published import published
 from ssvi.changed import Changed
 from ssvi.config import OUTPUT_KINDS, output_experiments
+from ssvi.errors import one_line
 from ssvi.runs import write_text
 from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of, unique, with_parents
 
@@ -104,10 +105,17 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_visible,
     )
     environment.filters["short"] = lambda value: f"{value:.3g}"
     environment.filters["change"] = lambda value: f"{value:+.2g}".replace("-", "−")
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """What the template puts into the page; of text, line by line, without the characters that are not seen."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return "\n".join(map(one_line, value.split("\n"))) if plain else value
 
 
 def _outputs(

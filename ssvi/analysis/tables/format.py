@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from ssvi.analysis import shown
 from ssvi.analysis.settings import is_missing
 from ssvi.analysis.stats import Estimate
 from ssvi.runs import write_text
@@ -113,17 +113,19 @@ def format_difference(estimate: Estimate, style: str) -> str:
 
 def to_markdown(table: Table) -> str:
     """A GitHub table with its caption above and its notes below."""
-    lines = [f"**{_markdown(table.caption)}**", ""]
+    lines = [f"**{shown.to_markdown(table.caption)}**", ""]
     if len(table.frame):
-        headings = [_markdown(name) for name in table.frame.columns]
+        headings = [shown.to_markdown(name) for name in table.frame.columns]
         rule = [":---" if _is_words(name, table) else "---:" for name in table.frame.columns]
-        rows = [
-            [f"**{_markdown(cell)}**" if strong else _markdown(cell) for cell, strong in row] for row in _cells(table)
-        ]
+        rows = [[_markdown_cell(*cell) for cell in row] for row in _cells(table)]
         lines += [f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)]
     else:
         lines += [f"*{NO_ROWS}*"]
-    return "\n".join([*lines, "", *(f"- {_markdown(note)}" for note in table.notes)]) + "\n"
+    return "\n".join([*lines, "", *(f"- {shown.to_markdown(note)}" for note in table.notes)]) + "\n"
+
+
+def _markdown_cell(text: str, strong: bool) -> str:
+    return f"**{shown.to_markdown(text)}**" if strong else shown.to_markdown(text)
 
 
 def _cells(table: Table) -> list[list[tuple[str, bool]]]:
@@ -139,20 +141,16 @@ def _is_words(heading: str, table: Table) -> bool:
     return heading in WORDS or heading in table.prose
 
 
-def _markdown(text: str) -> str:
-    return re.sub(r"([|*<>`\\])", r"\\\1", text.replace("\n", " "))
-
-
 def to_html(table: Table) -> str:
     """A page with the table, its caption and its notes; it needs no network, and a wide table scrolls."""
     names = list(table.frame.columns)
     kinds = ["wrap" if n in table.prose else "setting" if _is_words(n, table) else "figure" for n in names]
-    head = "".join(f'<th class="{kind}">{html.escape(name)}</th>' for kind, name in zip(kinds, names, strict=True))
+    head = "".join(f'<th class="{kind}">{shown.to_html(name)}</th>' for kind, name in zip(kinds, names, strict=True))
     rows = [
         "<tr>" + "".join(_html_cell(kind, *cell) for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
         for row in _cells(table)
-    ] or [f'<tr><td colspan="{max(1, len(names))}">{html.escape(NO_ROWS)}</td></tr>']
-    caption = html.escape(table.caption)
+    ] or [f'<tr><td colspan="{max(1, len(names))}">{shown.to_html(NO_ROWS)}</td></tr>']
+    caption = shown.to_html(table.caption)
     lines = [
         *("<!doctype html>", '<html lang="en">', "<head>", '<meta charset="utf-8">', f"<title>{caption}</title>"),
         *(f"<style>{STYLE}</style>", "</head>", "<body>", f'<p class="caption">{caption}</p>'),
@@ -160,12 +158,12 @@ def to_html(table: Table) -> str:
         *(*rows, "</tbody>", "</table>", "</div>"),
     ]
     if table.notes:
-        lines += ["<ul>", *(f"<li>{html.escape(note)}</li>" for note in table.notes), "</ul>"]
+        lines += ["<ul>", *(f"<li>{shown.to_html(note)}</li>" for note in table.notes), "</ul>"]
     return "\n".join([*lines, "</body>", "</html>"]) + "\n"
 
 
 def _html_cell(kind: str, text: str, strong: bool) -> str:
-    inner = f"<strong>{html.escape(text)}</strong>" if strong else html.escape(text)
+    inner = f"<strong>{shown.to_html(text)}</strong>" if strong else shown.to_html(text)
     return f'<td class="{kind}">{inner}</td>'
 
 
@@ -174,14 +172,14 @@ def to_latex(table: Table) -> str:
     names = list(table.frame.columns)
     alignment = "".join("p{3cm}" if n in table.prose else "l" if _is_words(n, table) else "r" for n in names)
     body = [" & ".join(_latex_cell(*cell) for cell in row) + r" \\" for row in _cells(table)]
-    empty = rf"\multicolumn{{{max(1, len(names))}}}{{l}}{{{_latex(NO_ROWS)}}} \\"
-    words = " ".join(_latex(note) for note in table.notes)
+    empty = rf"\multicolumn{{{max(1, len(names))}}}{{l}}{{{shown.to_latex(NO_ROWS)}}} \\"
+    words = " ".join(shown.to_latex(note) for note in table.notes)
     notes = [rf"\par\smallskip\raggedright\footnotesize {words}"] if words else []
     long = len(table.frame) > MANY_ROWS
     size = [r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"] if len(names) > MANY_COLUMNS else []
-    caption = rf"\caption{{{_latex(table.caption)}}}"
+    caption = rf"\caption{{{shown.to_latex(table.caption)}}}"
     begin = rf"\begin{{{'longtable' if long else 'tabular'}}}{{{alignment or 'l'}}}"
-    head = [" & ".join(_latex(name) for name in names) + r" \\", r"\midrule"] if names else []
+    head = [" & ".join(shown.to_latex(name) for name in names) + r" \\", r"\midrule"] if names else []
     inner = [r"\toprule", *head, *([r"\endhead"] if long else []), *(body or [empty]), r"\bottomrule"]
     if long:
         lines = ["{", *size, begin, caption + r"\\", *inner, r"\end{longtable}", *notes, "}"]
@@ -193,54 +191,13 @@ def to_latex(table: Table) -> str:
 
 def _latex_cell(text: str, strong: bool) -> str:
     # Bold text does not make the mathematics in it bold.
-    return rf"\textbf{{\boldmath {_latex(text)}}}" if strong else _latex(text)
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "[": "{[}",  # an optional argument, where it follows the end of a row
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "−": "$-$",
-    "≤": r"$\le$",
-    "≥": r"$\ge$",
-    "β": r"$\beta$",
-    "θ": r"$\theta$",
-    "λ": r"$\lambda$",
-    "μ": r"$\mu$",
-    "σ": r"$\sigma$",
-    "“": "``",
-    "”": "''",
-    DASH: "--",
-    "/": r"/\allowbreak{}",  # a run's path is long
-    "\n": " ",
-}
-
-
-def _latex(text: str) -> str:
-    if power := re.fullmatch(r"\((.+) ± (.+)\)e(\d+)", text):
-        return rf"$({power[1]} \pm {power[2]}) \times 10^{{{power[3]}}}$"
-    if power := re.fullmatch(r"([\d.]+)e(\d+)", text):
-        return rf"${power[1]} \times 10^{{{power[2]}}}$"
-    return "".join(_LATEX.get(character, character) for character in text)
+    return rf"\textbf{{\boldmath {shown.to_latex(text)}}}" if strong else shown.to_latex(text)
 
 
 def write_table(table: Table, stem: Path) -> None:
     """Write STEM.csv (unrounded numbers), STEM.md, STEM.html and STEM.tex, each atomically."""
     for suffix, text in (
-        ("csv", table.numbers.to_csv(index=False, lineterminator="\n")),
+        ("csv", shown.to_csv(table.numbers)),
         ("md", to_markdown(table)),
         ("html", to_html(table)),
         ("tex", to_latex(table)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 import uuid
@@ -28,7 +27,7 @@ from ssvi.analysis.tracking.store import (
     quiet,
     tracking_uri,
 )
-from ssvi.errors import UserError
+from ssvi.errors import UserError, say
 from ssvi.spec import RunSpec
 
 INTERVAL = 5.0  # seconds between two passes
@@ -286,5 +285,5 @@ class Watcher:
         """Print what is wrong with `subject`, unless that was the last that was said of it."""
         if self._said.get(subject) != message:
             self._said[subject] = message
-            print(f"ssvi ui: {message}", file=sys.stderr, flush=True)
+            say(f"ssvi ui: {message}")
         return False

@@ -38,11 +38,11 @@ from ssvi.analysis.tracking.store import (
     open_experiment,
     quiet,
 )
-from ssvi.errors import UserError, told
+from ssvi.errors import UserError, one_line, told
 from ssvi.spec import RunSpec, options_of
 from ssvi.ties import check_ties
 
-NAME = re.compile(r"[\w.\- /]{1,200}")  # of a metric that MLflow takes
+NAME = re.compile(r"\w[\w.\- ]{0,199}")  # of a metric that MLflow takes, which refuses all of a run with a/../b
 BATCH = 1000  # entities that MLflow takes in one call
 NAME_LENGTH = 250
 TEXT_LENGTH = 5000
@@ -284,7 +284,7 @@ def _tags(
         STATUS: metrics["status"],
         "cause": metrics.get("cause"),
     }
-    return {name: str(value)[:TEXT_LENGTH] for name, value in tags.items() if value is not None}
+    return {name: one_line(str(value))[:TEXT_LENGTH] for name, value in tags.items() if value is not None}
 
 
 def _run_name(run: str) -> str:
@@ -315,7 +315,7 @@ def _digest(paths: Sequence[Path]) -> str:
 def _milliseconds(started: str | None, folder: Path) -> int:
     try:
         return int(datetime.fromisoformat(started).timestamp() * 1000) if started else 0
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"{folder / files.SPEC}: started is {started!r}, but must be an ISO 8601 time.") from None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from ssvi.analysis.passwords import without_password
 from ssvi.analysis.tracking.live import INTERVAL, Plan, Watcher
 from ssvi.analysis.tracking.store import create_store, is_local, store_folder, tracking_uri
-from ssvi.errors import UserError
+from ssvi.errors import UserError, say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -36,14 +36,15 @@ def serve(config: Path, read: Callable[[], Plan], host: str = "127.0.0.1", port:
     Args:
         config: the config file; read again when it changes.
         read: makes a plan of it, or raises `UserError`.
-        host: the address to listen on.
+        host: the address to listen on, `localhost` or a plain one (`_check_address`).
         port: the port to listen on.
 
     Raises:
-        UserError: if the config is wrong, the store unusable, or the port taken.
+        UserError: if the config is wrong, the store unusable, the host no plain address, or the port taken.
     """
+    _check_address(host, port)
     if is_local():
-        _check_port(host, port)
+        _check_free(host, port)
     watcher = Watcher(config, read)
     results, studies = watcher.plan.results, watcher.plan.studies
     count = sum(len(specs) for specs, _ in studies.values())
@@ -52,15 +53,15 @@ def serve(config: Path, read: Callable[[], Plan], host: str = "127.0.0.1", port:
         try:
             if not is_local():
                 to = without_password(tracking_uri(results))
-                print(f"ssvi ui: {what} to {to} (MLFLOW_TRACKING_URI; Ctrl-C ends it)", flush=True)
+                say(f"ssvi ui: {what} to {to} (MLFLOW_TRACKING_URI; Ctrl-C ends it)", sys.stdout)
                 watcher.run(threading.Event())
                 return 0
             if not _is_loopback(host):
-                print(f"ssvi ui: warning: {_exposed(host, port)}", file=sys.stderr, flush=True)
+                say(f"ssvi ui: warning: {_exposed(host, port)}")
             create_store(results)
             with _server(results, host, port) as server, _in_background(watcher):
                 where = f"http://{_in_url(host)}:{port}"
-                print(f"ssvi ui: {what}; MLflow: {where} (in about 10 s; Ctrl-C ends it)", flush=True)
+                say(f"ssvi ui: {what}; MLflow: {where} (in about 10 s; Ctrl-C ends it)", sys.stdout)
                 return server.wait()
         except KeyboardInterrupt:
             return 0
@@ -124,8 +125,8 @@ def _in_url(host: str) -> str:
 
 def _is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens there."""
-    found = {info[4][0] for info in socket.getaddrinfo(host, None)} if host else {"0.0.0.0"}
-    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+    address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 @contextlib.contextmanager
@@ -141,9 +142,20 @@ def _in_background(watcher: Watcher) -> Iterator[None]:
         thread.join(ENDING_SECONDS)
 
 
-def _check_port(host: str, port: int) -> None:
+def _check_address(host: str, port: int) -> None:
+    """Refuse a host that is no plain address: what an empty one, a star, a 0 or a name opens is not seen in it."""
+    try:
+        ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise UserError(
+            f"--host is {host!r}, but must be localhost or an address in full, as in 127.0.0.1 or ::1 (this machine "
+            "alone), 0.0.0.0 or :: (all who reach it)."
+        ) from None
     if not 1 <= port <= 65535:
-        raise UserError(f"port is {port}, but must be from 1 to 65535.")
+        raise UserError(f"--port is {port}, but must be from 1 to 65535.")
+
+
+def _check_free(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -80,7 +80,7 @@ COMMANDS = [
     Bad(
         "beyond all floats",
         f"{TRAIN} --sigma-lr=1e999",
-        "command line: sigma_lr is inf, but must be >= 0 and <= 1.79769e+308.",
+        "command line: sigma_lr is inf, but must be >= 0 and <= 3.40282e+38.",
     ),
     Bad(
         "a seed beyond 64 bits",
@@ -226,6 +226,28 @@ COMMANDS = [
         f"ssvi samples run --bins=1{'0' * 20}",
         f"--bins is 1{'0' * 20}, but must be >= 1 and <= 1000000.",
     ),
-    Bad("a port out of range", "ssvi ui --port=99999", "port is 99999, but must be from 1 to 65535."),
+    Bad("a port out of range", "ssvi ui --port=99999", "--port is 99999, but must be from 1 to 65535."),
+    *(
+        Bad(
+            f"a host that is {host!r}",
+            f"ssvi ui '--host={host}'",
+            f"--host is {host!r}, but must be localhost or an address in full, as in 127.0.0.1 or ::1 (this machine "
+            "alone), 0.0.0.0 or :: (all who reach it).",
+        )
+        for host in ("", "*", "0", "127.1", "0x7f000001", " 0.0.0.0", "[::]", "somewhere.example", "localhost:80")
+    ),
+    *(
+        Bad(f"port {port}", f"ssvi ui --port={port}", f"--port is {int(port)}, but must be from 1 to 65535.")
+        for port in ("0", "65536", "-1", f"1{'0' * 30}")
+    ),
+    *(
+        Bad(
+            f"port {port!r}",
+            f"ssvi ui '--port={port}'",
+            f"ssvi ui: argument --port: {port!r} is no whole number, as in 12",
+            code=2,
+        )
+        for port in ("", "http", "5000.0", "5e3", "0x10", "１")
+    ),
     Bad("an unknown suite", "ssvi bench nosuch", "command line: suite 'nosuch' is unknown. Choose from ..."),
 ]

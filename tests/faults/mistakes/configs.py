@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
+
 from spoiling import (
     link,
+    pipe,
     unreadable,
     write,
 )
 
 from mistakes.kinds import CONFIG, GRID, LAUGHS, MERGES, NEEDED, NO_FOLDER, YAML, Bad, config, config_row, looks, train
+from ssvi.configfile import MOST_BYTES
 
 CONFIGS = [
     Bad("no config", "ssvi report --config=none.yaml", "none.yaml: no such file."),
@@ -50,10 +54,44 @@ CONFIGS = [
     config_row("a null byte", f"{YAML}: '\\x00' at character 300 is not allowed in a text.", f"{CONFIG}\0"),
     config_row(
         "a date that is none",
-        f"{YAML}: month must be in 1..12.",
+        f"line 1: {YAML}: '2020-13-45' is no timestamp.",
         config("study: tiny", "study: 2020-13-45"),
     ),
-    config_row("5000 digits", f"{YAML}: Exceeds the limit...", config("samples: 2", f"samples: {'1' * 5000}")),
+    *(
+        config_row(
+            f"the tag of {text[:40]}",
+            f"line 6: {YAML}: {reprlib.repr(text.split(maxsplit=1)[1].strip(chr(39)))} is no {text.split()[0][2:]}.",
+            config("samples: 2", f"samples: {text}"),
+        )
+        for text in (
+            *("!!bool maybe", "!!bool ''", "!!int ''", "!!int 1.5", "!!int 1e3", "!!int １", "!!int 0x", "!!float ''"),
+            *("!!float one", "!!timestamp x", "!!timestamp ''", "!!null 3", f"!!int {'1' * 5000}"),
+            *(f"!!int {'1:' * 2000}1", f"!!float {'1:' * 2000}1.0"),
+        )
+    ),
+    *(
+        config_row(
+            f"the tag of {text}",
+            f"line 6: {YAML}: could not determine a constructor for the tag '...{text.split()[0].strip('!')}'.",
+            config("samples: 2", f"samples: {text}"),
+        )
+        for text in (
+            *("!!binary aGk=", "!!set {1, 2}", "!!omap [a: 1]", "!!pairs [a: 1]", "!!python/name:os.system", "!x 3"),
+            *("!x {a: 1}", "!!nosuch [1]", "!!value x"),
+        )
+    ),
+    config_row(
+        "5000 digits",
+        f"line 6: {YAML}: '111111111111...1111111111111' is no int.",
+        config("samples: 2", f"samples: {'1' * 5000}"),
+    ),
+    config_row("UTF-16", f"{YAML}: 'utf-8' codec can't decode byte 0xff in position 0: ...", CONFIG.encode("utf-16")),
+    config_row("a pipe", "is not a file.", pipe("config.yaml")),
+    config_row(
+        "a million numbers",
+        f"has more than {MOST_BYTES} bytes, which no config needs; it is not read.",
+        config("seed: [0, 1]", f"seed: [{'1, ' * 10**6}]"),
+    ),
     config_row("5000 brackets", f"{YAML}: maximum recursion depth exceeded...", "[" * 5000),
     config_row(
         "a thousand million values in few lines",
@@ -83,6 +121,16 @@ CONFIGS = [
         "a key that is no key",
         "key 'stduy' is unknown, did you mean 'study'? Choose from ...",
         config("study: tiny", "stduy: tiny"),
+    ),
+    config_row(
+        "a key of 400 000 letters",
+        f"key '{'x' * 149} ... {'x' * 19}' is unknown. Choose from ...",
+        f"? {'x' * 400_000}\n: 1\n{CONFIG}",
+    ),
+    config_row(
+        "a number of 100 000 digits and an exponent",
+        f"studies.tiny.train: lr is '{'1' * 149} ... {'1' * 17}e5', but must be a number.",
+        train(f"lr: {'1' * 100_000}e5"),
     ),
     config_row("a key that is missing", f"the key 'results' is missing. {NEEDED}", config("results: results\n", "")),
     config_row(
@@ -182,7 +230,7 @@ CONFIGS = [
         config("    tables:\n", "    tables:\n      table1:\n"),
     ),
     config_row("not a number", "studies.tiny.train: lr is nan, but must be > 0.", train("lr: .nan")),
-    config_row("infinity", "studies.tiny.train: lr is inf, but must be > 0 and <= 1.79769e+308.", train("lr: .inf")),
+    config_row("infinity", "studies.tiny.train: lr is inf, but must be > 0 and <= 3.40282e+38.", train("lr: .inf")),
     config_row(
         "30 digits",
         "studies.tiny.train: batch_size is 1e+30, but must be >= 2 and <= 9.22337e+18.",
