@@ -17,6 +17,7 @@ from fake_runs import tie, with_seeds, write_run, write_runs
 from filelock import FileLock
 from mlflow import MlflowClient
 
+from ssvi import disk
 from ssvi import runs as files
 from ssvi.analysis import tracking
 from ssvi.analysis.collect import load_frames
@@ -391,9 +392,13 @@ def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt):
             stores.create_store(tmp_path)
     assert [path.name for path in (tmp_path / "mlflow").iterdir()] == ["mirror.lock"]
-    (tmp_path / "mlflow/.mlflow.db.left-by-a-kill").write_text("a part")
+    left_by_a_kill = disk._name(tmp_path / "mlflow/mlflow.db")
+    left_by_a_kill.mkdir()
+    (left_by_a_kill / "mlflow.db").write_text("a part")
+    (tmp_path / "mlflow/.mlflow.db.swp").write_text("somebody's")
     assert tracking.mirror(tmp_path, "study", {}) == Result()
     assert sorted(path.name for path in (tmp_path / "mlflow").iterdir()) == [
+        ".mlflow.db.swp",
         "mirror.lock",
         "mirror.writer",
         "mlflow.db",

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ssvi.disk import remove_leftovers, write_bytes
 from ssvi.errors import UserError
-from ssvi.runs import write_bytes
 from ssvi.tensors import fingerprint
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -70,6 +70,7 @@ def cached(path: Path, build: Callable[[], Prepared]) -> Prepared:
     Raises:
         UserError: if the file cannot be read or written, or from `build`.
     """
+    remove_leftovers(path.parent)
     if path.exists():
         if (found := _read(path)) is not None:
             return found

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from mlflow.entities import Run, RunInfo, ViewType
 from mlflow.tracking import MlflowClient
 
-from ssvi import runs as files
 from ssvi.analysis.passwords import one_line, without_password
+from ssvi.disk import make_folder, replace, scratch, write_text
 from ssvi.errors import UserError
 
 LOCK_SECONDS = 600
@@ -190,7 +190,7 @@ def locked(results: Path, seconds: float | None = None) -> Iterator[None]:
     path = store_folder(results) / "mirror.lock"
     lock = FileLock(path, timeout=seconds)
     with clear_errors(tracking_uri(results)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             lock.acquire()
         except Timeout:
@@ -215,7 +215,7 @@ def note_writer(results: Path, name: str) -> bool:
     with clear_errors(tracking_uri(results)):
         if path.is_file() and path.read_text() == name:
             return True
-        files.write_text(path, name)
+        write_text(path, name)
     return False
 
 
@@ -289,15 +289,11 @@ def _database(results: Path) -> Path:
 
 def _make_database(path: Path) -> None:
     """Make the database whole or not at all: MLflow cannot go on with one whose making was cut short."""
-    for leftover in path.parent.glob(f".{path.name}.*"):
-        leftover.unlink()
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with scratch(path.parent, path.name) as room:
+        part = room / path.name
+        part.touch()  # with the permissions that the umask leaves, of which SQLite would take more
         MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        replace(part, path)
 
 
 def open_experiment(client: Client, results: Path, study: str) -> Experiment:
