@@ -23,6 +23,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -82,7 +83,7 @@ def hand_over(arguments: list[str]) -> int | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(HANDSHAKE_SECONDS)
         try:
-            connection.connect(path)
+            _connect(connection, path)
             if not _begins(connection, arguments):
                 return None
         except TimeoutError:
@@ -100,6 +101,19 @@ def hand_over(arguments: list[str]) -> int | None:
         return 128 + forwarded[-1]
     print("ssvi: the command was killed, perhaps for want of memory.", file=sys.stderr)
     return 128 + signal.SIGKILL
+
+
+def _connect(connection: socket.socket, path: str) -> None:
+    """Connect, waiting for room where many callers came at once, which the system does not do within a limit."""
+    until = time.monotonic() + HANDSHAKE_SECONDS
+    while True:
+        try:
+            connection.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError from None
+            time.sleep(0.02)
 
 
 def _begins(connection: socket.socket, arguments: list[str]) -> bool:
@@ -223,13 +237,24 @@ def _listen(server: socket.socket, path: str) -> tuple[int, int]:
     server.listen(64)
     try:
         os.link(path + UNFINISHED, path)  # which replaces nothing
-        os.unlink(path + UNFINISHED)
     except OSError as error:
         if error.errno not in REFUSED:
             os.unlink(path + UNFINISHED)
             raise UserError(f"{path}: no socket can be made there ({error.strerror}).") from None
-        os.rename(path + UNFINISHED, path)
+        _rename(path)
+    else:
+        os.unlink(path + UNFINISHED)
     return _identity(path)
+
+
+def _rename(path: str) -> None:
+    """What a file system without links has in place of one; it replaces what came there since this looked."""
+    try:
+        _make_way(path)
+    except UserError:
+        os.unlink(path + UNFINISHED)
+        raise
+    os.rename(path + UNFINISHED, path)
 
 
 def _identity(path: str) -> tuple[int, int]:
