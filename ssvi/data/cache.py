@@ -71,7 +71,7 @@ def cached(path: Path, build: Callable[[], Prepared]) -> Prepared:
         UserError: if the file cannot be read or written, or from `build`.
     """
     remove_leftovers(path.parent)
-    if path.exists():
+    if path.is_file():
         if (found := _read(path)) is not None:
             return found
         log.warning("%s: damaged, made anew", path)
