@@ -112,9 +112,10 @@ def hold_streams() -> None:
             os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free; whoever writes to it is told so
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
-        kept = {"encoding": "utf-8", "errors": "backslashreplace", "line_buffering": number == 2}
+        kept: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "line_buffering": number == 2}
         if stream is not None:
             kept = {key: getattr(stream, key) for key in kept}
+            kept["line_buffering"] |= stream.write_through  # as PYTHONUNBUFFERED asks for
         setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(Output(number, "w", closefd=False)), **kept))
 
 

@@ -263,11 +263,12 @@ def test_a_deleted_experiment_is_named(store: Path) -> None:
         tracking.mirror(store, "gone", {})
 
 
-def test_only_one_mirror_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_mirror_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     (store / "mlflow").mkdir(exist_ok=True)
     monkeypatch.setattr(stores, "LOCK_SECONDS", 0.1)
     with FileLock(store / "mlflow" / "mirror.lock"), pytest.raises(UserError, match="another mirror"):
         tracking.mirror(store, "locked", {})
+    assert f"{store / 'mlflow/mirror.lock'}: another mirror is at work; waiting up to 0.1 s" in capsys.readouterr().err
 
 
 def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

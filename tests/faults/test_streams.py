@@ -57,6 +57,12 @@ def test_words_come_out_as_before(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("a word\né", "another\n", 0)
 
 
+def test_unbuffered_output_stays_so(tmp_path: Path) -> None:
+    program = SAYS + "print('a word'); import os; os._exit(0)"
+    words = [sys.executable, "-u", "-c", program]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == "a word\n"
+
+
 @pytest.mark.parametrize("command", ["data", "bench", "doctor", "evaluate"])
 def test_commands_whose_output_is_the_product_end_with_one_line(monkeypatch, capsys, command: str) -> None:
     """By their exit code 1; the others go on to 0, because what they are for is in files."""

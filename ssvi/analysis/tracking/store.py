@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -188,11 +189,11 @@ def locked(results: Path, seconds: float | None = None) -> Iterator[None]:
     """
     seconds = LOCK_SECONDS if seconds is None else seconds
     path = store_folder(results) / "mirror.lock"
-    lock = FileLock(path, timeout=seconds)
+    lock = FileLock(path)
     with clear_errors(tracking_uri(results)):
         make_folder(path.parent)
         try:
-            lock.acquire()
+            _acquire(lock, seconds)
         except Timeout:
             raise Busy(
                 f"{path}: another mirror has been at work for over {seconds:g} s; wait for it to end, then try again."
@@ -201,6 +202,17 @@ def locked(results: Path, seconds: float | None = None) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, seconds: float) -> None:
+    """Take the lock, at once or, after a word on what for, when it is free."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if seconds > 0:
+            said = f"another mirror is at work; waiting up to {seconds:g} s for it to end"
+            print(f"note: {lock.lock_file}: {said}.", file=sys.stderr, flush=True)
+        lock.acquire(timeout=seconds)
 
 
 def note_writer(results: Path, name: str) -> bool:
