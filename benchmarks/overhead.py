@@ -23,6 +23,7 @@ from statistics import median
 
 import yaml
 
+from ssvi import runs
 from ssvi.devices import processor_name
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +73,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
+    if given.json:
+        runs.check_record(given.json, "when", "hardware", "figures")
     few, many = RUNS
     slopes, fixed = [], []
     for i in range(given.repeats):
@@ -91,8 +94,7 @@ def main() -> None:
     }
     print(f"\na run beyond its training steps: {median(slopes):.2f} s of processor time (must be at most {LIMIT:g} s)")
     if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(record, indent=2) + "\n")
+        runs.write_json(given.json, record)
 
 
 if __name__ == "__main__":

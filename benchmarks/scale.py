@@ -236,6 +236,8 @@ def main() -> None:
     parser.add_argument("--mirrored", type=int, default=600)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if given.json:
+        files.check_record(given.json, "when", "hardware", "figures")
     figures: list[dict[str, Any]] = []
     for n in sorted(given.runs):
 
@@ -251,8 +253,7 @@ def main() -> None:
             "hardware": processor_name(),
             "figures": figures,
         }
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(record, indent=2) + "\n")
+        files.write_json(given.json, record)
 
 
 if __name__ == "__main__":

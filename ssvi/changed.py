@@ -137,7 +137,7 @@ def _record(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is none, and where it is damaged, which is said where it is used."""
     try:
         record = files.read_json(path) if path.is_file() else {}
-    except UserError:
+    except (UserError, OSError):
         return {}
     return record if isinstance(record, dict) else {}
 

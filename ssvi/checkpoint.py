@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import os
 import pickle
 import warnings
 from collections.abc import Callable
@@ -19,8 +18,9 @@ from typing import Any
 
 import torch
 
+from ssvi.disk import replace, write_bytes
 from ssvi.errors import UserError
-from ssvi.runs import CHECKPOINT, PREVIOUS_CHECKPOINT, told_by_version, write_bytes
+from ssvi.runs import CHECKPOINT, PREVIOUS_CHECKPOINT, told_by_version
 
 # Raised whenever a checkpoint's content changes its meaning.
 VERSION = 4
@@ -66,7 +66,7 @@ def load(
             continue
         if path == previous:
             # also after a crash between the two renamings of `save`, when there is no newer one
-            os.replace(previous, newest)
+            replace(previous, newest)
         for problem in problems:
             say(f"{problem}; going on from the checkpoint before it")
         return state

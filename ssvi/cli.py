@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 RUNS = Path("results/runs")
+# The commands whose output is what they are for; the others write files, and only say what they do.
+PRINTED = ("data", "bench", "doctor")
 DATA_HELP = "where data sets are kept (default: $SSVI_DATA, or data)"
 LINKS_HELP = "links in folder:PATH may lead out of it (default: where $SSVI_FOLLOW_LINKS is true)"
 
@@ -166,11 +168,15 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one line on stderr and exit code 1."""
     process.calm_threads()
-    if arguments is None and (code := preload.hand_over(sys.argv[1:])) is not None:
-        sys.exit(code)
-    given = parser().parse_args(arguments)
+    if arguments is None:
+        process.hold_streams()
+        if (code := preload.hand_over(sys.argv[1:])) is not None:
+            sys.exit(code)
     try:
+        given = parser().parse_args(arguments)
         given.run(given)
+        if given.command in PRINTED:
+            process.check_output()
     except UserError as error:
         sys.exit(f"ssvi: {error}")
     except OSError as error:
@@ -238,7 +244,9 @@ def _train(given: argparse.Namespace) -> None:
 
     if not _is_trained(folder, spec, root, given):
         from ssvi.lock import claimed
+        from ssvi.runs import check_own
 
+        check_own(folder)
         with claimed(folder, lambda line: say(f"note: {line}")):
             # whoever this has waited for may have trained it
             if not _is_trained(folder, spec, root, given):
@@ -265,9 +273,10 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
     """Train the run in its folder, which this process has claimed."""
     device = _device(given.device, given.threads)
     from ssvi.data import load
+    from ssvi.disk import remove_leftovers
     from ssvi.progress import reporter
     from ssvi.resume import keep_threads
-    from ssvi.runs import WRITTEN, remove_leftovers
+    from ssvi.runs import LIVE
     from ssvi.step import choose_machine
     from ssvi.trainer import Settings, Trainer
 
@@ -275,7 +284,8 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
     switches = {name: value == "on" for name, value in chosen.items() if value != "auto" or given.plain}
     if switches.get("hold_memory", device.type == "cpu"):
         switches["hold_memory"] = process.hold_memory()
-    remove_leftovers(folder, WRITTEN)
+    for place in (folder, folder / LIVE):
+        remove_leftovers(place)
     watcher = reporter()
     keep_threads(folder, device, watcher.note)
     data = load(spec, given.data_root, device, given.follow_links)
@@ -394,13 +404,16 @@ def _data(given: argparse.Namespace) -> None:
 
 def _bench(given: argparse.Namespace) -> None:
     from ssvi import bench
-    from ssvi.runs import write_json
+    from ssvi.runs import check_record, write_json
 
     if given.repeats < 1:
         raise UserError(f"--repeats is {given.repeats}, but must be >= 1.")
     for name in given.suites:
         if name not in bench.SUITES:
             raise unknown("suite", name, bench.SUITES, "command line")
+
+    if given.json:
+        check_record(given.json, "when", "hardware", "figures")
 
     def write(figures: list[bench.Figure]) -> None:
         if given.json:

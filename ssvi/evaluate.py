@@ -155,7 +155,6 @@ def evaluate(
     }
     metrics = ties.write_tied(folder, runs.METRICS, metrics)
     runs.remove_live(folder)
-    runs.remove_leftovers(folder, (runs.PREDICTIONS, runs.METRICS))
     return metrics
 
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import fcntl
 import os
 import platform
-import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ssvi.disk import make_folder, try_lock, write_json
 from ssvi.errors import UserError
-from ssvi.runs import LIVE, LOCK, OWNER, read_record, write_json
+from ssvi.runs import LIVE, LOCK, OWNER, read_record, remove_live
 
 POLL_SECONDS = 1.0
-# What file systems answer that have no locks at all (some mounts of Lustre, NFS without its lock service).
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-HELD = (errno.EAGAIN, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -47,20 +44,18 @@ def _acquire(folder: Path, say: Callable[[str], None]) -> int:
     """The open and locked file; it stays locked until it is closed or the process ends."""
     path, waits = folder / LOCK, False
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = _open(path)
         except FileNotFoundError:
             continue  # another process just took the folder away, because it is empty or the run evaluated
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                say(f"{folder}: this file system has no locks ({error.strerror}); let nobody else train here.")
-                return handle
+        locked = try_lock(handle)
+        if locked is None:
+            # some mounts of Lustre, NFS without its lock service
+            say(f"{folder}: this file system has no locks; let nobody else train here.")
+            return handle
+        if not locked:
             os.close(handle)
-            if error.errno not in HELD:
-                raise
             if not waits:
                 say(f"{folder}: {_owner(folder)} trains this run; waiting for it to end (Ctrl-C stops the waiting).")
             waits = True
@@ -71,13 +66,31 @@ def _acquire(folder: Path, say: Callable[[str], None]) -> int:
         os.close(handle)  # a file that nobody else can find any more is no lock
 
 
+def _open(path: Path) -> int:
+    """The file of the lock, made if it is not there, for all whom the umask lets."""
+    flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags | os.O_RDWR, 0o666)
+    except PermissionError:
+        # somebody else's; most file systems lock it all the same, and those that do not say so
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path}: is a symbolic link, and must be a file.") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise UserError(f"{path}: is no file, and must be one.")
+    return handle
+
+
 def _leave_no_empty_folder(folder: Path, made: list[Path]) -> None:
     """After a mistake that was noticed before the training began; `made` is what was not there before, inmost first."""
     live, own = folder / LIVE, {folder / LOCK, folder / OWNER}
     # gone already, if the run was evaluated meanwhile; the run folder itself may hold more than this process made
     with contextlib.suppress(OSError):
         if own >= set(live.iterdir()):
-            shutil.rmtree(live)
+            remove_live(folder)
             for path in made:
                 path.rmdir()
 

@@ -13,13 +13,14 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ssvi.disk import write_bytes
 from ssvi.errors import UserError
 from ssvi.layers import LayerFactory, MaskedLayer, masked_layers
 from ssvi.methods import Method, method_class
 from ssvi.methods.base import Network
 from ssvi.models import MODELS
 from ssvi.noise import NormalSource, derived_seed, generator
-from ssvi.runs import ANEW, MODEL, told_by_version, write_bytes
+from ssvi.runs import ANEW, MODEL, told_by_version
 from ssvi.spec import RunSpec
 from ssvi.tensors import fingerprint
 

@@ -1,8 +1,10 @@
-"""What a training process needs of the system, said without torch: switches, idle threads, memory, signals."""
+"""What a process needs of the system, said without torch: switches, threads, memory, signals, standard streams."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import io
 import os
 import platform
 import signal
@@ -47,8 +49,9 @@ def processor() -> str | None:
             return " ".join(name.split())
     if sys.platform == "darwin":
         try:
-            asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
-        except OSError:
+            words = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            asked = subprocess.run(words, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
             return None
         return asked.stdout.strip() or None
     return platform.processor() or None
@@ -74,6 +77,58 @@ def hold_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     # large blocks from the heap, which is never trimmed and grows by 64 MiB
     return all(mallopt(name, value) for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 1 << 26)))
+
+
+class Output(io.FileIO):
+    """Standard output or error as a file that takes everything: what it cannot write is lost, and `problem` says why.
+
+    So nothing that a command does fails because nobody can be told of it.
+    """
+
+    problem: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write what can be written; returns the size of all of it."""
+        try:
+            written = super().write(data)
+            if written is None:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        except OSError as error:
+            self.problem = self.problem or error
+            return len(memoryview(data).cast("B"))
+        return written
+
+
+def hold_streams() -> None:
+    """Keep standard output and error from failing this process, and their numbers from the files that it opens.
+
+    One that was closed would give its number to the next file opened, a checkpoint perhaps, and what is meant for a
+    person would be written there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free; whoever writes to it is told so
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        kept: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "line_buffering": number == 2}
+        if stream is not None:
+            kept = {key: getattr(stream, key) for key in kept}
+            kept["line_buffering"] |= stream.write_through  # as PYTHONUNBUFFERED asks for
+        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(Output(number, "w", closefd=False)), **kept))
+
+
+def check_output() -> None:
+    """End a command whose output is what it is for.
+
+    Raises:
+        OSError: if not all of it could be written.
+    """
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(raw, Output) and raw.problem is not None:
+        raise OSError(raw.problem.errno, raw.problem.strerror, "standard output")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -21,20 +21,23 @@ Standard library only: both halves of the package meet here.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
-import os
+import re
 import reprlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssvi import __version__
+from ssvi.disk import check_replaceable, remove_leftovers
+from ssvi.disk import write_bytes as write_bytes  # the writers of these files are called by this module's name too
+from ssvi.disk import write_json as write_json
+from ssvi.disk import write_text as write_text
 from ssvi.errors import UserError, told
 from ssvi.spec import FIELDS, RunSpec, options_of, validate
 
@@ -81,6 +84,28 @@ SAMPLES_COLUMNS = (
 TRAINED = (SPEC, HISTORY, TOPOLOGY, MODEL, TRAINING)
 # All that it writes.
 WRITTEN = (*TRAINED, BEST_MODEL, CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER)
+# What is in `live/`; the lock goes last, because whoever waits for it begins when it is gone.
+IN_LIVE = (CHECKPOINT, PREVIOUS_CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER, LOCK)
+
+# By what the files of a run folder are told from others of their names; what is empty is nobody's loss.
+SIGNS = {
+    SPEC: rb'"spec"\s*:\s*\{',
+    HISTORY: rb"\A([a-z_]+,)*epoch\b",
+    TOPOLOGY: rb'\A\{.*"step"',
+    MODEL: rb"\A[^\0].{5}\0\0\{",
+    BEST_MODEL: rb"\A[^\0].{5}\0\0\{",
+    TRAINING: rb'"status"\s*:\s*"(complete|diverged)"',
+    METRICS: rb'"status"\s*:\s*"(complete|diverged)"',
+    PREDICTIONS: rb"\APK",
+    SAMPLES: rb"\A([a-z_]+,)*samples\b",
+    CHECKPOINT: rb"\Assvi checkpoint ",
+    PREVIOUS_CHECKPOINT: rb"\Assvi checkpoint ",
+    LIVE_HISTORY: rb'\A\{.*"epoch"',
+    LIVE_TOPOLOGY: rb'\A\{.*"step"',
+    OWNER: rb'"process"\s*:\s*\d',
+    LOCK: rb"\A\Z",
+}
+SIGN_BYTES = 1 << 16
 
 # Of the files of a run folder; spec.json says it, but not in folders of format 1. Raised when a version before would
 # misread what is written now; what was written before stays readable.
@@ -99,59 +124,6 @@ WORDS = {str: "a word", dict: "an object", float: "a number"}
 def anew(path: Path) -> str:
     """What to do where this file of a run folder is damaged."""
     return {METRICS: EVALUATE_ANEW, SAMPLES: MEASURE_ANEW}.get(path.name, ANEW)
-
-
-def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], keep: Path | None = None) -> None:
-    """Write a file atomically and durably: a reader sees the old one or the new one, never a part.
-
-    Args:
-        path: of the file.
-        data: its content, in one piece or several.
-        keep: where the old one is moved to, once the new one is written.
-
-    Raises:
-        OSError: naming `path`, if it cannot be written; what was there is then as it was.
-    """
-    name = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_temporary(path))
-        with os.fdopen(handle, "wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(name, path)
-    except BaseException as error:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            # a full disk tells neither the file nor, of a temporary one, a name that anybody knows
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
-
-
-def _temporary(path: Path) -> str:
-    return f".{path.name}."
-
-
-def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Delete what a process that was killed while it wrote one of these files has left beside it."""
-    for path in (folder / name for name in names):
-        for leftover in path.parent.glob(f"{_temporary(path)}*"):
-            leftover.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for text, UTF-8."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON; NaN and infinity are refused, because they are not JSON."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_text(path: Path) -> str:
@@ -288,8 +260,60 @@ def is_trained(folder: Path) -> bool:
 
 
 def remove_live(folder: Path) -> None:
-    """Delete what a training needs to go on; what somebody is using just now may stay."""
-    shutil.rmtree(folder / LIVE, ignore_errors=True)
+    """Delete what a training needs to go on; what somebody is using just now may stay, and what others put there."""
+    remove_leftovers(folder / LIVE)
+    with contextlib.suppress(OSError):
+        for name in IN_LIVE:
+            (folder / name).unlink(missing_ok=True)
+        (folder / LIVE).rmdir()
+
+
+def check_own(folder: Path) -> None:
+    """Refuse to train in a folder where something else than a run has files of the names that a run's would replace.
+
+    Whatever says of itself that it is of a run makes it a run folder, damaged or not: a workflow that cleans up may
+    have deleted any of the others.
+
+    Raises:
+        UserError: naming the first such file.
+        OSError: if the folder cannot be read.
+    """
+    for name in SIGNS:
+        check_replaceable(folder / name)
+    foreign = []
+    for name, sign in SIGNS.items():
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                content = file.read(SIGN_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if name in (SPEC, OWNER) and re.search(sign, content, re.DOTALL):
+            return
+        if content and not re.search(sign, content, re.DOTALL):
+            foreign.append(path)
+    if foreign:
+        raise UserError(
+            f"{foreign[0]}: was not written by ssvi, and a training here would replace it; move it away, or choose "
+            "another run folder with --out."
+        )
+
+
+def check_record(path: Path, *keys: str) -> None:
+    """Refuse to replace a file by a record that is not an older one of the same kind: a JSON object with these keys.
+
+    Raises:
+        UserError: naming it.
+    """
+    check_replaceable(path)
+    if not path.exists() or not path.stat().st_size:
+        return
+    try:
+        old = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        old = None
+    if not isinstance(old, dict) or not set(keys) <= old.keys():
+        raise UserError(f"{path}: holds something else than such a record, which would be lost; name another file.")
 
 
 def remove_outdated(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from fake_runs import tie, with_seeds, write_run, write_runs
+from unreadable import unreadable
 
 from ssvi import runs as files
 from ssvi.analysis import collect, records
@@ -403,3 +404,18 @@ def test_analysis_needs_neither_torch_nor_mlflow_nor_pyplot() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout) == []
+
+
+@pytest.mark.parametrize(
+    "what", ["", files.SPEC, files.METRICS, files.HISTORY, files.TRAINING, files.MODEL, files.SAMPLES]
+)
+@pytest.mark.parametrize("partial", [True, False])
+def test_a_run_that_cannot_be_read_is_refused_and_the_others_go_on(tmp_path: Path, what: str, partial: bool) -> None:
+    specs = write_runs(tmp_path, with_seeds(RunSpec(), 3))
+    first, *others = specs
+    with unreadable(tmp_path / "runs" / first / what):
+        frames = collect.load_frames(tmp_path, specs, ["history", "samples"], partial=partial)
+    runs = frames.runs.set_index("run")
+    assert runs.loc[first, "status"] == "refused"
+    assert "Permission denied" in runs.loc[first, "cause"]
+    assert runs.loc[others, "status"].tolist() == ["complete", "complete"]

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -16,6 +17,7 @@ import torch
 from images import make_image_folder
 from PIL import Image
 
+from ssvi import disk
 from ssvi.data import Data, load, prepare, sources
 from ssvi.data.batches import STATISTICS, split_validation, statistics
 from ssvi.errors import UserError
@@ -484,6 +486,37 @@ def test_cifar_from_its_folder_its_archive_and_a_download(tmp_path, tiny_cifar, 
     data = load(spec, fetched, CPU)
     assert data.mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
     assert (data.padding, data.flip) == (4, True)
+
+
+def test_a_server_that_says_nothing_is_given_up(tmp_path, datasets, monkeypatch):
+    monkeypatch.setattr(sources, "SILENCE_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(datasets.CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/cifar.tar.gz")
+        with pytest.raises(UserError, match=r"download to .* failed \(.*timed out.*\)"):
+            prepare("cifar10", tmp_path, download=True)
+    assert socket.getdefaulttimeout() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_download_replaces_no_link_and_no_folder(tmp_path, tiny_cifar, datasets, monkeypatch, linked):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "elsewhere").write_text("mine")
+    archive = root / "cifar-10-python.tar.gz"
+    archive.symlink_to("nowhere") if linked else archive.mkdir()
+    monkeypatch.setattr(datasets.utils, "_urlretrieve", lambda url, path: pytest.fail("fetched for nothing"))
+    with pytest.raises(UserError, match=f"^{archive}: is a "):
+        prepare("cifar10", root, download=True)
+    assert {path.name for path in root.iterdir()} == {"elsewhere", archive.name}
+
+
+def test_what_a_killed_preparation_left_goes_with_the_next_one(tmp_path):
+    prepare("digits", tmp_path)
+    (file,) = cache_files(tmp_path)
+    disk._name(file).write_bytes(b"half of it")
+    prepare("digits", tmp_path)
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_normalisation_as_published_codes_have_it(tmp_path: Path) -> None:

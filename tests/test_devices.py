@@ -1,10 +1,10 @@
 """Which GPU a process takes: claims of processes that really run at once, on GPUs that are only named."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssvi import cli, preload
+from ssvi import cli, devices, preload
 from ssvi.devices import claim_gpu, gpu_count
 
 CLAIM = "import sys; from ssvi.devices import claim_gpu; print(claim_gpu({}), flush=True); sys.stdin.read()"
@@ -42,7 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**clean, "TMPDIR": str(tmp_path), **named, **environment},
+            env={**clean, "XDG_RUNTIME_DIR": str(tmp_path), **named, **environment},
         )
         started.append(process)
         return process
@@ -116,16 +116,42 @@ def test_commands_of_a_preloaded_server_claim_for_themselves(start: Start, tmp_p
     assert [taken(start(CLAIM.format(2), "0,1")) for _ in range(2)] == [0, 1]
 
 
-def test_where_nothing_can_be_locked_the_first_is_taken(monkeypatch, tmp_path: Path, capsys) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+@pytest.mark.parametrize("thing", ["a link", "a file", "open to others", "a link as gate", "a gate that stays shut"])
+def test_where_nothing_can_be_claimed_the_first_is_taken(monkeypatch, tmp_path: Path, capsys, thing: str) -> None:
+    """And nothing that others put there is followed, changed or waited for."""
+    folder, elsewhere = tmp_path / f"ssvi-gpus-{os.uname().nodename}", tmp_path / "elsewhere"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(devices, "GATE_SECONDS", 0.05)
+    elsewhere.mkdir(mode=0o700)
+    if thing == "a link":
+        folder.symlink_to(elsewhere)
+    elif thing == "a file":
+        folder.write_text("mine")
+    else:
+        folder.mkdir(mode=0o755 if thing == "open to others" else 0o700)
+    if thing == "a link as gate":
+        (folder / "gate").symlink_to(elsewhere / "made")
+    with (folder / "gate" if thing == "a gate that stays shut" else elsewhere / "none").open("w") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        assert claim_gpu(2) == 0
+    assert "ssvi: no GPU could be claimed, so this takes the first one: " in capsys.readouterr().err
+    assert [path.name for path in elsewhere.iterdir()] == ([] if thing == "a gate that stays shut" else ["none"])
+
+
+def test_claims_delete_no_file_of_others(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = tmp_path / f"ssvi-gpus-{os.uname().nodename}"
+    folder.mkdir(mode=0o700)
+    (folder / "notes~").write_text("mine")
+    (folder / "0~linked00").symlink_to(folder / "notes~")
     assert claim_gpu(2) == 0
-    assert f"no GPU could be claimed in {tmp_path}/missing/ssvi-gpus-" in capsys.readouterr().err
+    assert {"notes~", "0~linked00"} <= {path.name for path in folder.iterdir()}
 
 
 def test_auto_claims_and_a_named_device_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     current = []
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)

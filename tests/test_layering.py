@@ -13,7 +13,7 @@ PACKAGE = ROOT / "ssvi"
 
 FILES_ONLY = {
     *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"),
-    *("configfile", "arguments", "evaluated", "images", "changed", "ties"),
+    *("configfile", "arguments", "evaluated", "images", "changed", "ties", "disk"),
 }
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
@@ -24,10 +24,11 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "errors": set(),
     "imports": set(),
-    "devices": set(),
+    "disk": set(),
+    "devices": {"disk"},
     "registry": set(),
     "spec": {"registry"},
-    "runs": {"", "spec"},
+    "runs": {"", "spec", "disk"},
     "ties": {"spec", "runs"},
     "images": {"spec", "runs"},
     "changed": {"spec", "runs", "images"},
@@ -44,8 +45,8 @@ MAY_IMPORT = {
     "layers": {"noise"},
     "models": {"layers"},
     "counting": {"layers"},
-    "checkpoint": {"runs"},
-    "lock": {"runs"},
+    "checkpoint": {"disk", "runs"},
+    "lock": {"disk", "runs"},
     "tensors": set(),
     "provenance": {"", "precision", "process", "versions"},
     "watch": set(),
@@ -67,8 +68,8 @@ MAY_IMPORT = {
         "subspace", "overlap", "tensors", "methods",
     },
     "step": {"spec", "process", "noise", "precision", "data", "methods"},
-    "network": {"tensors", "spec", "runs", "noise", "layers", "models", "methods"},
-    "data": {"tensors", "spec", "runs", "images", "data"},
+    "network": {"tensors", "spec", "disk", "runs", "noise", "layers", "models", "methods"},
+    "data": {"tensors", "spec", "disk", "runs", "images", "data"},
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
@@ -76,8 +77,8 @@ MAY_IMPORT = {
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
         "versions", "ties"},
-    "analysis": {"spec", "registry", "runs", "ties", "config", "changed", "evaluated", "analysis"},
-    "preload": set(),
+    "analysis": {"spec", "registry", "disk", "runs", "ties", "config", "changed", "evaluated", "analysis"},
+    "preload": {"disk"},
     "bench": {
         "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
         "provenance", "bench",
@@ -85,6 +86,7 @@ MAY_IMPORT = {
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
         "evaluate", "progress", "analysis", "bench", "doctor", "changed", "resume", "arguments", "evaluated", "ties",
+        "disk",
     },
 }  # fmt: skip
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import socket
+import sqlite3
+import stat
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,9 @@ import pytest
 from fake_runs import tie, with_seeds, write_run, write_runs
 from filelock import FileLock
 from mlflow import MlflowClient
+from unreadable import unreadable
 
+from ssvi import disk
 from ssvi import runs as files
 from ssvi.analysis import tracking
 from ssvi.analysis.collect import load_frames
@@ -273,11 +279,12 @@ def test_a_deleted_experiment_is_named(store: Path) -> None:
         tracking.mirror(store, "gone", {})
 
 
-def test_only_one_mirror_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_mirror_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     (store / "mlflow").mkdir(exist_ok=True)
     monkeypatch.setattr(stores, "LOCK_SECONDS", 0.1)
     with FileLock(store / "mlflow" / "mirror.lock"), pytest.raises(UserError, match="another mirror"):
         tracking.mirror(store, "locked", {})
+    assert f"{store / 'mlflow/mirror.lock'}: another mirror is at work; waiting up to 0.1 s" in capsys.readouterr().err
 
 
 def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,9 +414,13 @@ def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt):
             stores.create_store(tmp_path)
     assert [path.name for path in (tmp_path / "mlflow").iterdir()] == ["mirror.lock"]
-    (tmp_path / "mlflow/.mlflow.db.left-by-a-kill").write_text("a part")
+    left_by_a_kill = disk._name(tmp_path / "mlflow/mlflow.db")
+    left_by_a_kill.mkdir()
+    (left_by_a_kill / "mlflow.db").write_text("a part")
+    (tmp_path / "mlflow/.mlflow.db.swp").write_text("somebody's")
     assert tracking.mirror(tmp_path, "study", {}) == Result()
     assert sorted(path.name for path in (tmp_path / "mlflow").iterdir()) == [
+        ".mlflow.db.swp",
         "mirror.lock",
         "mirror.writer",
         "mlflow.db",
@@ -420,3 +431,44 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow").write_text("in the way")
     with pytest.raises(tracking.Unavailable, match=r"^MLflow at sqlite:.*/mlflow: File exists$"):
         tracking.mirror(tmp_path, "study", {})
+
+
+@pytest.mark.parametrize("what", ["", *(files.SPEC, files.METRICS, files.HISTORY, files.TRAINING, files.MODEL)])
+def test_what_cannot_be_read_is_left_out_and_the_others_are_mirrored(store: Path, what: str) -> None:
+    study = f"unreadable {what}"
+    first, second = (dataclasses.replace(SSVI, seed=seed, lr=0.37) for seed in (0, 1))
+    specs = write_runs(store, [first, second], epochs=3)
+    with unreadable(store / "runs" / run_path(first) / what):
+        done = tracking.mirror(store, study, specs)
+    assert (done.added, list(done.refused)) == (1, [run_path(first)])
+    assert "Permission denied" in done.refused[run_path(first)]
+    assert tracking.mirror(store, study, specs) == Result(added=1, unchanged=1)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o077, 0o600)])
+def test_a_mirror_follows_the_umask(
+    tmp_path: Path, empty_store_of: Callable[[Path], None], mask: int, mode: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        empty_store_of(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "mlflow").iterdir()}
+    assert modes == dict.fromkeys(["mirror.lock", "mlflow.db"], mode)
+
+
+@pytest.fixture
+def empty_store_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a store as `ssvi` does, with a database of SQLite's making that MLflow need not fill."""
+
+    class Maker:
+        def __init__(self, tracking_uri: str) -> None:
+            self.path = tracking_uri.removeprefix("sqlite:///")
+
+        def search_experiments(self, max_results: int) -> None:
+            with contextlib.closing(sqlite3.connect(self.path)) as database, database:
+                database.execute("CREATE TABLE runs (id INTEGER)")
+
+    monkeypatch.setattr(stores, "MlflowClient", Maker)
+    return stores.create_store

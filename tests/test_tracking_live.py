@@ -25,6 +25,7 @@ from fake_runs import tie, with_seeds, write_run, write_runs
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from unreadable import unreadable
 
 from ssvi import runs as files
 from ssvi.analysis import tracking
@@ -578,3 +579,19 @@ def test_mlflow_opened_to_the_network_answers_under_this_machines_names_and_no_o
             assert ask(port, here, f"http://{here}") == 200
         assert ask(port, f"evil.example:{port}") == 403
         assert ask(port, f"{name}:{port}", "http://evil.example") == 403
+
+
+@pytest.mark.parametrize("what", ["", files.METRICS, files.SPEC])
+def test_a_run_that_cannot_be_read_is_said_once_and_the_others_go_on(study: Study, capsys, what: str) -> None:
+    specs = [dataclasses.replace(SPEC, seed=seed) for seed in (0, 1)]
+    for spec in specs:
+        write_run(study.results, spec)
+    watcher = study.watcher(*specs)
+    with unreadable(study.folder(specs[0]) / what):
+        watcher.step()
+        watcher.step()
+    assert capsys.readouterr().err.count("Permission denied") == 1
+    assert len(study.runs()) == 1
+    (study.folder(specs[0]) / files.METRICS).touch()
+    watcher.step()
+    assert len(study.runs()) == 2

@@ -26,7 +26,7 @@ from benchmarks.gpu.record import figures, found, record
 from benchmarks.gpu.running import Outcome, Runner
 from ssvi.bench.cuda import CONTESTANTS
 from ssvi.errors import UserError, unknown
-from ssvi.runs import write_json
+from ssvi.runs import check_record, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 # Shares of the time, among the stages that were asked for; with tiny sizes all but the checks take next to none.
@@ -49,8 +49,9 @@ class Trial:
         self.at_once = given.at_once or max(1, min(MOST_AT_ONCE, (os.cpu_count() or 1) // 2))
         for folder in (given.out, room / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
-        for old in (*given.out.glob("*.log"), *given.out.glob("*.jsonl")):
-            old.unlink()
+        for name in plan.JOBS:  # of the trial before; what else is there is not ours
+            for suffix in ("log", "jsonl"):
+                (given.out / f"{name}.{suffix}").unlink(missing_ok=True)
         self.runner = Runner(self._command, given.out, self._ended, self._environment(), ROOT)
 
     def _environment(self) -> dict[str, str]:
@@ -199,6 +200,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for pattern in given.only:
         if not fnmatch.filter(plan.JOBS, pattern):
             raise unknown("job", pattern, plan.JOBS, "--only")
+    check_record(given.out / "record.json", "jobs", "figures")
     given.images, given.out = given.images and given.images.resolve(), given.out.resolve()
     return given
 

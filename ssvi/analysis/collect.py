@@ -16,7 +16,7 @@ from ssvi import ties
 from ssvi.analysis import ranges, shown
 from ssvi.analysis.made import completed
 from ssvi.analysis.records import READERS, run_folder, used_options
-from ssvi.errors import UserError, one_line
+from ssvi.errors import UserError, one_line, told
 from ssvi.evaluated import check_evaluated, check_sampled
 from ssvi.spec import FIELDS, RunSpec
 
@@ -134,7 +134,7 @@ def load_frames(
     finished = _finished(runs, specs)
     try:
         more = _read(results, finished, needs, evaluation)
-    except UserError:
+    except (UserError, OSError):
         # The files of all runs are parsed at once, so which of them are to blame is asked for only now.
         found = {run: _problem(results, {run: spec}, needs, evaluation) for run, spec in finished.items()}
         runs = _refused(runs, {run: cause for run, cause in found.items() if cause})
@@ -168,9 +168,14 @@ def _problem(
 ) -> str | None:
     try:
         _read(results, spec, needs, evaluation)
-    except UserError as error:
-        return str(error)
+    except (UserError, OSError) as error:
+        return _cause(error)
     return None
+
+
+def _cause(error: Exception) -> str:
+    """Why a run is refused: of a folder that this user may not read, what the system says."""
+    return told(error) if isinstance(error, OSError) else str(error)
 
 
 def load_runs(
@@ -187,11 +192,11 @@ def load_runs(
     """
     rows = []
     for run, spec in specs.items():
-        unfinished = partial and not (run_folder(results, run) / files.METRICS).is_file()
         try:
+            unfinished = partial and not (run_folder(results, run) / files.METRICS).is_file()
             row = _unfinished_row(results, run, spec) if unfinished else _run_row(results, run, spec, evaluation)
-        except UserError as error:
-            row = {"run": run, **used_options(spec), "status": REFUSED, "cause": str(error)}
+        except (UserError, OSError) as error:
+            row = {"run": run, **used_options(spec), "status": REFUSED, "cause": _cause(error)}
         rows.append(row)
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     frame = _refused(frame, _on_other_images(frame))

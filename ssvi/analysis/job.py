@@ -26,7 +26,8 @@ def logged(path: str) -> Iterator[None]:
                 print(_line(error))
                 raise
     except (UserError, OSError) as error:
-        print(_line(error), file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody can be told, but for the exit code
+            print(_line(error), file=sys.stderr, flush=True)
         sys.exit(1)
 
 

@@ -10,10 +10,11 @@ import shutil
 from pathlib import Path
 
 from ssvi.analysis import performance
+from ssvi.disk import write_text
 from ssvi.errors import UserError
-from ssvi.runs import write_text
 
 RESULTS = ("<!-- results: rendered by `make readme` -->", "<!-- end of results -->")
+SHOWN = ("tables/*.md", "tables/*.csv", "figures/*.png", "figures/*.md")
 PERFORMANCE = ("<!-- performance: rendered by `make readme` -->", "<!-- end of performance -->")
 INTRODUCTION = """# The study digits
 
@@ -30,12 +31,12 @@ def snapshot(reports: Path, docs: Path) -> None:
     Raises:
         UserError: if the study has not been made.
     """
-    found = [*sorted(reports.glob("tables/*.md")), *sorted(reports.glob("tables/*.csv"))]
-    found += [*sorted(reports.glob("figures/*.png")), *sorted(reports.glob("figures/*.md"))]
+    found = [path for pattern in SHOWN for path in sorted(reports.glob(pattern))]
     if not found:
         raise UserError(f"{reports}: has no tables and figures; run `make reproduce` first.")
-    if docs.exists():
-        shutil.rmtree(docs)
+    for pattern in SHOWN:
+        for path in docs.glob(pattern):
+            path.unlink()
     for path in found:
         target = docs / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)

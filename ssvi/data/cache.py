@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ssvi.disk import remove_leftovers, write_bytes
 from ssvi.errors import UserError, one_line
-from ssvi.runs import write_bytes
 from ssvi.tensors import fingerprint
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -89,7 +89,8 @@ def cached(path: Path, build: Callable[[], Prepared], form: Form | None = None) 
         UserError: if the file cannot be read or written, or is whole and holds something else than a data set of that
             form, or from `build`.
     """
-    if path.exists():
+    remove_leftovers(path.parent)
+    if path.is_file():
         if (found := _read(path)) is not None:
             if problem := _problem(found, form):
                 raise UserError(f"{path}: {problem}; delete this file, and it is made anew.")

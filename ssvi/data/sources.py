@@ -5,12 +5,14 @@ scikit-learn, torchvision and PIL are imported only where a data set is made fro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import http.client
 import importlib
 import os
-import tempfile
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from ssvi.data.cache import Form, Prepared, cached, prepared
 from ssvi.data.folders import read_folder
+from ssvi.disk import check_replaceable, replace, scratch
 from ssvi.errors import UserError, unknown
 from ssvi.images import content, dataset_path, scan
 from ssvi.spec import DATASETS
@@ -30,6 +33,8 @@ VERSION = 3
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 FORMS = {"digits": Form(10, 1, 8), "cifar10": Form(10, 3, 32), "cifar100": Form(100, 3, 32)}
 DIGITS_TEST = 360
+# A server that says nothing for so long is given up.
+SILENCE_SECONDS = 60.0
 
 
 def prepare(
@@ -130,28 +135,43 @@ def _cifar(dataset: str, root: Path, download: bool) -> Prepared:
         if not download:
             raise UserError(f"{archive}: its checksum is wrong, the download was cut short. Delete it. {hint}")
     elif archive.is_file():
-        with _scratch(root) as scratch:
-            utils.extract_archive(os.fspath(archive), scratch)
-            return _read_cifar(source, Path(scratch))
+        with _scratch(root) as room:
+            utils.extract_archive(os.fspath(archive), os.fspath(room))
+            return _read_cifar(source, room)
     if not download:
         raise UserError(f"{dataset}: not found, looked for {folder} and {archive}. {hint}")
+    check_replaceable(archive)
     # In a folder of its own, so that two downloads at once do not write into one file.
-    with _scratch(root) as scratch:
+    with _scratch(root) as room:
         try:
-            data = _read_cifar(source, Path(scratch), download=True)
+            with _no_longer_silent_than(SILENCE_SECONDS):
+                data = _read_cifar(source, room, download=True)
         except (OSError, http.client.HTTPException, RuntimeError) as error:
             by_hand = f"Put {source.filename} (from {source.url}) into {root}, or try again."
             raise UserError(f"{dataset}: the download to {root} failed ({error}). {by_hand}") from None
-        os.replace(Path(scratch) / source.filename, archive)
+        replace(room / source.filename, archive)
     return data
 
 
-def _scratch(root: Path) -> tempfile.TemporaryDirectory[str]:
+@contextlib.contextmanager
+def _scratch(root: Path) -> Iterator[Path]:
+    with contextlib.ExitStack() as stack:
+        try:
+            room = stack.enter_context(scratch(root, "unpacked"))
+        except OSError as error:
+            raise UserError(f"{root}: cannot be written to ({error}); choose another folder for the data.") from None
+        yield room
+
+
+@contextlib.contextmanager
+def _no_longer_silent_than(seconds: float) -> Iterator[None]:
+    """A limit for each answer of a server; torchvision sets none, and would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=root, prefix=".unpack-")
-    except OSError as error:
-        raise UserError(f"{root}: cannot be written to ({error}); choose another folder for the data.") from None
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _read_cifar(source: Any, root: Path, download: bool = False) -> Prepared:

@@ -313,7 +313,7 @@ def start_preloaded():
     jobs = sum(job.rule.name in costly for job in workflow.dag.needrun_jobs())
     if jobs < 2 or not workflow.local_exec:
         return
-    path = f"{tempfile.mkdtemp(prefix='ssvi-')}/socket"
+    path = preload.socket_path()
     # It ends when this end of its standard input does, however this process ends; the terminal's signals are
     # for the jobs, so it has a session of its own.
     server = subprocess.Popen(

@@ -21,9 +21,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from ssvi.analysis import shown
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text, settings
+from ssvi.disk import write_bytes, write_text
 from ssvi.errors import UserError
 from ssvi.registry import SPARSE
-from ssvi.runs import write_bytes, write_text
 from ssvi.spec import CRITERIA, METHODS
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.shown import from_markdown
-from ssvi.errors import one_line
+from ssvi.errors import one_line, told
 
 # A larger file is named instead of embedded: it lies beside the page.
 LARGEST_DOWNLOAD = 500_000
@@ -75,6 +75,15 @@ def read_output(kind: str, name: str, folder: Path, runs: pd.DataFrame, reason: 
         log: the log of the job that makes it, for the reason.
     """
     counted = {"runs": len(runs), "complete": int((runs["status"] == COMPLETE).sum())}
+    try:
+        return _read_output(kind, name, folder, runs, reason, log, counted)
+    except OSError as error:  # that one is missing, the others are shown
+        return Output(name, kind, reason=told(error), **counted)
+
+
+def _read_output(
+    kind: str, name: str, folder: Path, runs: pd.DataFrame, reason: str | None, log: Path, counted: dict[str, int]
+) -> Output:
     stem = folder / kind / name
     path = stem.with_name(f"{name}.{FILES[kind]}")
     if reason is None and not path.is_file():

@@ -25,8 +25,8 @@ from ssvi.analysis.stats import LEVEL
 from ssvi.analysis.tables.published import published
 from ssvi.changed import Changed
 from ssvi.config import OUTPUT_KINDS, output_experiments
+from ssvi.disk import write_text
 from ssvi.errors import one_line
-from ssvi.runs import write_text
 from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of, unique, with_parents
 
 HERE = Path(__file__).parent

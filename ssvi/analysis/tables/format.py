@@ -11,7 +11,7 @@ import pandas as pd
 from ssvi.analysis import shown
 from ssvi.analysis.settings import is_missing
 from ssvi.analysis.stats import Estimate
-from ssvi.runs import write_text
+from ssvi.disk import write_text
 from ssvi.spec import FIELDS
 
 HEADINGS = {

@@ -63,9 +63,16 @@ class Look:
 def look(folder: str, now: float) -> Look | None:
     """How far the run in `folder` is, without reading a file; None for one that has not begun.
 
-    The status is training, interrupted (silent for long), trained (published, not evaluated yet) or done.
-    Files of a run folder are replaced whole, which changes the folder's own time.
+    The status is training, interrupted (silent for long), trained (published, not evaluated yet), done, or unreadable
+    for this user. Files of a run folder are replaced whole, which changes the folder's own time.
     """
+    try:
+        return _look(folder, now)
+    except OSError as error:
+        return Look("unreadable", (error.errno or 0,))
+
+
+def _look(folder: str, now: float) -> Look | None:
     if (place := _stat(folder)) is None:
         return None
     trained = _stat(f"{folder}/{files.TRAINING}")

@@ -94,8 +94,8 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
                 counts[finish(experiment, results, run, spec)] += 1
             except Unavailable:
                 raise
-            except UserError as error:
-                refused[run] = str(error)
+            except (UserError, OSError) as error:
+                refused[run] = told(error) if isinstance(error, OSError) else str(error)
         logged = log_reports(experiment, artifacts)
         experiment.delete_doubles()
     return MirrorResult(**counts, artifacts=logged, refused=refused)

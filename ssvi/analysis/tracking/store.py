@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from filelock import FileLock, Timeout
 from mlflow.entities import Run, RunInfo, ViewType
 from mlflow.tracking import MlflowClient
 
-from ssvi import runs as files
 from ssvi.analysis.passwords import one_line, without_password
+from ssvi.disk import make_folder, replace, scratch, write_text
 from ssvi.errors import UserError
 
 LOCK_SECONDS = 600
@@ -188,11 +189,11 @@ def locked(results: Path, seconds: float | None = None) -> Iterator[None]:
     """
     seconds = LOCK_SECONDS if seconds is None else seconds
     path = store_folder(results) / "mirror.lock"
-    lock = FileLock(path, timeout=seconds)
+    lock = FileLock(path)
     with clear_errors(tracking_uri(results)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
-            lock.acquire()
+            _acquire(lock, seconds)
         except Timeout:
             raise Busy(
                 f"{path}: another mirror has been at work for over {seconds:g} s; wait for it to end, then try again."
@@ -201,6 +202,17 @@ def locked(results: Path, seconds: float | None = None) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, seconds: float) -> None:
+    """Take the lock, at once or, after a word on what for, when it is free."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if seconds > 0:
+            said = f"another mirror is at work; waiting up to {seconds:g} s for it to end"
+            print(f"note: {lock.lock_file}: {said}.", file=sys.stderr, flush=True)
+        lock.acquire(timeout=seconds)
 
 
 def note_writer(results: Path, name: str) -> bool:
@@ -215,7 +227,7 @@ def note_writer(results: Path, name: str) -> bool:
     with clear_errors(tracking_uri(results)):
         if path.is_file() and path.read_text() == name:
             return True
-        files.write_text(path, name)
+        write_text(path, name)
     return False
 
 
@@ -289,15 +301,11 @@ def _database(results: Path) -> Path:
 
 def _make_database(path: Path) -> None:
     """Make the database whole or not at all: MLflow cannot go on with one whose making was cut short."""
-    for leftover in path.parent.glob(f".{path.name}.*"):
-        leftover.unlink()
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with scratch(path.parent, path.name) as room:
+        part = room / path.name
+        part.touch()  # with the permissions that the umask leaves, of which SQLite would take more
         MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        replace(part, path)
 
 
 def open_experiment(client: Client, results: Path, study: str) -> Experiment:

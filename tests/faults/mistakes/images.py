@@ -19,7 +19,7 @@ from spoiling import (
     write,
 )
 
-from mistakes.kinds import IMAGE, LAYOUT, LINKS, NO_IMAGE, PETS, TEXT_BOMB, TRAIN, Bad, image_row
+from mistakes.kinds import IMAGE, LAYOUT, LINKS, NO_IMAGE, NOT_REPLACED, PETS, TEXT_BOMB, TRAIN, Bad, image_row
 
 IMAGES = [
     Bad("no folder", PETS, f"pets: no such folder; {LAYOUT}", remove("pets")),
@@ -163,7 +163,7 @@ IMAGES = [
     Bad(
         "a folder for the cache",
         f"{TRAIN} --out=new",
-        "data/cache/digits-v3.safetensors: the prepared data set cannot be read (...).",
+        f"data/cache/digits-v3.safetensors: {NOT_REPLACED}",
         make_folder("data/cache/digits-v3.safetensors"),
     ),
 ]

@@ -55,6 +55,7 @@ MERGES = "".join(
     for name, before in zip("abcdefgh", ["{x: 1}", *(f"*{letter}" for letter in "abcdefg")], strict=True)
 )
 NEEDED = "It needs study, results, reports, data_root, evaluation and studies."
+NOT_REPLACED = "is a folder, which is not replaced by a file; move it away, or name another place."
 NO_FOLDER = "a folder, without ; & | < > $ ` \" ' \\ * ? ( ) { } [ ] ! and control characters, and no - in front"
 NO_PATH = "; & | < > $ ` \" ' \\ * ? { } and control characters."
 NO_NUMBER = "is no number, as in 12, 0.1 or 1e-3"

@@ -33,6 +33,7 @@ from mistakes.kinds import (
     MODEL,
     NEWER,
     NONE,
+    NOT_REPLACED,
     OTHER_LIVE,
     PARENT,
     TRAIN,
@@ -84,7 +85,7 @@ CHECKPOINTS = [
     Bad(
         "a folder for a checkpoint",
         GO_ON,
-        f"cut/{runs.CHECKPOINT}: Is a directory",
+        f"cut/{runs.CHECKPOINT}: {NOT_REPLACED}",
         make_folder(f"cut/{runs.CHECKPOINT}"),
     ),
     Bad(
@@ -245,7 +246,7 @@ ARTIFACTS = [
         f"{MODEL}: {MISFIT.replace('...', '... is of type torch.int64 instead of torch.float32', 1)}",
         tensors("run", lambda t: {k: v.long() if v.is_floating_point() else v for k, v in t.items()}),
     ),
-    run_row("a folder for the predictions", "predictions.npz: Is a directory", make_folder("run/predictions.npz")),
+    run_row("a folder for the predictions", f"predictions.npz: {NOT_REPLACED}", make_folder("run/predictions.npz")),
     Bad(
         "a parent without a model",
         CHILD,
