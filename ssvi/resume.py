@@ -14,6 +14,8 @@ from ssvi.process import processor, usable_cpus
 
 # Switches on which the order of a checkpoint's numbers depends.
 LASTING = ("channels_last", "parallel_noise")
+# Those by which kernels round otherwise, and draw otherwise on CUDA; a machine may lack what they need.
+DRAWING = ("compile", "capture")
 CHECKPOINT_KEYS = frozenset(
     {
         "spec",
@@ -106,8 +108,18 @@ def check_same(
     for switch in LASTING:
         then, now = before["switches"][switch], switches[switch]
         if then != now:
-            flag = f"--{switch.replace('_', '-')}={'on' if then else 'off'}"
+            flag = _flag(switch, then)
             raise UserError(f"{folder}: this training began with {flag}; go on with it, or move the folder away.")
+    for switch in DRAWING:
+        if before["switches"][switch] != switches[switch]:
+            say(
+                f"this training began with {_flag(switch, before['switches'][switch])} and goes on with "
+                f"{_flag(switch, switches[switch])}, which may give other last digits, and other noise on a GPU"
+            )
     began, here = before.get("cpu"), processor()
     if device.type == "cpu" and began is not None and began != here:
         say(f"this training began on another processor ({began}, now {here}), which may give other last digits")
+
+
+def _flag(switch: str, on: bool) -> str:
+    return f"--{switch.replace('_', '-')}={'on' if on else 'off'}"

@@ -20,10 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssvi.errors import UserError
 from ssvi.layers import MaskedLayer
 from ssvi.methods.base import Batch
-from ssvi.step import WARM_UP_STEPS, Passes, Stepper
+from ssvi.step import WARM_UP_STEPS, Passes, Stepper, still_usable
 
 # How far a tensor may be off, and twice as far as plain passes are from each other; in float32 the distance, in bf16,
 # where fused kernels round elsewhere and distances are large, the share along the right direction that is missing or
@@ -39,7 +38,7 @@ FAR = 1e9
 Gradients = dict[str, Tensor]
 
 
-def self_check(stepper: Stepper, say: Callable[[str], None]) -> dict[str, Any] | None:
+def self_check(stepper: Stepper) -> dict[str, Any] | None:
     """Compare the passes of a training that is to be compiled or captured with the plain ones, and switch off what
     disagrees, which is said.
 
@@ -47,7 +46,6 @@ def self_check(stepper: Stepper, say: Callable[[str], None]) -> dict[str, Any] |
 
     Args:
         stepper: of a training that is about to take its first step.
-        say: where a line goes that a person must see.
 
     Returns:
         what training.json holds: what is allowed and, for each switch, what was found, by kind of layer the worst; None
@@ -69,8 +67,7 @@ def self_check(stepper: Stepper, say: Callable[[str], None]) -> dict[str, Any] |
         for switch in switches:
             found[switch] = result = _compare(stepper, switch, batch, plain, allowed)
             if not result["agrees"]:
-                stepper.switch_off(switch)
-                say(f"WARNING: --{switch} is switched off: {result['said']}; the training is right, but slower")
+                stepper.switch_off(switch, result["said"])
     judged = sum(limit is not None for limit in allowed.values())
     seconds = time.perf_counter() - start
     return {"precision": stepper.precision, "seconds": seconds, "judged": judged, "tensors": len(allowed), **found}
@@ -98,7 +95,7 @@ def _compare(
     except (RuntimeError, torch.OutOfMemoryError) as error:
         # what compilers and CUDA graphs raise when they cannot do it at all
         said = f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
-        _still_usable(stepper.machine.device, switch, said)
+        still_usable(stepper.machine.device, switch, said)
         return {"agrees": False, "said": f"it failed with {said}"}
     off = _off(seen, plain, stepper.precision)
     judged = {name: off[name] / limit for name, limit in allowed.items() if limit is not None}
@@ -112,19 +109,6 @@ def _compare(
         "said": f"{worst} is {off[worst]:.2g} from where it should be (allowed: {limit or math.inf:.2g})",
         "worst": kinds,
     }
-
-
-def _still_usable(device: torch.device, switch: str, said: str) -> None:
-    """A capture that broke can leave a GPU's random numbers, or all of it, unusable for this process."""
-    if device.type != "cuda":
-        return
-    try:
-        torch.cuda.empty_cache()
-        torch.randn((), device=device).item()
-    except RuntimeError:
-        raise UserError(
-            f"--{switch} failed with {said}, and the GPU is unusable since; train with --{switch}=off."
-        ) from None
 
 
 def _off(found: Gradients, plain: Gradients, precision: str) -> dict[str, float]:

@@ -106,11 +106,13 @@ class Stepper:
         streams: Streams,
         clock: Clock,
         machine: Machine,
+        say: Callable[[str], None],
     ) -> None:
+        """`say` is told what a person must see."""
         full_float32()
         repeatable()
         self.spec, self.data, self.model, self.method = spec, data, model, method
-        self.streams, self.clock, self.machine = streams, clock, machine
+        self.streams, self.clock, self.machine, self.say = streams, clock, machine, say
         self.totals = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, correct, images
         # Batches of one size only, so that nothing is ever compiled twice.
         self.passes: Passes = torch.compile(self.loss, dynamic=False) if machine.compile else self.loss
@@ -120,8 +122,9 @@ class Stepper:
         self._index = torch.zeros(spec.batch_size, dtype=torch.int64, device=machine.device)
         self._batch: Batch | None = None
 
-    def switch_off(self, switch: str) -> None:
-        """Take no step compiled, or none captured, from here on."""
+    def switch_off(self, switch: str, why: str) -> None:
+        """Take no step compiled, or none captured, from here on, and say so."""
+        self.say(f"WARNING: --{switch} is switched off: {why}; the training is right, but slower")
         self.machine = replace(self.machine, **{switch: False})
         if switch == "compile":
             self.passes = self.loss
@@ -190,8 +193,8 @@ class Stepper:
         if self._warm < WARM_UP_STEPS:
             return self._warm_up(index)
         self._index.copy_(index)
-        if self._graph is None:
-            self._capture()
+        if self._graph is None and not self._capture():
+            return self._step(index, self.passes)
         self._graph.replay()
         return self._batch
 
@@ -224,10 +227,41 @@ class Stepper:
         self._warm += 1
         return batch
 
-    def _capture(self) -> None:
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.register_generator_state(self.streams["augmentation"])
+    def _capture(self) -> bool:
+        """Capture a step; whether that worked. If not, nothing has changed, and steps are taken as usual from here on.
+
+        Raises:
+            UserError: if the attempt left the device unusable.
+        """
+        streams, graph = self.streams.state_dict(), torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.streams["augmentation"])
         for optimizer in self.method.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(self._graph):
-            self._batch = self._step(self._index, self.passes)
+        try:
+            with torch.cuda.graph(graph):
+                self._batch = self._step(self._index, self.passes)
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            why = f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
+            still_usable(self.machine.device, "capture", why)
+            self.streams.load_state_dict(streams)
+            self.switch_off("capture", f"it failed with {why}")
+            return False
+        self._graph = graph
+        return True
+
+
+def still_usable(device: torch.device, switch: str, why: str) -> None:
+    """A capture that broke can leave a GPU's random numbers, or all of it, unusable for this process.
+
+    Raises:
+        UserError: if it did.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.empty_cache()
+        torch.randn((), device=device).item()
+    except RuntimeError:
+        raise UserError(
+            f"--{switch} failed with {why}, and the GPU is unusable since; train with --{switch}=off."
+        ) from None

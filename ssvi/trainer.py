@@ -92,7 +92,9 @@ class Trainer:
         self.model, self.method = build(spec, data.channels, data.image_size, data.n_classes, self.streams.noise)
         self.model.to(self.device, memory_format=self.machine.memory_format)
         self.clock = Clock(spec.training_epochs, _batches(data.n_train, spec.batch_size))
-        self.take_step = Stepper(spec, data, self.model, self.method, self.streams, self.clock, self.machine)
+        self.take_step = Stepper(
+            spec, data, self.model, self.method, self.streams, self.clock, self.machine, reporter.note
+        )
         self.history: list[Record] = []
         self.topology: list[Record] = []
         self.seconds = 0.0
@@ -324,7 +326,7 @@ class Trainer:
         if state is not None:
             self._restore(state)
         self._train_mode()
-        self._self_check = self_check(self.take_step, self.reporter.note)
+        self._self_check = self_check(self.take_step)
         switches = self.take_step.machine.settings()
         if state is None:
             origin = provenance(self.device, self.data.fingerprint, switches, self.take_step.precision)
@@ -343,7 +345,12 @@ class Trainer:
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._saved >= self.settings.wait(self._save_seconds)
 
+    def _note_switches(self) -> None:
+        """One may have been switched off on the way."""
+        self._sessions[-1]["switches"] = self.take_step.machine.settings()
+
     def _save(self) -> None:
+        self._note_switches()
         self._stop_watch()  # waits for the device, which is no cost of the checkpoint
         start = time.monotonic()
         self.method.settle()
@@ -431,6 +438,7 @@ class Trainer:
     def _publish(self, status: dict[str, Any]) -> Record:
         """Write the final files, training.json last. What is needed to go on stays until the run is evaluated."""
         self._stop_watch()
+        self._note_switches()
         self.method.settle()
         good = status["status"] == "complete"
         save_model(self.folder, self.method.tensors() if good else self._good)

@@ -16,8 +16,11 @@ from ssvi.spec import FOLDER_PREFIX, RunSpec
 #   2: 1x1 convolutions with a stride are formed without one; `grow_sigma: mean_rho` averages over weights that were
 #      removed and added again too; `score_arithmetic: naive` by the error function; float32 is never TF32 on CUDA.
 #   3: of folder:PATH alone: images are read as viewers show them, and mirrored only where `flip` asks for it.
-NUMERICS = 2
-NUMERICS_OF_FOLDERS = 3
+#   3 (of folder:PATH 4): sums over the weights of a layer, at updates of the subspace and in SBP's KL, are taken in
+#      another order, so last digits differ; a removed weight is +0; in a global subspace, a layer that lost all its
+#      weights takes the mean sigma of the weights kept elsewhere; cuDNN's kernels are repeatable.
+NUMERICS = 3
+NUMERICS_OF_FOLDERS = 4
 # The same for metrics made of the same trained network, kept in metrics.json and samples.csv.
 #   2: the last bin of `ece` is closed; 1x1 convolutions and float32 as above.
 EVALUATION = 2

@@ -1,11 +1,14 @@
 """Every fast way to take a step against the plain one: the same arithmetic, and compiled once."""
 
+import dataclasses
 import functools
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,12 +17,13 @@ from safetensors.torch import load_file
 from ssvi.data import Data, load
 from ssvi.errors import UserError
 from ssvi.layers import _LocalReparameterisation
+from ssvi.methods.base import Batch
 from ssvi.process import SWITCHES
 from ssvi.progress import Lines
 from ssvi.registry import KINDS
 from ssvi.selfcheck import self_check
 from ssvi.spec import RunSpec, make_spec, options_of, parents
-from ssvi.step import Machine, choose_machine
+from ssvi.step import WARM_UP_STEPS, Machine, Passes, choose_machine
 from ssvi.trainer import Settings, Trainer
 
 CPU = torch.device("cpu")
@@ -206,13 +210,49 @@ def test_a_compiler_that_fails_is_switched_off(tmp_path, monkeypatch, capsys, di
     assert not trainer.take_step.machine.compile
 
 
+def test_a_capture_that_fails_is_switched_off_and_costs_no_step(tmp_path, monkeypatch, capsys, digits) -> None:
+    """By a CUDA of paper, whose graphs have no memory: the training is the plain one, random numbers and all."""
+    plain = start(digits, tmp_path / "plain", Machine(CPU))
+    trainer = start(digits, tmp_path / "captured", Machine(CPU))
+    stepper, asked = trainer.take_step, []
+
+    @contextmanager
+    def graph(_: object) -> Iterator[None]:
+        asked.append(True)
+        yield
+        raise torch.OutOfMemoryError("CUDA out of memory.\nand more")
+
+    def step(index: torch.Tensor, passes: Passes) -> Batch:
+        # what a capture records is not carried out, but random numbers are taken
+        if asked == [True]:
+            asked.append(False)
+            stepper.streams.noise.normal(torch.empty(3))
+            return stepper.batch(index)
+        return whole(index, passes)
+
+    whole = stepper._step
+    monkeypatch.setattr(stepper, "_step", step)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(register_generator_state=lambda s: None))
+    stepper.machine = dataclasses.replace(stepper.machine, capture=True)
+    stepper._warm = WARM_UP_STEPS
+    capsys.readouterr()
+    assert_same(take(plain, 4), take(trainer, 4), rtol=0, atol=0)
+    assert (
+        capsys.readouterr().err.count("WARNING: --capture is switched off: it failed with OutOfMemoryError: CUDA") == 1
+    )
+    assert asked == [True, False]
+    trainer._note_switches()
+    assert trainer._sessions[-1]["switches"]["capture"] is False
+
+
 def test_the_self_check_leaves_everything_as_it_was(tmp_path, monkeypatch, digits) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     trainer = start(digits, tmp_path, Machine(CPU, compile=True), method="sbp")
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     streams = trainer.streams.state_dict()
-    assert self_check(trainer.take_step, print)["compile"]["agrees"]
+    assert self_check(trainer.take_step)["compile"]["agrees"]
     assert_same(before, trainer.model.state_dict(), rtol=0, atol=0)
     assert all(torch.equal(value, trainer.streams.state_dict()[name]) for name, value in streams.items())
     assert all(p.grad is None for p in trainer.model.parameters())

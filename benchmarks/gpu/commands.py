@@ -43,8 +43,8 @@ def digits(given: Given) -> None:
 
 
 def tests(given: Given) -> None:
-    """The tests of a step, those for a GPU among them."""
-    few = ["-k", "machine or switch"] if given.tiny else []
+    """The tests of a step that need a GPU, or are about one."""
+    few = ["-k", "captur or machine or switch"]
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/test_step.py", *few]
     job, last = subprocess.Popen(command, stdout=subprocess.PIPE, text=True), "no output"
     assert job.stdout is not None

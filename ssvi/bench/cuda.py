@@ -218,6 +218,22 @@ def beside(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[F
     topology.recorded = kept
 
 
+def repeatable(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    """A step with kernels that give the same bytes each time, as all trainings have them, over one with any."""
+    say("steps with kernels that give the same bytes, and with any")
+    data, way = place.data(), "captured" if place.cuda else None
+    for name in ("dense", "ssvi"):
+        trainings = {}
+        for kind in (True, False):
+            trainings[kind] = Training(data, place.machine(way), place.options(name))
+            torch.backends.cudnn.deterministic = kind
+            place.many(trainings[kind])()  # what is captured keeps its kernels
+        torch.backends.cudnn.deterministic = True
+        works = {str(kind): place.many(training) for kind, training in trainings.items()}
+        seconds = in_turn(works, repeats, sync=place.sync)
+        yield place.figure(f"repeatable_over_any.{name}", "", ratios(seconds, "True", "False"))
+
+
 def epochs(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
     """With augmentation, validation, logging and updates; the first is not counted."""
     say(f"{repeats} epochs of ssvi")
@@ -240,6 +256,7 @@ PARTS: dict[str, Callable[[Place, int, Callable[[str], None]], Iterator[Figure]]
     "against_plain": against_plain,
     **{f"ways.{contestant}": partial(ways, contestant) for contestant in CONTESTANTS},
     "beside": beside,
+    "repeatable": repeatable,
     "epochs": epochs,
     "packed": packed,
 }
