@@ -15,7 +15,7 @@ from pathlib import Path
 from ssvi.doctor import study
 from ssvi.doctor.base import Asked, Result, worst
 from ssvi.doctor.probing import nearest, scratch
-from ssvi.lock import HELD, NO_LOCKS
+from ssvi.disk import HELD, NO_LOCKS
 from ssvi.runs import METRICS
 
 MIB, GIB = 2**20, 2**30
