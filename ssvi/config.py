@@ -14,13 +14,14 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ssvi.configfile import read_config, schema
+from ssvi.configfile import Sources, merged, schema
 from ssvi.errors import UserError, unknown
+from ssvi.paths import at_home
 from ssvi.registry import using
 from ssvi.spec import (
     FOLDER_PREFIX,
@@ -42,6 +43,8 @@ from ssvi.spec import (
 )
 
 OUTPUT_KINDS = ("tables", "figures")
+# Keys whose value is a folder.
+FOLDERS = ("results", "reports", "data_root")
 # Names of the workflow's own targets, which no table or figure may take.
 TARGETS = ("all", "quick", "report", "mirror", "data", "train", "evaluate", "samples", "collect", "table", "figure")
 # What a generic figure may name; each is a column of the runs.
@@ -53,14 +56,57 @@ LARGEST, DEEPEST = 200_000, 50
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Read and check a config file.
+    """Read and check a config file, as `load`."""
+    return load(Sources((path,)))
+
+
+def load(sources: Sources, check: Callable[[Any, str], None] = lambda config, where: None) -> dict[str, Any]:
+    """Read and check a config; `~` in its folders is the home folder.
+
+    Args:
+        sources: what it is made of.
+        check: what else is to be checked; told the config and where it is from.
 
     Raises:
-        UserError: naming the key, its value, what is allowed, and the file.
+        UserError: naming the key, its value, what is allowed, and the file, or --config, that said it.
     """
-    config = read_config(path)
-    check_config(config, str(path))
-    return config
+    layers = sources.layers()
+
+    def checked(layers: Sequence[tuple[str, dict[str, Any]]], where: str) -> dict[str, Any]:
+        config = merged(layer for _, layer in layers)
+        check_config(config, where)
+        check(config, where)
+        return config | {key: _folder(config, key, where) for key in FOLDERS}
+
+    try:
+        return checked(layers, ", ".join(dict.fromkeys(name for name, _ in layers)))
+    except UserError as error:
+        if len(layers) == 1:
+            raise
+        problem = str(error)
+    # to be blamed is the last without which it would not be so
+    for i, (name, _) in reversed(list(enumerate(layers))):
+        try:
+            checked([*layers[:i], *layers[i + 1 :]], ", ".join(dict.fromkeys(name for name, _ in layers)))
+        except UserError as error:
+            if _without_choice(error) == _without_choice(problem):
+                continue
+        break
+    else:
+        raise UserError(problem)
+    return checked(layers, name)
+
+
+def _without_choice(message: object) -> str:
+    """What names are allowed depends on all that a config is made of."""
+    return str(message).partition(" Choose from ")[0]
+
+
+def _folder(config: Mapping[str, Any], key: str, where: str) -> str:
+    try:
+        return str(at_home(config[key])) if config[key].startswith("~") else config[key]
+    except UserError as error:
+        raise UserError(f"{where}: {key}: {error}") from None
 
 
 def check_config(config: Any, where: str) -> None:

@@ -17,9 +17,9 @@ from ssvi import runs as run_files
 from ssvi.analysis.passwords import without_password
 from ssvi.changed import changed_data_sets, is_outdated
 from ssvi.config import (
-    check_config,
     check_output_names,
     data_sets,
+    load,
     output_experiments,
     resolve,
     study_experiments,
@@ -35,21 +35,26 @@ from ssvi.spec import parents, run_path, to_flags, unique, with_parents
 MAIN = workflow.is_main_process
 
 
+def check_names(config, where):
+    """Of tables, figures and columns, which takes the code that makes them."""
+    from ssvi.analysis.collect import RUN_COLUMNS
+    from ssvi.analysis.figures import FIGURES
+    from ssvi.analysis.tables import TABLES
+
+    check_output_names(config, "tables", TABLES, RUN_COLUMNS, where)
+    check_output_names(config, "figures", FIGURES, RUN_COLUMNS, where)
+
+
 def checked_config():
     """The config, or one line about what is wrong with it and exit code 1."""
-    where = ", ".join(str(Path(f).name) for f in workflow.configfiles) or "--config"
     try:
-        check_config(config, where)
-        if MAIN:
-            from ssvi.analysis.collect import RUN_COLUMNS
-            from ssvi.analysis.figures import FIGURES
-            from ssvi.analysis.tables import TABLES
-
-            check_output_names(config, "tables", TABLES, RUN_COLUMNS, where)
-            check_output_names(config, "figures", FIGURES, RUN_COLUMNS, where)
+        found = load(SOURCES, check_names) if MAIN else load(SOURCES)
     except UserError as error:
         print(f"ssvi: {error}", file=sys.stderr)
         sys.exit(1)
+    # what the scripts are handed over
+    config.clear()
+    config.update(found)
     return config
 
 
