@@ -1,4 +1,4 @@
-"""What a study still has to train, and how long that will take, told from the run folders before anything starts."""
+"""How much of what Snakemake was asked for it still has to do, and how long that will take, before anything starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Item:
     Attributes:
         name: of the output.
         runs: runs it is made from.
-        done: of these, runs that are trained and evaluated.
+        done: of these, runs of which nothing is to be trained or evaluated.
         hours: estimated training time of the others, one after another; None where no finished run is like them.
     """
 
@@ -38,24 +38,28 @@ class Item:
 
 
 def make_plan(
-    results: Path, outputs: Mapping[str, Iterable[str]], runs: Mapping[str, RunSpec], anew: Collection[str] = ()
+    results: Path,
+    outputs: Mapping[str, Iterable[str]],
+    runs: Mapping[str, RunSpec],
+    to_train: Collection[str],
+    to_evaluate: Collection[str],
 ) -> list[Item]:
-    """The study as a whole, then each output.
+    """All runs, then those of each output.
 
     Args:
         results: the results folder.
         outputs: the run paths of each output; what they start from is needed too.
-        runs: all runs of the study.
-        anew: those of them that are trained, but were evaluated otherwise than the config says.
+        runs: all runs, by their paths.
+        to_train: those of them that will be trained.
+        to_evaluate: those that will be evaluated, whether they are trained or not.
     """
-    trained = {run for run in runs if (results / "runs" / run / files.METRICS).is_file()}
-    done = trained - set(anew)
-    costs = _costs(results, {run: runs[run] for run in trained})
-    hours = {run: 0.0 if run in trained else _estimate(spec, costs) for run, spec in runs.items() if run not in done}
+    due = {*to_train, *to_evaluate}
+    costs = _costs(results, runs)
+    hours = {run: _estimate(spec, costs) if run in to_train else 0.0 for run, spec in runs.items() if run in due}
 
     def item(name: str, mine: Iterable[str]) -> Item:
         mine = list(with_parents({run: runs[run] for run in mine}))
-        missing = [hours[run] for run in mine if run not in done]
+        missing = [hours[run] for run in mine if run in due]
         known = [h for h in missing if h is not None]
         return Item(name, len(mine), len(mine) - len(missing), sum(known) if len(known) == len(missing) else None)
 
@@ -74,7 +78,7 @@ def _costs(results: Path, runs: Mapping[str, RunSpec]) -> dict[tuple[object, ...
         try:
             record = files.read_record(folder / files.TRAINING, training_seconds=float, epochs_done=float)
         except UserError:
-            # A damaged folder is reported where its results are used; a plan only leaves it out.
+            # Not trained, or damaged, which is said where its results are used; a plan only leaves it out.
             continue
         parents = record.get("parent_seconds", 0.0)
         if record["epochs_done"] and files.is_number(parents):

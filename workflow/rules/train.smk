@@ -19,8 +19,7 @@ rule data:
 
 rule train:
     input:
-        ancient(run_data),
-        run_parents,
+        train_input,
     output:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
     log:
@@ -45,7 +44,7 @@ rule train:
 
 rule evaluate:
     input:
-        [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
+        trained_input,
         due_again(run_files.METRICS),
     output:
         metrics=f"{RESULTS}/runs/{{run}}/{run_files.METRICS}",
@@ -69,7 +68,7 @@ rule evaluate:
 
 rule samples:
     input:
-        [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
+        trained_input,
         due_again(run_files.SAMPLES),
     output:
         f"{RESULTS}/runs/{{run}}/{run_files.SAMPLES}",
