@@ -13,10 +13,13 @@ from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
+from snakemake.common import SNAKEFILE_CHOICES
 from snakemake.persistence import NO_PARAMS_CHANGE
+from snakemake.settings.types import DeploymentMethod
 
 from ssvi import preload
 from ssvi import runs as run_files
+from ssvi.analysis.address import VARIABLE, given_address
 from ssvi.analysis.passwords import without_password
 from ssvi.changed import changed_data_sets, is_outdated
 from ssvi.config import (
@@ -37,6 +40,13 @@ from ssvi.spec import parents, run_path, to_flags, unique, with_parents
 
 # Rules that take long, and that no time of a file, no edit of code and no note of Snakemake's is a reason for.
 COSTLY = ("train", "evaluate", "samples")
+# The Python that runs this workflow, or this part of it on a cluster, whether its environment is activated or not; of
+# an environment that Snakemake makes for a job (--sdm conda) its own.
+SSVI = (
+    "ssvi"
+    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    else shlex.join([sys.executable, "-m", "ssvi"])
+)
 # The jobs of this workflow parse it again, but only to run one of its rules.
 MAIN = workflow.is_main_process
 
@@ -119,17 +129,19 @@ os.environ.update(
     SSVI_FOLLOW_LINKS=str(CONFIG.get("follow_links", False)).lower(),
 )
 # Another MLflow server is to be filled as well; its password is nobody's business.
-MLFLOW = without_password(os.environ.get("MLFLOW_TRACKING_URI", "").strip())
+MLFLOW = without_password(os.environ.get(VARIABLE, "").strip())
 ROOT = Path(os.path.relpath(workflow.basedir))
+
+
+def is_to_run():
+    """Whether this is a run, dry or not, that builds its graph: --unlock, --list and --summary train nothing."""
+    return MAIN and workflow.executor_plugin is not None
 
 
 @cache
 def check_images():
-    """End with a line for each data set whose images are not those that runs of this study were trained on.
-
-    Asked while a run, dry or not, builds its graph, and no more: --unlock, --list and --summary train nothing.
-    """
-    if not MAIN or workflow.executor_plugin is None:
+    """End with a line for each data set whose images are not those that runs of this study were trained on."""
+    if not is_to_run():
         return
     try:
         lines = [
@@ -142,6 +154,17 @@ def check_images():
     if lines:
         print(*(f"ssvi: {line}" for line in lines), sep="\n", file=sys.stderr)
         sys.exit(1)
+
+
+def mirror_input(wildcards):
+    """All that is mirrored; before anything is trained for it, whether there can be a mirror where it is to be."""
+    if is_to_run():
+        try:
+            given_address()
+        except UserError as error:
+            print(f"ssvi: {error}", file=sys.stderr)
+            sys.exit(1)
+    return metrics_of(RUNS)
 
 
 GPUS = gpu_count()
@@ -373,9 +396,10 @@ def remake_records():
     for name in sorted(needed):
         record = Path(RESULTS, "data", f"{name}.json")
         if is_outdated(record, DATA_SETS[name].dataset, Path(DATA_ROOT)):
-            words = [sys.executable, "-m", "ssvi", "data", "--root", DATA_ROOT]
-            words += data_words(DATA_SETS[name])
-            done = subprocess.run(words, stdout=subprocess.PIPE)
+            words = ["data", "--root", DATA_ROOT, *data_words(DATA_SETS[name])]
+            done = subprocess.run(
+                [sys.executable, "-m", "ssvi", *words], stdout=subprocess.PIPE
+            )
             # what went wrong is said, and again by the trainings
             if not done.returncode:
                 run_files.write_bytes(record, done.stdout)
@@ -444,6 +468,37 @@ if MAIN:
     atexit.register(print_plan)
 
 
+def typed(command, *words):
+    """A command as it works from the folder where this workflow was started, on the config that it was started with."""
+    settings = [word for word in SETTINGS if word.partition("=")[0] != "study"]
+    files = list(map(str, CONFIG_FILES))
+    alone = workflow.config_settings.replace_workflow_config
+    if command == "snakemake":
+        settings.append(f"study={NAME}")
+        snakefile = os.path.relpath(workflow.main_snakefile)
+        words += (
+            ()
+            if Path(snakefile) in map(Path, SNAKEFILE_CHOICES)
+            else ("--snakefile", snakefile)
+        )
+        words += ("--replace-workflow-config",) * alone
+    elif alone:
+        settings, files = [*files[:1], *settings], files[1:]
+    for flag, values in (("--configfile", files), ("--config", settings)):
+        words += (flag, *values) if values else ()
+    begun = Path(workflow.workdir_init)
+    here = "" if begun.samefile(".") else f"cd {shlex.quote(os.getcwd())} && "
+    return f"{here}{program(command)} {shlex.join(words)}"
+
+
+def program(name):
+    """A program of this environment: by its name where that finds it, else by its place."""
+    place, found = Path(sys.executable).with_name(name), shutil.which(name)
+    if not place.exists():
+        return shlex.join([sys.executable, "-m", name])
+    return name if found and os.path.samefile(found, place) else shlex.quote(str(place))
+
+
 def print_where_results_are():
     status = {run: run_status(run) for run in RUNS}
     done = sum(found != "missing" for found in status.values())
@@ -456,13 +511,19 @@ def print_where_results_are():
     if Path(REPORT).exists():
         said += [
             f"  HTML report          {REPORT}",
-            f"  of the workflow      snakemake --config study={NAME} --report "
-            + shlex.quote(f"{REPORTS}/workflow.html"),
+            "  of the workflow      "
+            + typed("snakemake", "--report", f"{REPORTS}/workflow.html"),
         ]
     else:
-        said += [f"  report so far        ssvi report --study {NAME}"]
-    said += ["  MLflow UI            ssvi ui    (then open http://127.0.0.1:5000)"]
+        said += [report_so_far()]
+    said += [
+        f"  MLflow UI            {typed('ssvi', 'ui')}    # then open http://127.0.0.1:5000"
+    ]
     print("", *said, *mirror_warning(), sep="\n", file=sys.stderr)
+
+
+def report_so_far():
+    return f"  report so far        {typed('ssvi', 'report', '--study', NAME)}"
 
 
 def refused_runs():
@@ -480,7 +541,7 @@ def print_what_failed():
     said = [
         f"Study {NAME}: {done} of {len(RUNS)} runs are trained; the same command goes on from here.",
         f"  logs                 {RESULTS}/logs",
-        f"  report so far        ssvi report --study {NAME}",
+        report_so_far(),
     ]
     print("", *said, *mirror_warning(), sep="\n", file=sys.stderr)
 
