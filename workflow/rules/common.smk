@@ -517,7 +517,8 @@ def print_where_results_are():
     else:
         said += [report_so_far()]
     said += [
-        f"  MLflow UI            {typed('ssvi', 'ui')}    # then open http://127.0.0.1:5000"
+        f"  MLflow UI            {typed('ssvi', 'ui')}",
+        "                       (then open http://127.0.0.1:5000)",
     ]
     print("", *said, *mirror_warning(), sep="\n", file=sys.stderr)
 
