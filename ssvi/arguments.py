@@ -108,7 +108,12 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         "for snakemake --config",
     )
     parser.add_argument(
-        "--configfile", nargs="+", type=to_path, default=[], metavar="FILE", help="as for snakemake: files over that one"
+        "--configfile",
+        nargs="+",
+        type=to_path,
+        default=[],
+        metavar="FILE",
+        help="as for snakemake: files over that one",
     )
 
 

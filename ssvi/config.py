@@ -72,34 +72,31 @@ def load(sources: Sources, check: Callable[[Any, str], None] = lambda config, wh
     """
     layers = sources.layers()
 
-    def checked(layers: Sequence[tuple[str, dict[str, Any]]], where: str) -> dict[str, Any]:
-        config = merged(layer for _, layer in layers)
-        check_config(config, where)
-        check(config, where)
-        return config | {key: _folder(config, key, where) for key in FOLDERS}
-
-    try:
-        return checked(layers, ", ".join(dict.fromkeys(name for name, _ in layers)))
-    except UserError as error:
-        if len(layers) == 1:
-            raise
-        problem = str(error)
-    # to be blamed is the last without which it would not be so
-    for i, (name, _) in reversed(list(enumerate(layers))):
+    def problem(number: int, where: str) -> str | None:
+        """What is wrong with the first of them."""
+        config = merged(layer for _, layer in layers[:number])
         try:
-            checked([*layers[:i], *layers[i + 1 :]], ", ".join(dict.fromkeys(name for name, _ in layers)))
+            check_config(config, where)
+            check(config, where)
+            found.update(config | {key: _folder(config, key, where) for key in FOLDERS})
         except UserError as error:
-            if _without_choice(error) == _without_choice(problem):
-                continue
-        break
-    else:
-        raise UserError(problem)
-    return checked(layers, name)
+            return str(error)
+        return None
+
+    found: dict[str, Any] = {}
+    names, last = [name for name, _ in layers], len(layers)
+    wrong = problem(last, names[-1])
+    if wrong is None:
+        return found
+    # what says it is the last without which it is not so
+    while last > 1 and _same(problem(last - 1, names[-1]), wrong):
+        last -= 1
+    raise UserError(str(problem(last, names[last - 1])))
 
 
-def _without_choice(message: object) -> str:
-    """What names are allowed depends on all that a config is made of."""
-    return str(message).partition(" Choose from ")[0]
+def _same(one: str | None, other: str) -> bool:
+    """Whether two lines say the same; what could be chosen instead depends on all that a config is made of."""
+    return one is not None and one.partition(" Choose from ")[0] == other.partition(" Choose from ")[0]
 
 
 def _folder(config: Mapping[str, Any], key: str, where: str) -> str:

@@ -16,7 +16,7 @@ from ssvi.ties import changed_parent
 
 
 def to_train_anew(results: Path, runs: Mapping[str, RunSpec]) -> dict[str, str]:
-    """The trained runs that started from another training of a parent than lies there, or than will, each with its cause.
+    """The trained runs that started from another training of a parent than lies there, or will; each with its cause.
 
     A parent that is not there says nothing: once it is trained again, perhaps to the same bits, this is asked again.
     Nor does a record that cannot be read, which is refused where it is used.

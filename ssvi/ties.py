@@ -180,7 +180,7 @@ def changed_parent(folder: Path, runs: Path, spec: RunSpec) -> str | None:
 
 
 def is_of_another_training(folder: Path, name: str) -> bool:
-    """Whether metrics.json or samples.csv (`name`) was made with another training than lies beside it, and that is whole.
+    """Whether metrics.json or samples.csv (`name`) was made with another training than lies whole beside it.
 
     What says nothing of it, of an older format, counts as right; what cannot be read, or lies beside a training of
     which the files do not belong together, is refused where it is used. Of samples.csv, one that was changed by hand
@@ -215,7 +215,11 @@ def check_sealed(folder: Path) -> None:
         problem = f"{path}: was measured on another {MODEL} than this run's, or changed since"
         raise UserError(f"{problem}; delete this file to measure it anew.")
     rows = read_text(path).splitlines()
-    if len(rows) == 1 and rows[0].endswith(f",{SEAL}") and read_record(folder / METRICS, status=str)["status"] == "complete":
+    if (
+        len(rows) == 1
+        and rows[0].endswith(f",{SEAL}")
+        and read_record(folder / METRICS, status=str)["status"] == "complete"
+    ):
         raise UserError(f"{path}: has no rows; delete this file to measure it anew.")
 
 

@@ -1,4 +1,4 @@
-"""Results that were copied, moved, touched or partly lost: what is due is told by content, and the plan is what is done."""
+"""Results that were copied, touched or partly lost: what is due is told by content, and what is planned is done."""
 
 import atexit
 import base64
