@@ -486,3 +486,52 @@ def test_the_example_of_the_readme_runs(tmp_path) -> None:
     assert (reports / "figures/my_prior.pdf").stat().st_size > 1000
     assert "preset official" in (reports / "tables/summary.md").read_text()
     assert "my_prior" in (reports / "report.html").read_text()
+
+
+def test_without_an_activated_environment_it_works_and_names_commands_that_work(tmp_path) -> None:
+    """From cron, on a config file of one's own, from another folder; the commands are pasted as they are printed."""
+    train = {"dataset": "digits", "model": "mlp", "width": 0.1, "epochs": 1, "batch_size": 256}
+    study = {"train": train, "experiments": {"vi": {"method": "vi"}}, "tables": {"summary": ["vi"]}}
+    there = tmp_path / "a folder"
+    there.mkdir()
+    write_config(there, config_of("tiny", study))
+    (there / "my own.yaml").write_text("studies:\n  mine: {like: tiny, train: {width: 0.2}}\n")
+    bare = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [BIN / "snakemake", "--cores=1", "--snakefile", ROOT / "Snakefile", "--directory", there]
+    words += [
+        "--configfile",
+        there / "my own.yaml",
+        "--config",
+        "study=mine",
+        "evaluation={samples: 3}",
+        "data_root=~/d",
+    ]
+    done = subprocess.run(
+        [*words, "--", "summary"], capture_output=True, text=True, cwd=tmp_path, env=bare, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "d").is_dir()
+    assert not list(tmp_path.rglob("~"))
+    (command,) = re.findall(r"report so far +(.*)", done.stderr)
+    pasted = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=bare, timeout=300)
+    assert pasted.returncode == 0, pasted.stderr
+    assert (there / "reports/mine/so_far/report.html").exists()
+    made = json.loads(next((there / "results/runs").rglob("metrics.json")).read_text())
+    assert made["evaluation"]["samples"] == 3
+
+
+def test_an_address_where_no_mirror_can_be_is_said_before_anything_is_trained(study: Path, tmp_path) -> None:
+    write_config(tmp_path, CONFIG)
+    shutil.copytree(study / "pictures", tmp_path / "pictures")
+
+    def with_folder(*arguments: str) -> subprocess.CompletedProcess:
+        env = environment() | {"MLFLOW_TRACKING_URI": "./mlruns"}
+        words = command(tmp_path, *arguments)
+        return subprocess.run(words, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=120)
+
+    done = with_folder()
+    assert done.returncode == 1
+    assert done.stderr.count("ssvi: MLFLOW_TRACKING_URI: './mlruns' is a folder") == 1
+    assert not (tmp_path / "results").exists()
+    for fine in (["--unlock"], ["--list"]):
+        assert with_folder(*fine).returncode == 0

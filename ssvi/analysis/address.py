@@ -18,7 +18,7 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 SERVERS = ("http", "https")
 # What MLflow has a store for, files left out; a driver may follow, as in mysql+pymysql.
 SCHEMES = (*SERVERS, "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
-INSTEAD = "give a server (http://host:5000) or a database (sqlite:////folder/mlflow.db), or unset it."
+INSTEAD = "give a server (http://localhost:5000) or a database (sqlite:////folder/mlflow.db), or unset it."
 PLUGINS = "mlflow.tracking_store"
 
 

@@ -486,8 +486,8 @@ def typed(command, *words):
         settings, files = [*files[:1], *settings], files[1:]
     for flag, values in (("--configfile", files), ("--config", settings)):
         words += (flag, *values) if values else ()
-    begun = Path(workflow.workdir_init)
-    here = "" if begun.samefile(".") else f"cd {shlex.quote(os.getcwd())} && "
+    moved = workflow.overwrite_workdir is not None
+    here = f"cd {shlex.quote(os.getcwd())} && " * moved
     return f"{here}{program(command)} {shlex.join(words)}"
 
 
