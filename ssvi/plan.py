@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ def make_plan(
     runs: Mapping[str, RunSpec],
     to_train: Collection[str],
     to_evaluate: Collection[str],
+    to_sample: Mapping[str, Collection[str]] | None = None,
 ) -> list[Item]:
     """All runs, then those of each output.
 
@@ -52,18 +54,20 @@ def make_plan(
         runs: all runs, by their paths.
         to_train: those of them that will be trained.
         to_evaluate: those that will be evaluated, whether they are trained or not.
+        to_sample: those that will be evaluated by the number of samples for an output, by its name.
     """
-    due = {*to_train, *to_evaluate}
+    to_sample = to_sample or {}
     costs = _costs(results, runs)
-    hours = {run: _estimate(spec, costs) if run in to_train else 0.0 for run, spec in runs.items() if run in due}
 
-    def item(name: str, mine: Iterable[str]) -> Item:
+    def item(name: str, mine: Iterable[str], sampled: Iterable[str]) -> Item:
+        due = {*to_train, *to_evaluate, *sampled}
         mine = list(with_parents({run: runs[run] for run in mine}))
-        missing = [hours[run] for run in mine if run in due]
-        known = [h for h in missing if h is not None]
-        return Item(name, len(mine), len(mine) - len(missing), sum(known) if len(known) == len(missing) else None)
+        hours = [_estimate(runs[run], costs) if run in to_train else 0.0 for run in mine if run in due]
+        known = [h for h in hours if h is not None]
+        return Item(name, len(mine), len(mine) - len(hours), sum(known) if len(known) == len(hours) else None)
 
-    return [item("in all", runs), *(item(name, mine) for name, mine in outputs.items())]
+    whole = item("in all", runs, itertools.chain(*to_sample.values()))
+    return [whole, *(item(name, mine, to_sample.get(name, ())) for name, mine in outputs.items())]
 
 
 def _key(spec: RunSpec, names: tuple[str, ...]) -> tuple[object, ...]:

@@ -453,12 +453,16 @@ def print_plan():
         for w in some[kind]
     }
     runs = {w.run for some in jobs.values() for rule in COSTLY for w in some[rule]}
+    sampled = [
+        name for name in STUDY["figures"] if name in asked and shows_samples(name)
+    ]
     plan = make_plan(
         Path(RESULTS),
         {name: of for name, of in OUTPUTS.items() if name in asked},
         {run: spec for run, spec in RUNS.items() if run in runs},
         due["train"],
-        due["evaluate"] | due["samples"],
+        due["evaluate"],
+        {name: due["samples"].intersection(OUTPUTS[name]) for name in sampled},
     )
     print(f"\n{to_text(NAME, plan)}")
 
