@@ -1,18 +1,24 @@
+import os
 import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
-from ssvi.configfile import end_if_unreadable
+from ssvi.configfile import Sources, end_if_unreadable
 
 min_version("9.27")
 
+# What the config is made of: read here too, since Snakemake reads some of it otherwise than it looks.
+CONFIG_FILES = [Path(os.path.relpath(path)) for path in workflow.overwrite_configfiles]
+SETTINGS = workflow.config_settings.config_args or []
+SOURCES = (
+    Sources(tuple(CONFIG_FILES), tuple(SETTINGS))
+    if workflow.config_settings.replace_workflow_config
+    else Sources.over(Path("config.yaml"), CONFIG_FILES, SETTINGS)
+)
 # Before its values are used; the jobs of this workflow parse it again, but only to run one of its rules.
 if workflow.is_main_process:
-    end_if_unreadable(
-        ["config.yaml", *workflow.overwrite_configfiles],
-        workflow.config_settings.config_args or [],
-        sys.argv[1:],
-    )
+    end_if_unreadable(SOURCES, sys.argv[1:])
 
 
 configfile: "config.yaml"

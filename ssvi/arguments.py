@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssvi.errors import one_line
+from ssvi.configfile import Sources
+from ssvi.errors import UserError, one_line
+from ssvi.paths import at_home
 from ssvi.spec import FIELDS, parse_number
 
 
@@ -57,10 +59,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def to_path(text: str) -> Path:
-    """A path of visible characters."""
+    """A path of visible characters; `~` is the home folder."""
     if not text or re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no path: it is empty or has control characters")
-    return Path(text)
+    try:
+        return at_home(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
 
 
 def to_whole(text: str) -> int:
@@ -89,3 +94,41 @@ def to_boolean(text: str) -> bool:
 
 # A value of each type from its text.
 READ: dict[type, Callable[[str], Any]] = {bool: to_boolean, int: to_whole, float: to_number, str: str}
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Which config a command works on, in Snakemake's words; `config_sources` reads them."""
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        type=_to_source,
+        default=[],
+        metavar="FILE|KEY=VALUE",
+        help="the config file, in whose folder the results are (default: config.yaml), and what is to be otherwise, as "
+        "for snakemake --config",
+    )
+    parser.add_argument(
+        "--configfile",
+        nargs="+",
+        type=to_path,
+        default=[],
+        metavar="FILE",
+        help="as for snakemake: files over that one",
+    )
+
+
+def config_sources(given: argparse.Namespace) -> tuple[Path, Sources]:
+    """The folder that relative paths of the config start from, and what the config is made of.
+
+    Raises:
+        UserError: if two files are to be the config file.
+    """
+    files = [word for word in given.config if isinstance(word, Path)]
+    if len(files) > 1:
+        raise UserError(f"--config names two files, {str(files[0])!r} and {str(files[1])!r}; the other: --configfile.")
+    base = files[0] if files else Path("config.yaml")
+    return base.parent, Sources.over(base, given.configfile, [word for word in given.config if isinstance(word, str)])
+
+
+def _to_source(word: str) -> Path | str:
+    return word if "=" in word else to_path(word)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssvi import __version__, preload, process
-from ssvi.arguments import READ, Parser, to_number, to_path, to_whole
+from ssvi.arguments import READ, Parser, add_config_options, config_sources, to_number, to_path, to_whole
 from ssvi.devices import claim_gpu
 from ssvi.errors import UserError, say, told, unknown
 from ssvi.evaluated import MOST_SAMPLES
@@ -129,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
     data.set_defaults(run=_data)
 
     report = commands.add_parser("report", help="make a study's tables, figures and HTML report from the runs so far")
-    report.add_argument("--config", type=to_path, default=Path("config.yaml"), help="default: config.yaml")
+    add_config_options(report)
     report.add_argument("--study", help="default: the study that the config names")
     report.set_defaults(run=_report)
 
@@ -158,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     ui = commands.add_parser("ui", help="mirror all runs to MLflow as they train, and serve its pages")
-    ui.add_argument("--config", type=to_path, default=Path("config.yaml"), help="default: config.yaml")
+    add_config_options(ui)
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on; any other opens it to your network")
     ui.add_argument("--port", type=to_whole, default=5000, help="default: 5000")
     ui.set_defaults(run=_ui)
@@ -425,9 +425,10 @@ def _bench(given: argparse.Namespace) -> None:
 
 def _report(given: argparse.Namespace) -> None:
     from ssvi.changed import changed_data_sets
-    from ssvi.config import load_config, resolve, study_experiments, study_runs
+    from ssvi.config import load, resolve, study_experiments, study_runs
 
-    config, root = load_config(given.config), given.config.parent
+    root, sources = config_sources(given)
+    config = load(sources)
     study = given.study or config["study"]
     if study not in config["studies"]:
         raise unknown("study", study, config["studies"], "--study")
@@ -457,11 +458,13 @@ def _doctor(given: argparse.Namespace) -> None:
 
 def _ui(given: argparse.Namespace) -> None:
     from ssvi.analysis import tracking
-    from ssvi.config import load_config, study_runs
+    from ssvi.config import load, study_runs
+
+    root, sources = config_sources(given)
 
     def plan() -> tracking.Plan:
-        config, root = load_config(given.config), given.config.parent
+        config = load(sources)
         studies = {s: (study_runs(config, s), root / config["reports"] / s) for s in config["studies"]}
         return tracking.Plan(root / config["results"], studies)
 
-    sys.exit(tracking.serve(given.config, plan, given.host, given.port))
+    sys.exit(tracking.serve(sources.files, plan, given.host, given.port))

@@ -14,13 +14,14 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ssvi.configfile import read_config, schema
+from ssvi.configfile import Sources, merged, schema
 from ssvi.errors import UserError, unknown
+from ssvi.paths import at_home
 from ssvi.registry import using
 from ssvi.spec import (
     FOLDER_PREFIX,
@@ -42,6 +43,8 @@ from ssvi.spec import (
 )
 
 OUTPUT_KINDS = ("tables", "figures")
+# Keys whose value is a folder.
+FOLDERS = ("results", "reports", "data_root")
 # Names of the workflow's own targets, which no table or figure may take.
 TARGETS = ("all", "quick", "report", "mirror", "data", "train", "evaluate", "samples", "collect", "table", "figure")
 # What a generic figure may name; each is a column of the runs.
@@ -53,14 +56,54 @@ LARGEST, DEEPEST = 200_000, 50
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Read and check a config file.
+    """Read and check a config file, as `load`."""
+    return load(Sources((path,)))
+
+
+def load(sources: Sources, check: Callable[[Any, str], None] = lambda config, where: None) -> dict[str, Any]:
+    """Read and check a config; `~` in its folders is the home folder.
+
+    Args:
+        sources: what it is made of.
+        check: what else is to be checked; told the config and where it is from.
 
     Raises:
-        UserError: naming the key, its value, what is allowed, and the file.
+        UserError: naming the key, its value, what is allowed, and the file, or --config, that said it.
     """
-    config = read_config(path)
-    check_config(config, str(path))
-    return config
+    layers = sources.layers()
+
+    def problem(number: int, where: str) -> str | None:
+        """What is wrong with the first of them."""
+        config = merged(layer for _, layer in layers[:number])
+        try:
+            check_config(config, where)
+            check(config, where)
+            found.update(config | {key: _folder(config, key, where) for key in FOLDERS})
+        except UserError as error:
+            return str(error)
+        return None
+
+    found: dict[str, Any] = {}
+    names, last = [name for name, _ in layers], len(layers)
+    wrong = problem(last, names[-1])
+    if wrong is None:
+        return found
+    # what says it is the last without which it is not so
+    while last > 1 and _same(problem(last - 1, names[-1]), wrong):
+        last -= 1
+    raise UserError(str(problem(last, names[last - 1])))
+
+
+def _same(one: str | None, other: str) -> bool:
+    """Whether two lines say the same; what could be chosen instead depends on all that a config is made of."""
+    return one is not None and one.partition(" Choose from ")[0] == other.partition(" Choose from ")[0]
+
+
+def _folder(config: Mapping[str, Any], key: str, where: str) -> str:
+    try:
+        return str(at_home(config[key])) if config[key].startswith("~") else config[key]
+    except UserError as error:
+        raise UserError(f"{where}: {key}: {error}") from None
 
 
 def check_config(config: Any, where: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import reprlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ CONFIG_FLAGS = {
     "--configfile": "--configfile",
     "--configfiles": "--configfile",
 }
+SETTINGS = "--config"
 # Numbers of YAML that nobody would read so: octal ones, and those in parts of sixty.
 OCTAL, SIXTIES = re.compile(r"[-+]?0[0-7_]+"), re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
@@ -44,6 +45,64 @@ def schema() -> dict[str, Any]:
     return json.loads(SCHEMA.read_text())
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What a config is made of, as Snakemake is told it: each of it over what is before it.
+
+    Attributes:
+        files: config.yaml, then those of --configfile.
+        settings: of --config, KEY=VALUE; the values as they would be written in a file.
+    """
+
+    files: tuple[Path, ...]
+    settings: tuple[str, ...] = ()
+
+    @classmethod
+    def over(cls, base: Path, files: Sequence[Path], settings: Sequence[str]) -> Sources:
+        """`files` and `settings` over `base`, which need not be there if there are files."""
+        return cls((*([base] if base.exists() or not files else []), *files), tuple(settings))
+
+    def layers(self) -> list[tuple[str, dict[str, Any]]]:
+        """What each of them says, with its name in messages.
+
+        Raises:
+            UserError: as `read_config` and `read_settings`.
+        """
+        read = {path: read_config(path) for path in dict.fromkeys(self.files)}
+        found = [(str(path), read[path]) for path in self.files]
+        return [*found, (SETTINGS, read_settings(self.settings))] if self.settings else found
+
+
+def merged(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One mapping of many, each over those before it: mappings key by key, anything else as a whole."""
+    config: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            before = config.get(key)
+            if isinstance(value, Mapping):
+                value = merged([before, value] if isinstance(before, Mapping) else [value])
+            config[key] = value
+    return config
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """The values of KEY=VALUE, each read as it would be in a config file: a mapping holds numbers where they are meant.
+
+    Raises:
+        UserError: naming --config, as `read_config` names a file.
+    """
+    found = {}
+    _refuse_twice([setting.partition("=")[0] for setting in settings], SETTINGS)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"{SETTINGS}: {setting!r} is not KEY=VALUE, as in study=paper.")
+        if key not in schema()["properties"]:
+            raise unknown("key", key, schema()["properties"], SETTINGS)
+        found[key] = _read(text, f"{SETTINGS}: {key}")
+    return found
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read a config file and check its keys at the top, but nothing of what they hold.
 
@@ -51,24 +110,15 @@ def read_config(path: Path) -> dict[str, Any]:
         UserError: if the file is missing, too large, is no YAML, has a key twice, a value that YAML reads otherwise
             than it looks, or a key at the top that no config has.
     """
-    import yaml
-
     try:
-        config = yaml.load(_read(path), Loader=_loader())
+        text = _text(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
     except OSError as error:
         raise UserError(told(error)) from None
-    except yaml.MarkedYAMLError as error:
-        line = (error.problem_mark or error.context_mark).line + 1
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        raise UserError(f"{path}: line {line}: not readable as YAML: {said}.") from None
-    except yaml.reader.ReaderError as error:
-        odd = f"{chr(error.character)!r} at character {error.position}"
-        raise UserError(f"{path}: not readable as YAML: {odd} is not allowed in a text.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # text that is not UTF-8 is a ValueError
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not readable as YAML: {error}.") from None
+    config = _read(text, str(path))
     if not isinstance(config, dict):
         found = "is empty" if config is None else f"is {reprlib.repr(config)}"
         raise UserError(f"{path}: {found}, but must be a mapping. {schema()['description']}")
@@ -77,7 +127,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read(path: Path) -> str:
+def _text(path: Path) -> str:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{path}: is not a file.")  # but a pipe, say, that nobody ever writes to
     with path.open("rb") as file:
@@ -87,22 +137,40 @@ def _read(path: Path) -> str:
     return content.decode()
 
 
-def end_if_unreadable(files: Iterable[Path], settings: Sequence[str], arguments: Sequence[str]) -> None:
+def _read(text: str, where: str) -> Any:
+    """The value of a text.
+
+    Raises:
+        UserError: naming `where`.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_loader())
+    except yaml.MarkedYAMLError as error:
+        line = (error.problem_mark or error.context_mark).line + 1
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        raise UserError(f"{where}: line {line}: not readable as YAML: {said}.") from None
+    except yaml.reader.ReaderError as error:
+        odd = f"{chr(error.character)!r} at character {error.position}"
+        raise UserError(f"{where}: not readable as YAML: {odd} is not allowed in a text.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # a date that does not exist is a ValueError
+        raise UserError(f"{where}: not readable as YAML: {' '.join(str(error).split())}.") from None
+
+
+def end_if_unreadable(sources: Sources, arguments: Sequence[str]) -> None:
     """Before Snakemake's config is used: end with one line if what it is made of is wrong.
 
-    Snakemake would show a traceback, take the last of what is there twice, and run the Python code that a config may
-    contain (with a key `__use_yte__`).
+    Snakemake would show a traceback, and take the last of what is there twice. The Python code that a file may contain
+    (with a key `__use_yte__`) it would run: of config.yaml after this, of the files of --configfile already before.
 
     Args:
-        files: that Snakemake reads the config from; those that are not there are its own to refuse.
-        settings: of its command line, key=value.
+        sources: that Snakemake reads the config from.
         arguments: its command line.
     """
     try:
-        for path in dict.fromkeys(Path(os.path.relpath(file)) for file in files):
-            if path.exists():
-                read_config(path)
-        _refuse_twice([setting.partition("=")[0] for setting in settings], "--config")
+        sources.layers()
         flags = [CONFIG_FLAGS.get(word.partition("=")[0]) for word in arguments]
         _refuse_twice([flag for flag in flags if flag], "command line")
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Whether a run was evaluated as its study says, told from what the files of its folder say of it.
+"""Whether a run was evaluated as its study says, on what its training left, told by the files of its folder.
 
 Standard library only: the workflow asks before it plans, and the tables before they read.
 """
@@ -15,6 +15,7 @@ from ssvi import runs as files
 from ssvi.errors import UserError
 from ssvi.registry import KINDS
 from ssvi.spec import RunSpec
+from ssvi.ties import is_of_another_training
 
 # As far as the figure of the number of samples goes, where nothing else is said.
 MOST_SAMPLES = 50
@@ -95,7 +96,7 @@ def _otherwise(
 def to_evaluate(
     results: Path, runs: Mapping[str, RunSpec], sampled: Collection[str], evaluation: Mapping[str, int]
 ) -> dict[tuple[str, str], str]:
-    """The files that were made otherwise than the config says, by run path and name, each with its cause.
+    """The files made of another training, or otherwise than the config says: by run path and name, each with its cause.
 
     One that cannot be read is left out: whatever needs it says so.
 
@@ -117,6 +118,8 @@ def to_evaluate(
                     cause = sampled_otherwise(path, spec, evaluation)
             except (UserError, ValueError):
                 continue
+            if is_of_another_training(folder, name):
+                cause = "was made of another training than lies there now, or changed since"
             if cause:
                 found[run, name] = cause
     return found

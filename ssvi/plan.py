@@ -1,7 +1,8 @@
-"""What a study still has to train, and how long that will take, told from the run folders before anything starts."""
+"""How much of what Snakemake was asked for it still has to do, and how long that will take, before anything starts."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Item:
     Attributes:
         name: of the output.
         runs: runs it is made from.
-        done: of these, runs that are trained and evaluated.
+        done: of these, runs of which nothing is to be trained or evaluated.
         hours: estimated training time of the others, one after another; None where no finished run is like them.
     """
 
@@ -38,28 +39,35 @@ class Item:
 
 
 def make_plan(
-    results: Path, outputs: Mapping[str, Iterable[str]], runs: Mapping[str, RunSpec], anew: Collection[str] = ()
+    results: Path,
+    outputs: Mapping[str, Iterable[str]],
+    runs: Mapping[str, RunSpec],
+    to_train: Collection[str],
+    to_evaluate: Collection[str],
+    to_sample: Mapping[str, Collection[str]] | None = None,
 ) -> list[Item]:
-    """The study as a whole, then each output.
+    """All runs, then those of each output.
 
     Args:
         results: the results folder.
         outputs: the run paths of each output; what they start from is needed too.
-        runs: all runs of the study.
-        anew: those of them that are trained, but were evaluated otherwise than the config says.
+        runs: all runs, by their paths.
+        to_train: those of them that will be trained.
+        to_evaluate: those that will be evaluated, whether they are trained or not.
+        to_sample: those that will be evaluated by the number of samples for an output, by its name.
     """
-    trained = {run for run in runs if (results / "runs" / run / files.METRICS).is_file()}
-    done = trained - set(anew)
-    costs = _costs(results, {run: runs[run] for run in trained})
-    hours = {run: 0.0 if run in trained else _estimate(spec, costs) for run, spec in runs.items() if run not in done}
+    to_sample = to_sample or {}
+    costs = _costs(results, runs)
 
-    def item(name: str, mine: Iterable[str]) -> Item:
+    def item(name: str, mine: Iterable[str], sampled: Iterable[str]) -> Item:
+        due = {*to_train, *to_evaluate, *sampled}
         mine = list(with_parents({run: runs[run] for run in mine}))
-        missing = [hours[run] for run in mine if run not in done]
-        known = [h for h in missing if h is not None]
-        return Item(name, len(mine), len(mine) - len(missing), sum(known) if len(known) == len(missing) else None)
+        hours = [_estimate(runs[run], costs) if run in to_train else 0.0 for run in mine if run in due]
+        known = [h for h in hours if h is not None]
+        return Item(name, len(mine), len(mine) - len(hours), sum(known) if len(known) == len(hours) else None)
 
-    return [item("in all", runs), *(item(name, mine) for name, mine in outputs.items())]
+    whole = item("in all", runs, itertools.chain(*to_sample.values()))
+    return [whole, *(item(name, mine, to_sample.get(name, ())) for name, mine in outputs.items())]
 
 
 def _key(spec: RunSpec, names: tuple[str, ...]) -> tuple[object, ...]:
@@ -74,7 +82,7 @@ def _costs(results: Path, runs: Mapping[str, RunSpec]) -> dict[tuple[object, ...
         try:
             record = files.read_record(folder / files.TRAINING, training_seconds=float, epochs_done=float)
         except UserError:
-            # A damaged folder is reported where its results are used; a plan only leaves it out.
+            # Not trained, or damaged, which is said where its results are used; a plan only leaves it out.
             continue
         parents = record.get("parent_seconds", 0.0)
         if record["epochs_done"] and files.is_number(parents):

@@ -70,6 +70,7 @@ def check_same(
     numerics: int,
     data: str,
     dataset: str,
+    parents: Mapping[str, str],
     device: torch.device,
     switches: Mapping[str, bool],
     say: Say,
@@ -82,6 +83,7 @@ def check_same(
         numerics: the version of the arithmetic that it would go on with.
         data: the fingerprint of the images at hand.
         dataset: their name.
+        parents: the networks it would have started from: fingerprints by run path.
         device: where it would go on.
         switches: how.
         say: told what is no reason to refuse.
@@ -99,6 +101,13 @@ def check_same(
             f"{folder}: the data set {dataset!r} has changed since this training began "
             f"(fingerprint {before['data'][:12]}, now {data[:12]}); bring those images back, "
             "or move the folder away."
+        )
+    # what an earlier version began does not say
+    began_from = before.get("parents", parents)
+    if other := [run for run in parents if began_from.get(run) != parents[run]]:
+        raise UserError(
+            f"{folder}: this training began from another training of its parent {other[0]} than lies there now; bring "
+            "that one back, or move the folder away."
         )
     if (before["device"] == "cpu") != (device.type == "cpu"):
         raise UserError(

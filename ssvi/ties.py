@@ -154,20 +154,47 @@ def check_parents(folder: Path, runs: Path, spec: RunSpec) -> None:
     Raises:
         UserError: naming the run and its parent.
     """
+    if (parent := changed_parent(folder, runs, spec)) is not None:
+        raise UserError(
+            f"{folder / TRAINING}: started from another training of {runs / parent} than lies there now; bring "
+            "that one back, or delete this run's folder to train it anew."
+        )
+
+
+def changed_parent(folder: Path, runs: Path, spec: RunSpec) -> str | None:
+    """The run path of a parent, as for `check_parents`, that a trained run started from another training of.
+
+    Raises:
+        UserError: if its training.json cannot be read.
+    """
     started = read_record(folder / TRAINING).get("parents")
-    if not isinstance(started, dict):
-        return
-    for parent in map(run_path, parents(spec)):
+    for parent in map(run_path, parents(spec)) if isinstance(started, dict) else ():
         try:
             check_ties(runs / parent, TRAINING)
             now = identity(runs / parent / MODEL)
         except UserError:
             continue
         if started.get(parent) != now:
-            raise UserError(
-                f"{folder / TRAINING}: started from another training of {runs / parent} than lies there now; bring "
-                "that one back, or delete this run's folder to train it anew."
-            )
+            return parent
+    return None
+
+
+def is_of_another_training(folder: Path, name: str) -> bool:
+    """Whether metrics.json or samples.csv (`name`) was made with another training than lies whole beside it.
+
+    What says nothing of it, of an older format, counts as right; what cannot be read, or lies beside a training of
+    which the files do not belong together, is refused where it is used. Of samples.csv, one that was changed by hand
+    cannot be told from one of another training.
+    """
+    try:
+        if name == SAMPLES:
+            return not _is_sealed(folder) and check_ties(folder, TRAINING)
+        tied = read_record(folder / name).get("files")
+        made_with = (other for other in (TRAINING, MODEL, BEST_MODEL) if isinstance(tied, dict) and other in tied)
+        other = any((folder / one).exists() and tied[one] != identity(folder / one) for one in made_with)
+        return other and check_ties(folder, TRAINING)
+    except UserError:
+        return False
 
 
 def sealed(network: str, text: str) -> str:
@@ -184,14 +211,24 @@ def check_sealed(folder: Path) -> None:
         UserError: naming the file.
     """
     path = folder / SAMPLES
-    lines = [line.rpartition(",") for line in read_text(path).splitlines()]
+    if not _is_sealed(folder):
+        problem = f"{path}: was measured on another {MODEL} than this run's, or changed since"
+        raise UserError(f"{problem}; delete this file to measure it anew.")
+    rows = read_text(path).splitlines()
+    if (
+        len(rows) == 1
+        and rows[0].endswith(f",{SEAL}")
+        and read_record(folder / METRICS, status=str)["status"] == "complete"
+    ):
+        raise UserError(f"{path}: has no rows; delete this file to measure it anew.")
+
+
+def _is_sealed(folder: Path) -> bool:
+    """Whether the rows of samples.csv are as they were measured, on this run's network; of a format before, true."""
+    lines = [line.rpartition(",") for line in read_text(folder / SAMPLES).splitlines()]
     if (not lines or lines[0][2] != SEAL) and read_spec_record(folder).get("format", 1) < TIED_SINCE:
-        return
+        return True
     tied = read_record(folder / TRAINING).get("files")
     network = tied.get(MODEL) if isinstance(tied, dict) else identity(folder / MODEL)
     text = "".join(f"{line}\n" for line, _, _ in lines)
-    if sealed(str(network), text) != "".join(f"{line},{seal}\n" for line, _, seal in lines):
-        problem = f"{path}: was measured on another {MODEL} than this run's, or changed since"
-        raise UserError(f"{problem}; delete this file to measure it anew.")
-    if len(lines) == 1 and read_record(folder / METRICS, status=str)["status"] == "complete":
-        raise UserError(f"{path}: has no rows; delete this file to measure it anew.")
+    return sealed(str(network), text) == "".join(f"{line},{seal}\n" for line, _, seal in lines)

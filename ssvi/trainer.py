@@ -330,7 +330,7 @@ class Trainer:
         switches = self.take_step.machine.settings()
         if state is None:
             origin = provenance(self.device, self.data.fingerprint, switches, self.take_step.precision)
-            origin |= {"numerics": self._numerics, "content": self.data.content}
+            origin |= {"numerics": self._numerics, "content": self.data.content, "parents": self._parents_record()}
             self._spec_record = runs.spec_record(self.spec, origin)
             self._remember_good()
         self._sessions.append(session(self.clock.step, self.device) | {"switches": switches})
@@ -388,6 +388,7 @@ class Trainer:
             numerics=self._numerics,
             data=self.data.fingerprint,
             dataset=self.spec.dataset,
+            parents=self._parents_record(),
             device=self.device,
             switches=self.machine.settings(),
             say=self.reporter.note,

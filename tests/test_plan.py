@@ -18,7 +18,8 @@ def test_counts_and_hours(tmp_path: Path) -> None:
     ssvi, vi, mlp = list(specs)[:3], list(specs)[3:6], list(specs)[6:]
     for seed, seconds in enumerate((100.0, 300.0)):
         write_run(tmp_path, with_seeds(SSVI)[seed], epochs=10, training_seconds=seconds)
-    whole, first, second, third = make_plan(tmp_path, {"a": ssvi, "b": [*ssvi, *vi], "c": mlp}, specs)
+    due = [ssvi[2], *vi, *mlp]
+    whole, first, second, third = make_plan(tmp_path, {"a": ssvi, "b": [*ssvi, *vi], "c": mlp}, specs, due, due)
     assert (whole.name, whole.runs, whole.done, whole.to_do) == ("in all", 7, 2, 5)
     assert whole.hours is None
     assert (first.to_do, first.hours) == (1, pytest.approx(10 * 20 / 3600))
@@ -26,7 +27,7 @@ def test_counts_and_hours(tmp_path: Path) -> None:
     assert (second.to_do, second.hours) == (4, pytest.approx((10 + 3 * 20) * 20 / 3600))
     assert (third.to_do, third.hours) == (1, None)
     # one that is only to be evaluated anew takes no training
-    (again, *_) = make_plan(tmp_path, {}, {run: specs[run] for run in ssvi[:2]}, anew=ssvi[:1])
+    (again, *_) = make_plan(tmp_path, {}, {run: specs[run] for run in ssvi[:2]}, (), ssvi[:1])
     assert (again.done, again.to_do, again.hours) == (1, 1, 0)
     text = to_text("digits", [whole, first, second, third])
     assert "in all     7     2      5      ?" in text
@@ -35,5 +36,5 @@ def test_counts_and_hours(tmp_path: Path) -> None:
 def test_a_damaged_folder_does_not_stop_the_plan(tmp_path: Path) -> None:
     run = write_run(tmp_path, SSVI)
     (tmp_path / "runs" / run / "training.json").write_text("{")
-    (item,) = make_plan(tmp_path, {}, {run: SSVI})
+    (item,) = make_plan(tmp_path, {}, {run: SSVI}, (), ())
     assert (item.done, item.to_do, item.hours) == (1, 0, 0)

@@ -455,13 +455,14 @@ def test_every_value_in_a_command_is_quoted_or_a_number() -> None:
     for line in commands:
         fields = re.findall(r"\{([^{}]*)\}", line)
         assert fields
-        assert all(field.endswith(":q") or field in numbers | {"params.flags"} for field in fields), line
+        assert all(field.endswith(":q") or field in numbers | {"params.flags", "SSVI"} for field in fields), line
         assert "{{" not in line
     # flags are joined by shlex, word by word
     assert set(re.findall(r"flags=(\w+)", rules)) == {"run_flags", "data_flags"}
     for function in ("run_flags", "data_flags"):
         body = re.search(rf"def {function}\(.*?\n(?=\n\n)", common, re.S)[0]
         assert re.findall(r"return (\S+?)\(", body) == ["shlex.join"]
+    assert re.search(r"^SSVI = \(\n    \"ssvi\"\n    if .*\n    else shlex\.join\(.*\)\n\)$", common, re.M)
     # and numbers are whole numbers
     assert set(re.findall(r"(?:samples|bins)=(\S+)", rules)) == {
         'CONFIG["evaluation"]["samples"],',

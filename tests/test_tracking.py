@@ -313,7 +313,7 @@ NOWHERE = [
     ("http://user:geheim@host:port", "not a valid host or port"),
     ("http://user:geheim@a host", ""),
     ("http://gehei\u00dfm:geheim@h\u2100st", ""),
-    ("nothing://user:geheim@host/db", "unsupported URI 'nothing://host/db'"),
+    ("nothing://user:geheim@host/db", "scheme 'nothing' is unknown"),
     ("postgresql+nothing://user:geheim@host/db", "Can't load plugin"),
     ("mysql://user:geheim@host:port/db?password=geheim", ""),
     ("sqlite:////dev/null/mlflow.db?password=geheim", ""),

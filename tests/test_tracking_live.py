@@ -65,7 +65,7 @@ class Study:
 
     def watcher(self, *specs: RunSpec) -> tracking.Watcher:
         self.specs.update({run_path(spec): spec for spec in specs})
-        return tracking.Watcher(self.config, self.read)
+        return tracking.Watcher([self.config], self.read)
 
     def folder(self, spec: RunSpec) -> Path:
         return self.results / "runs" / run_path(spec)
@@ -463,15 +463,15 @@ def test_reports_are_mirrored_once_they_are_still(study: Study, monkeypatch: pyt
 
 def test_serve_refuses_what_cannot_work(study: Study, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="from 1 to 65535"):
-        tracking.serve(study.config, study.read, port=70000)
+        tracking.serve([study.config], study.read, port=70000)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(UserError, match="choose another --port"):
-            tracking.serve(study.config, study.read, port=taken.getsockname()[1])
+            tracking.serve([study.config], study.read, port=taken.getsockname()[1])
     study.config.write_text("nonsense")
     with pytest.raises(UserError, match="nonsense"):
-        tracking.serve(study.config, study.read)
+        tracking.serve([study.config], study.read)
 
 
 def test_a_server_of_the_users_is_filled_and_none_started(
@@ -484,7 +484,7 @@ def test_a_server_of_the_users_is_filled_and_none_started(
     monkeypatch.setattr(tracking.Watcher, "run", end)
     monkeypatch.setattr(ui, "_server", _never)
     study.specs = {run_path(SPEC): SPEC}
-    assert tracking.serve(study.config, study.read) == 0
+    assert tracking.serve([study.config], study.read) == 0
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert "mirrors the 1 runs of study" in said
@@ -547,7 +547,7 @@ def test_opening_mlflow_to_the_network_is_said_to_be_dangerous(
 
     monkeypatch.setattr(ui, "_check_free", lambda *_: None)
     monkeypatch.setattr(ui, "_server", end)
-    assert tracking.serve(study.config, study.read, host, 5001) == 0
+    assert tracking.serve([study.config], study.read, host, 5001) == 0
     said = capsys.readouterr().err
     assert said.count("\n") == warned
     if warned:

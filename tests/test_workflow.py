@@ -208,7 +208,7 @@ def test_one_target_makes_one_output_and_only_what_it_needs(study: Path, tmp_pat
     write_config(tmp_path, CONFIG)
     plan = snakemake(tmp_path, "-n", "--", "table1").stdout
     assert "Plan of study tiny" in plan
-    assert re.search(r"in all +13 +0 +13 +\?$", plan, re.M)
+    assert re.search(r"in all +4 +0 +4 +\?$", plan, re.M)
     assert re.search(r"table1 +4 +0 +4 +\?$", plan, re.M)
     snakemake(tmp_path, "--", "quick")
     assert len(times(tmp_path / "results/runs", "metrics.json")) == 4
@@ -361,13 +361,18 @@ exit 1
 def test_gpus_and_cores_limit_what_runs_at_once(tmp_path, monkeypatch, runs_per_gpu, cores: int, places: int) -> None:
     """Two GPUs that are only named, and a place on them for one or two runs each; a run takes two cores."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    stub = tmp_path / "bin/ssvi"
-    stub.parent.mkdir()
+    stub = tmp_path / "stub"
     stub.write_text(STUB.format(places=places))
     stub.chmod(0o755)
+    # read by every Python that starts
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if sys.orig_argv[1:3] == ['-m', 'ssvi']:\n"
+        f"    os.execv({str(stub)!r}, [{str(stub)!r}, *sys.orig_argv[3:]])\n"
+    )
     write_config(tmp_path, CONFIG | ({"runs_per_gpu": runs_per_gpu} if runs_per_gpu else {}))
     words = command(tmp_path, "--retries", "0", cores=cores)
-    path = {"PATH": f"{stub.parent}{os.pathsep}{environment()['PATH']}"}
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     subprocess.run(words, capture_output=True, env=environment() | path, cwd=tmp_path, timeout=300)
     noted = (tmp_path / "trainings").read_text().split()
     at_once = itertools.accumulate(1 if line == "begin" else -1 for line in noted)
@@ -486,3 +491,52 @@ def test_the_example_of_the_readme_runs(tmp_path) -> None:
     assert (reports / "figures/my_prior.pdf").stat().st_size > 1000
     assert "preset official" in (reports / "tables/summary.md").read_text()
     assert "my_prior" in (reports / "report.html").read_text()
+
+
+def test_without_an_activated_environment_it_works_and_names_commands_that_work(tmp_path) -> None:
+    """From cron, on a config file of one's own, from another folder; the commands are pasted as they are printed."""
+    train = {"dataset": "digits", "model": "mlp", "width": 0.1, "epochs": 1, "batch_size": 256}
+    study = {"train": train, "experiments": {"vi": {"method": "vi"}}, "tables": {"summary": ["vi"]}}
+    there = tmp_path / "a folder"
+    there.mkdir()
+    write_config(there, config_of("tiny", study))
+    (there / "my own.yaml").write_text("studies:\n  mine: {like: tiny, train: {width: 0.2}}\n")
+    bare = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [BIN / "snakemake", "--cores=1", "--snakefile", ROOT / "Snakefile", "--directory", there]
+    words += [
+        "--configfile",
+        there / "my own.yaml",
+        "--config",
+        "study=mine",
+        "evaluation={samples: 3}",
+        "data_root=~/d",
+    ]
+    done = subprocess.run(
+        [*words, "--", "summary"], capture_output=True, text=True, cwd=tmp_path, env=bare, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "d").is_dir()
+    assert not list(tmp_path.rglob("~"))
+    (command,) = re.findall(r"report so far +(.*)", done.stderr)
+    pasted = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=bare, timeout=300)
+    assert pasted.returncode == 0, pasted.stderr
+    assert (there / "reports/mine/so_far/report.html").exists()
+    made = json.loads(next((there / "results/runs").rglob("metrics.json")).read_text())
+    assert made["evaluation"]["samples"] == 3
+
+
+def test_an_address_where_no_mirror_can_be_is_said_before_anything_is_trained(study: Path, tmp_path) -> None:
+    write_config(tmp_path, CONFIG)
+    shutil.copytree(study / "pictures", tmp_path / "pictures")
+
+    def with_folder(*arguments: str) -> subprocess.CompletedProcess:
+        env = environment() | {"MLFLOW_TRACKING_URI": "./mlruns"}
+        words = command(tmp_path, *arguments)
+        return subprocess.run(words, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=120)
+
+    done = with_folder()
+    assert done.returncode == 1
+    assert done.stderr.count("ssvi: MLFLOW_TRACKING_URI: './mlruns' is a folder") == 1
+    assert not (tmp_path / "results").exists()
+    for fine in (["--unlock"], ["--list"]):
+        assert with_folder(*fine).returncode == 0

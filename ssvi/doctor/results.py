@@ -12,10 +12,10 @@ import threading
 import time
 from pathlib import Path
 
+from ssvi.disk import HELD, NO_LOCKS
 from ssvi.doctor import study
 from ssvi.doctor.base import Asked, Result, worst
 from ssvi.doctor.probing import nearest, scratch
-from ssvi.disk import HELD, NO_LOCKS
 from ssvi.runs import METRICS
 
 MIB, GIB = 2**20, 2**30

@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ class Checks:
 def is_training(process: Path) -> bool:
     """Whether this folder of /proc belongs to a process `ssvi train`."""
     words = process.joinpath("cmdline").read_bytes().split(b"\0")
-    return any(a.endswith(b"/ssvi") and b == b"train" for a, b in pairwise(words))
+    return words[1:4] == [b"-m", b"ssvi", b"train"]
 
 
 def training_processes(folder: Path) -> list[int]:

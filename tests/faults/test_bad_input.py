@@ -51,7 +51,7 @@ from ssvi.analysis import records
 from ssvi.analysis.collect import load_frames
 from ssvi.cli import main
 from ssvi.config import study_experiments
-from ssvi.configfile import end_if_unreadable
+from ssvi.configfile import Sources, end_if_unreadable
 from ssvi.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -345,6 +345,11 @@ MORE = {
         "--configfile config.yaml more.yaml",
         f"more.yaml: line 2: {YAML}: the key 'study' is there twice.",
     ),
+    "a key twice in JSON": (
+        '{"study": "tiny", "study": "tiny"}',
+        "--configfile more.yaml",
+        f"more.yaml: line 1: {YAML}: the key 'study' is there twice.",
+    ),
     "a setting twice": ("", "--config study=tiny study=other", f"--config: 'study' {LAST}"),
     "settings twice": ("", "--config study=other -C results=results", f"command line: '--config' {LAST}"),
     "files twice": (CONFIG, "--configfile more.yaml --configfiles config.yaml", f"command line: '--configfile' {LAST}"),
@@ -392,10 +397,10 @@ def test_what_snakemake_takes_twice_or_otherwise_is_noticed(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     write("config.yaml", CONFIG)(tmp_path)
     write("more.yaml", content)(tmp_path)
-    files = [tmp_path / word for word in words.split() if word.endswith(".yaml")]
+    files = [Path(word) for word in words.split() if word.endswith(".yaml")]
     settings = [word for word in words.split() if "=" in word]
     with pytest.raises(SystemExit) as end:
-        end_if_unreadable(["config.yaml", *files], settings, words.split())
+        end_if_unreadable(Sources.over(Path("config.yaml"), files, settings), words.split())
     assert str(end.value) == f"ssvi: {line}"
 
 

@@ -41,7 +41,7 @@ def trainings(workflow: subprocess.Popen) -> list[psutil.Process]:
             words = process.cmdline()
         except psutil.Error:
             continue
-        if any(word.endswith("/ssvi") for word in words[:2]) and "train" in words[1:3]:
+        if words[1:4] == ["-m", "ssvi", "train"]:
             found.append(process)
     return found
 

@@ -129,7 +129,7 @@ class Study:
 
     def watcher(self) -> tracking.Watcher:
         return tracking.Watcher(
-            self.config, lambda: tracking.Plan(self.results, {self.name: (self.specs, self.reports)})
+            [self.config], lambda: tracking.Plan(self.results, {self.name: (self.specs, self.reports)})
         )
 
 

@@ -230,7 +230,7 @@ def test_sixteen_at_once_lose_nothing(tmp_path, data_root, monkeypatch, trial: i
         quiet = {"env": environment, "stderr": subprocess.DEVNULL}
         processes = [subprocess.Popen([*map(str, line), "--checkpoint-seconds=0"], **quiet) for line in words]
         plan = Plan(store, {"sixteen": (specs, tmp_path / "reports")})
-        watchers = [Watcher(tmp_path / "config.yaml", lambda: plan) for _ in range(2)]
+        watchers = [Watcher([tmp_path / "config.yaml"], lambda: plan) for _ in range(2)]
         while any(process.poll() is None for process in processes):
             for watcher in watchers:
                 watcher.step()

@@ -9,47 +9,68 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
+from snakemake.common import SNAKEFILE_CHOICES
+from snakemake.persistence import NO_PARAMS_CHANGE
+from snakemake.settings.types import DeploymentMethod
+
 from ssvi import preload
 from ssvi import runs as run_files
+from ssvi.analysis.address import VARIABLE, given_address
 from ssvi.analysis.passwords import without_password
 from ssvi.changed import changed_data_sets, is_outdated
 from ssvi.config import (
-    check_config,
     check_output_names,
     data_sets,
+    load,
     output_experiments,
     resolve,
     study_experiments,
 )
 from ssvi.devices import gpu_count
+from ssvi.due import to_train_anew
 from ssvi.errors import UserError
 from ssvi.evaluated import most_samples, to_evaluate
 from ssvi.imports import closure
 from ssvi.plan import make_plan, to_text
 from ssvi.spec import parents, run_path, to_flags, unique, with_parents
 
+# Rules that take long, and that no time of a file, no edit of code and no note of Snakemake's is a reason for.
+COSTLY = ("train", "evaluate", "samples")
+# The Python that runs this workflow, or this part of it on a cluster, whether its environment is activated or not; of
+# an environment that Snakemake makes for a job (--sdm conda) its own.
+SSVI = (
+    "ssvi"
+    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    else shlex.join([sys.executable, "-m", "ssvi"])
+)
 # The jobs of this workflow parse it again, but only to run one of its rules.
 MAIN = workflow.is_main_process
 
 
+def check_names(config, where):
+    """Of tables, figures and columns, which takes the code that makes them."""
+    from ssvi.analysis.collect import RUN_COLUMNS
+    from ssvi.analysis.figures import FIGURES
+    from ssvi.analysis.tables import TABLES
+
+    check_output_names(config, "tables", TABLES, RUN_COLUMNS, where)
+    check_output_names(config, "figures", FIGURES, RUN_COLUMNS, where)
+
+
 def checked_config():
     """The config, or one line about what is wrong with it and exit code 1."""
-    where = ", ".join(str(Path(f).name) for f in workflow.configfiles) or "--config"
     try:
-        check_config(config, where)
-        if MAIN:
-            from ssvi.analysis.collect import RUN_COLUMNS
-            from ssvi.analysis.figures import FIGURES
-            from ssvi.analysis.tables import TABLES
-
-            check_output_names(config, "tables", TABLES, RUN_COLUMNS, where)
-            check_output_names(config, "figures", FIGURES, RUN_COLUMNS, where)
+        found = load(SOURCES, check_names) if MAIN else load(SOURCES)
     except UserError as error:
         print(f"ssvi: {error}", file=sys.stderr)
         sys.exit(1)
+    # what the scripts are handed over
+    config.clear()
+    config.update(found)
     return config
 
 
@@ -94,7 +115,7 @@ for position, runs_of_output in enumerate(reversed(OUTPUTS.values()), 1):
 RUN_FILES = [
     f"{RESULTS}/runs/{run}/{name}"
     for run in RUNS
-    for name in (run_files.MODEL, run_files.METRICS)
+    for name in (*run_files.TRAINED, run_files.METRICS, run_files.PREDICTIONS)
 ]
 MIRROR = f"{RESULTS}/mlflow/{NAME}.json"
 REPORT = f"{REPORTS}/report.html"
@@ -108,17 +129,19 @@ os.environ.update(
     SSVI_FOLLOW_LINKS=str(CONFIG.get("follow_links", False)).lower(),
 )
 # Another MLflow server is to be filled as well; its password is nobody's business.
-MLFLOW = without_password(os.environ.get("MLFLOW_TRACKING_URI", "").strip())
+MLFLOW = without_password(os.environ.get(VARIABLE, "").strip())
 ROOT = Path(os.path.relpath(workflow.basedir))
+
+
+def is_to_run():
+    """Whether this is a run, dry or not, that builds its graph: --unlock, --list and --summary train nothing."""
+    return MAIN and workflow.executor_plugin is not None
 
 
 @cache
 def check_images():
-    """End with a line for each data set whose images are not those that runs of this study were trained on.
-
-    Asked while a run, dry or not, builds its graph, and no more: --unlock, --list and --summary train nothing.
-    """
-    if not MAIN or workflow.executor_plugin is None:
+    """End with a line for each data set whose images are not those that runs of this study were trained on."""
+    if not is_to_run():
         return
     try:
         lines = [
@@ -130,9 +153,18 @@ def check_images():
         lines = [str(error)]
     if lines:
         print(*(f"ssvi: {line}" for line in lines), sep="\n", file=sys.stderr)
-        # there is none for what will not be done
-        atexit.unregister(print_plan)
         sys.exit(1)
+
+
+def mirror_input(wildcards):
+    """All that is mirrored; before anything is trained for it, whether there can be a mirror where it is to be."""
+    if is_to_run():
+        try:
+            given_address()
+        except UserError as error:
+            print(f"ssvi: {error}", file=sys.stderr)
+            sys.exit(1)
+    return metrics_of(RUNS)
 
 
 GPUS = gpu_count()
@@ -168,22 +200,84 @@ def run_flags(wildcards):
     return shlex.join(to_flags(RUNS[wildcards.run]))
 
 
-def run_data(wildcards):
+def train_input(wildcards):
+    """The record of the data, and the files of the runs that this one starts from, which are trained first and once.
+
+    Once it is trained, what it was trained from may be lost: that is made again for itself, if at all.
+    """
     check_images()
-    if wildcards.run not in RUNS:
-        raise WorkflowError(f"{wildcards.run} is no run of study {NAME}.")
-    return f"{RESULTS}/data/{DATA_OF[wildcards.run]}.json"
-
-
-def run_parents(wildcards):
-    """The files of the runs that this one starts from; they are trained first, and once."""
-    if wildcards.run not in RUNS:
-        return []
-    return [
+    run = wildcards.run
+    if run not in RUNS:
+        raise WorkflowError(f"{run} is no run of study {NAME}.")
+    files = [f"{RESULTS}/data/{DATA_OF[run]}.json"] + [
         f"{RESULTS}/runs/{run_path(parent)}/{name}"
-        for parent in parents(RUNS[wildcards.run])
+        for parent in parents(RUNS[run])
         for name in (run_files.MODEL, run_files.TRAINING)
     ]
+    if run in TRAIN_ANEW:
+        workflow.dag.forcefiles.add(f"{RESULTS}/runs/{run}/{run_files.MODEL}")
+    kept = run_files.is_trained(Path(RESULTS, "runs", run)) and not is_trained_anew(run)
+    return untimed(run, [path for path in files if Path(path).exists() or not kept])
+
+
+def trained_input(wildcards):
+    """What a training publishes: whatever is made of it is made anew if that one is."""
+    return untimed(wildcards.run, trained_files(wildcards.run))
+
+
+def trained_files(run):
+    return [f"{RESULTS}/runs/{run}/{name}" for name in run_files.TRAINED]
+
+
+def is_trained_anew(run):
+    """Whether it is trained though its files are there: for what is in them, or because Snakemake is told to."""
+    dag = workflow.dag
+    return (
+        run in TRAIN_ANEW
+        or any(rule.name == "train" for rule in dag.forcerules)
+        or not dag.forcefiles.isdisjoint(trained_files(run))
+    )
+
+
+def untimed(run, files):
+    """Inputs of a costly job, whose times mean nothing: they depend on how and in which order files were copied."""
+    let_content_decide(workflow.dag)
+    return files if is_trained_anew(run) else [ancient(path) for path in files]
+
+
+@cache
+def let_content_decide(dag):
+    """What is due is asked of the files themselves: Snakemake shall have no reasons of its own beside that.
+
+    It would train again where its notes (in .snakemake) of options, input files or code differ, or where they say that
+    a training was cut off, which has since gone on; and it fails jobs whose input is of the future.
+    """
+    notes = dag.workflow.persistence
+    nothing = {
+        "has_metadata": True,
+        "params_changed": NO_PARAMS_CHANGE,
+    } | dict.fromkeys(("input_changed", "code_changed", "software_stack_changed"), ())
+    for name, answer in nothing.items():
+        setattr(notes, name, unless_costly(getattr(notes, name), answer))
+    incomplete = notes.incomplete
+
+    async def incomplete_files(job):
+        return [] if job.rule.name == "train" else await incomplete(job)
+
+    async def any_time(job, files):
+        pass
+
+    notes.incomplete = incomplete_files
+    dag.check_output_mtime = any_time
+
+
+def unless_costly(ask, answer):
+    """The same question about a job, with this answer for the costly ones."""
+
+    def answered(job, *more, **options):
+        return answer if job.rule.name in COSTLY else ask(job, *more, **options)
+
+    return answered
 
 
 def run_folder(wildcards):
@@ -214,6 +308,7 @@ def code(script):
 
     # told when the rule is looked at, which most jobs of this workflow, parsing it again, never do
     def input_code(wildcards):
+        let_content_decide(workflow.dag)
         path = ROOT / "workflow" / "scripts" / script
         return [str(found) for found in closure(path, ROOT)]
 
@@ -241,20 +336,32 @@ def figure_input(wildcards):
     return metrics_of(runs) + [f"{RESULTS}/runs/{run}/{more}" for run in runs if more]
 
 
+def say_anew(done, said):
+    """A line about what is there and will be made again."""
+    if said:
+        more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
+        line = f"{done} anew where they are needed, {len(said)} in all: {'; '.join(said[:3])}{more}."
+        print(f"ssvi: {line}", file=sys.stderr)
+
+
+def trained_otherwise():
+    """The runs that are to be trained anew for what is in their files, each said with its cause."""
+    found = to_train_anew(Path(RESULTS), RUNS)
+    say_anew("trained", [f"{run} {cause}" for run, cause in found.items()])
+    return found
+
+
 def made_otherwise():
-    """What was evaluated by hand with other samples or bins than the config says, with a line that names it."""
+    """What was made of another training, or evaluated otherwise than the config says, each said with its cause."""
     sampled = [
         run for name in STUDY["figures"] if shows_samples(name) for run in OUTPUTS[name]
     ]
     found = to_evaluate(Path(RESULTS), RUNS, sampled, CONFIG["evaluation"])
-    if found:
-        said = [f"{run}/{name} {cause}" for (run, name), cause in found.items()]
-        more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
-        line = f"made anew where they are needed, {len(said)} in all: {'; '.join(said[:3])}{more}."
-        print(f"ssvi: {line}", file=sys.stderr)
+    say_anew("made", [f"{run}/{name} {cause}" for (run, name), cause in found.items()])
     return found
 
 
+TRAIN_ANEW = trained_otherwise() if MAIN else {}
 OTHERWISE = made_otherwise() if MAIN else {}
 
 
@@ -289,9 +396,10 @@ def remake_records():
     for name in sorted(needed):
         record = Path(RESULTS, "data", f"{name}.json")
         if is_outdated(record, DATA_SETS[name].dataset, Path(DATA_ROOT)):
-            words = [sys.executable, "-m", "ssvi", "data", "--root", DATA_ROOT]
-            words += data_words(DATA_SETS[name])
-            done = subprocess.run(words, stdout=subprocess.PIPE)
+            words = ["data", "--root", DATA_ROOT, *data_words(DATA_SETS[name])]
+            done = subprocess.run(
+                [sys.executable, "-m", "ssvi", *words], stdout=subprocess.PIPE
+            )
             # what went wrong is said, and again by the trainings
             if not done.returncode:
                 run_files.write_bytes(record, done.stdout)
@@ -309,8 +417,7 @@ def check_cores():
 
 def start_preloaded():
     """Short local trainings would spend more time on importing torch than on anything else."""
-    costly = {"train", "evaluate", "samples"}
-    jobs = sum(job.rule.name in costly for job in workflow.dag.needrun_jobs())
+    jobs = sum(job.rule.name in COSTLY for job in workflow.dag.needrun_jobs())
     if jobs < 2 or not workflow.local_exec:
         return
     path = preload.socket_path()
@@ -332,14 +439,68 @@ def stop_preloaded(server, path):
 
 
 def print_plan():
-    anew = [run for run, name in OTHERWISE if name == run_files.METRICS]
-    if workflow.dryrun:
-        print(f"\n{to_text(NAME, make_plan(Path(RESULTS), OUTPUTS, RUNS, anew))}")
+    """Of a dry run, by the jobs of its graph: what Snakemake would do. There is none where the graph failed."""
+    if not workflow.dryrun or workflow.scheduler is None:
+        return
+    jobs = {True: defaultdict(list), False: defaultdict(list)}
+    for job in workflow.dag.jobs:
+        jobs[workflow.dag.needrun(job)][job.rule.name].append(job.wildcards)
+    due = {rule: {w.run for w in jobs[True][rule]} for rule in COSTLY}
+    asked = {
+        w.get(kind)
+        for kind in ("table", "figure")
+        for some in jobs.values()
+        for w in some[kind]
+    }
+    runs = {w.run for some in jobs.values() for rule in COSTLY for w in some[rule]}
+    sampled = [
+        name for name in STUDY["figures"] if name in asked and shows_samples(name)
+    ]
+    plan = make_plan(
+        Path(RESULTS),
+        {name: of for name, of in OUTPUTS.items() if name in asked},
+        {run: spec for run, spec in RUNS.items() if run in runs},
+        due["train"],
+        due["evaluate"],
+        {name: due["samples"].intersection(OUTPUTS[name]) for name in sampled},
+    )
+    print(f"\n{to_text(NAME, plan)}")
 
 
 if MAIN:
     # Whether this is a dry run is only known once the workflow is executed.
     atexit.register(print_plan)
+
+
+def typed(command, *words):
+    """A command as it works from the folder where this workflow was started, on the config that it was started with."""
+    settings = [word for word in SETTINGS if word.partition("=")[0] != "study"]
+    files = list(map(str, CONFIG_FILES))
+    alone = workflow.config_settings.replace_workflow_config
+    if command == "snakemake":
+        settings.append(f"study={NAME}")
+        snakefile = os.path.relpath(workflow.main_snakefile)
+        words += (
+            ()
+            if Path(snakefile) in map(Path, SNAKEFILE_CHOICES)
+            else ("--snakefile", snakefile)
+        )
+        words += ("--replace-workflow-config",) * alone
+    elif alone:
+        settings, files = [*files[:1], *settings], files[1:]
+    for flag, values in (("--configfile", files), ("--config", settings)):
+        words += (flag, *values) if values else ()
+    moved = workflow.overwrite_workdir is not None
+    here = f"cd {shlex.quote(os.getcwd())} && " * moved
+    return f"{here}{program(command)} {shlex.join(words)}"
+
+
+def program(name):
+    """A program of this environment: by its name where that finds it, else by its place."""
+    place, found = Path(sys.executable).with_name(name), shutil.which(name)
+    if not place.exists():
+        return shlex.join([sys.executable, "-m", name])
+    return name if found and os.path.samefile(found, place) else shlex.quote(str(place))
 
 
 def print_where_results_are():
@@ -354,13 +515,20 @@ def print_where_results_are():
     if Path(REPORT).exists():
         said += [
             f"  HTML report          {REPORT}",
-            f"  of the workflow      snakemake --config study={NAME} --report "
-            + shlex.quote(f"{REPORTS}/workflow.html"),
+            "  of the workflow      "
+            + typed("snakemake", "--report", f"{REPORTS}/workflow.html"),
         ]
     else:
-        said += [f"  report so far        ssvi report --study {NAME}"]
-    said += ["  MLflow UI            ssvi ui    (then open http://127.0.0.1:5000)"]
+        said += [report_so_far()]
+    said += [
+        f"  MLflow UI            {typed('ssvi', 'ui')}",
+        "                       (then open http://127.0.0.1:5000)",
+    ]
     print("", *said, *mirror_warning(), sep="\n", file=sys.stderr)
+
+
+def report_so_far():
+    return f"  report so far        {typed('ssvi', 'report', '--study', NAME)}"
 
 
 def refused_runs():
@@ -378,7 +546,7 @@ def print_what_failed():
     said = [
         f"Study {NAME}: {done} of {len(RUNS)} runs are trained; the same command goes on from here.",
         f"  logs                 {RESULTS}/logs",
-        f"  report so far        ssvi report --study {NAME}",
+        report_so_far(),
     ]
     print("", *said, *mirror_warning(), sep="\n", file=sys.stderr)
 

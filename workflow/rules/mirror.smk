@@ -7,7 +7,7 @@ localrules:
 
 rule mirror:
     input:
-        metrics=metrics_of(RUNS),
+        metrics=mirror_input,
         artifacts=[*files_of("tables"), *files_of("figures"), REPORT],
         code=code("mirror.py"),
     output:

@@ -13,14 +13,13 @@ rule data:
         flags=data_flags,
         root=DATA_ROOT,
     shell:
-        "ssvi data {params.flags} --root {params.root:q} > {output:q} 2> {log:q} || (cat {log:q} >&2; exit 1);"
+        "{SSVI} data {params.flags} --root {params.root:q} > {output:q} 2> {log:q} || (cat {log:q} >&2; exit 1);"
         " cat {log:q} >&2"
 
 
 rule train:
     input:
-        ancient(run_data),
-        run_parents,
+        train_input,
     output:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
     log:
@@ -39,13 +38,13 @@ rule train:
     # the training write; if the shell died, what it waits for would be killed. The log is appended to, because a
     # training that waits for another one to end must not cut off what that one writes.
     shell:
-        "trap : TERM USR1 HUP; ssvi train {params.flags} --out {params.folder:q} --threads {threads}"
+        "trap : TERM USR1 HUP; {SSVI} train {params.flags} --out {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1 || (code=$?; tail -n 5 {log:q} >&2; exit $code)"
 
 
 rule evaluate:
     input:
-        [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
+        trained_input,
         due_again(run_files.METRICS),
     output:
         metrics=f"{RESULTS}/runs/{{run}}/{run_files.METRICS}",
@@ -63,13 +62,13 @@ rule evaluate:
         samples=CONFIG["evaluation"]["samples"],
         bins=CONFIG["evaluation"]["bins"],
     shell:
-        "ssvi evaluate {params.folder:q} --samples {params.samples} --bins {params.bins}"
+        "{SSVI} evaluate {params.folder:q} --samples {params.samples} --bins {params.bins}"
         " --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
 
 
 rule samples:
     input:
-        [f"{RESULTS}/runs/{{run}}/{name}" for name in run_files.TRAINED],
+        trained_input,
         due_again(run_files.SAMPLES),
     output:
         f"{RESULTS}/runs/{{run}}/{run_files.SAMPLES}",
@@ -86,5 +85,5 @@ rule samples:
         samples=most_samples(CONFIG["evaluation"]),
         bins=CONFIG["evaluation"]["bins"],
     shell:
-        "ssvi samples {params.folder:q} --samples {params.samples} --bins {params.bins}"
+        "{SSVI} samples {params.folder:q} --samples {params.samples} --bins {params.bins}"
         " --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"

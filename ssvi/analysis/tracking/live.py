@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +94,7 @@ def _stat(path: str) -> os.stat_result | None:
         return None
 
 
-def _stamps(paths: list[Path]) -> tuple[tuple[str, int, int], ...]:
+def _stamps(paths: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
     found = ((str(path), _stat(str(path))) for path in paths)
     return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in found if stat is not None)
 
@@ -114,16 +114,16 @@ class Watcher:
     that memory is good as long as nobody else wrote to the mirror, which a file beside its lock tells.
 
     Args:
-        config: the config file; read again when it changes.
+        config: the config files; read again when one changes.
         read: makes a plan of it, or raises `UserError`.
 
     Raises:
         UserError: if the config file or the mirror's address is no good to begin with.
     """
 
-    def __init__(self, config: Path, read: Callable[[], Plan]) -> None:
+    def __init__(self, config: Sequence[Path], read: Callable[[], Plan]) -> None:
         self._config, self._read = config, read
-        self._config_stamp = _stamps([config])
+        self._config_stamp = _stamps(config)
         self.plan = read()
         tracking_uri(self.plan.results)  # refused now rather than in every pass
         self._name = uuid.uuid4().hex
@@ -188,14 +188,15 @@ class Watcher:
             raise
 
     def _reread_config(self) -> None:
-        stamp = _stamps([self._config])
+        stamp = _stamps(self._config)
         if stamp == self._config_stamp:
             return
         self._config_stamp = stamp
         try:
             plan = self._read()
             if plan.results != self.plan.results:
-                raise UserError(f"{self._config}: results is another folder now; start `ssvi ui` again to follow.")
+                names = ", ".join(map(str, self._config))
+                raise UserError(f"{names}: results is another folder now; start `ssvi ui` again to follow.")
             self.plan = plan
             self._said.pop("config", None)
         except (UserError, OSError) as error:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from mlflow.entities import Run, RunInfo, ViewType
 from mlflow.tracking import MlflowClient
 
+from ssvi.analysis.address import VARIABLE, given_address
 from ssvi.analysis.passwords import one_line, without_password
 from ssvi.disk import make_folder, replace, scratch, write_text
 from ssvi.errors import UserError
@@ -154,24 +155,16 @@ class Experiment:
 
 def is_local() -> bool:
     """Whether the mirror is the SQLite file in the results folder, not a server of the user's."""
-    return not os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return not os.environ.get(VARIABLE, "").strip()
 
 
 def tracking_uri(results: Path) -> str:
     """Where the mirror is: MLFLOW_TRACKING_URI if set, else the SQLite file in the results folder.
 
     Raises:
-        UserError: for a folder of files, which MLflow no longer accepts as a store.
+        UserError: for an address where nothing could ever be mirrored.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    if not uri:
-        return f"sqlite:///{_database(results)}"
-    if "://" not in uri or uri.startswith("file:"):
-        raise UserError(
-            f"MLFLOW_TRACKING_URI: {without_password(uri)!r} is a folder, which MLflow no longer writes to; "
-            "give a server (http://...) or a database (sqlite:///...), or unset it."
-        )
-    return uri
+    return given_address() or f"sqlite:///{_database(results)}"
 
 
 def store_folder(results: Path) -> Path:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ssvi.analysis.passwords import without_password
@@ -28,13 +28,13 @@ ROUTES = {
 ENDING_SECONDS = 10  # for the run that is being mirrored when the end comes
 
 
-def serve(config: Path, read: Callable[[], Plan], host: str = "127.0.0.1", port: int = 5000) -> int:
+def serve(config: Sequence[Path], read: Callable[[], Plan], host: str = "127.0.0.1", port: int = 5000) -> int:
     """Mirror live, and show the mirror in a browser, until Ctrl-C; returns the server's exit code, 0 after Ctrl-C.
 
     With MLFLOW_TRACKING_URI set, mirrors to that server and starts none.
 
     Args:
-        config: the config file; read again when it changes.
+        config: the config files; read again when one changes.
         read: makes a plan of it, or raises `UserError`.
         host: the address to listen on, `localhost` or a plain one (`_check_address`).
         port: the port to listen on.
