@@ -158,6 +158,10 @@ class Groups:
         sizes = tuple(sizes)
         return cls(sizes, torch.tensor(sizes, dtype=torch.int64, device=device))
 
+    def without_empty(self) -> Groups:
+        """Those that have something; on CUDA the host waits for the device if some have not."""
+        return self if all(self.sizes) else Groups.of(filter(None, self.sizes), self.on_device.device)
+
     def together(self) -> Groups:
         """One group of them all."""
         return Groups((sum(self.sizes),), self.on_device.sum(0, keepdim=True))
@@ -167,9 +171,13 @@ class Groups:
         return values.repeat_interleave(self.on_device, output_size=sum(self.sizes))
 
     def sums(self, values: Tensor) -> Tensor:
-        """Of each part, in float64 or, of whole numbers, int64: [k]."""
-        dtype = torch.float64 if values.is_floating_point() else torch.int64
-        return torch.stack([part.sum(dtype=dtype) for part in values.split(self.sizes)])
+        """Of each part, in float64: [k]."""
+        return torch.stack([part.sum(dtype=torch.float64) for part in values.split(self.sizes)])
+
+    def counts(self, mask: Tensor) -> Tensor:
+        """How many of each part a mask holds, int64 [k]."""
+        up_to = functional.pad(mask.cumsum(0), (1, 0))[self.on_device.cumsum(0)]
+        return up_to.diff(prepend=up_to.new_zeros(1))
 
 
 def largest_of_each(values: Tensor, groups: Groups, n: Sequence[int], n_on_device: Tensor) -> Tensor:
@@ -189,7 +197,7 @@ def largest_of_each(values: Tensor, groups: Groups, n: Sequence[int], n_on_devic
     last = [part.topk(count, sorted=False).values.min() if count else nothing for part, count in parts]
     threshold = groups.spread(torch.stack(last))
     above, tied = values > threshold, values == threshold
-    room = n_on_device - groups.sums(above)
+    room = n_on_device - groups.counts(above)
     rank = tied.cumsum(0)
     before = functional.pad(rank[groups.on_device.cumsum(0) - 1][:-1], (1, 0))
     return above | (tied & (rank <= groups.spread(room + before)))

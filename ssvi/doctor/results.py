@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import subprocess
@@ -12,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from ssvi.disk import HELD, NO_LOCKS
+from ssvi.disk import try_lock
 from ssvi.doctor import study
 from ssvi.doctor.base import Asked, Result, worst
 from ssvi.doctor.probing import nearest, scratch
@@ -194,12 +193,8 @@ def locks(asked: Asked) -> Result:
         path = place / "lock"
         path.touch()
         with path.open("r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in NO_LOCKS:
-                    return Result("failed", f"the file system has no locks ({error.strerror})", meaning, advice)
-                raise
+            if try_lock(file.fileno()) is None:
+                return Result("failed", "the file system has no locks", meaning, advice)
         command = [sys.executable, "-c", HOLD, str(path)]
         holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         with holder, path.open("r+") as file:
@@ -207,28 +202,18 @@ def locks(asked: Asked) -> Result:
                 assert holder.stdout is not None
                 if holder.stdout.readline() != b"held\n":
                     return Result("failed", "another process could not take a lock that nobody holds", meaning, advice)
-                if _taken(file.fileno()):
+                if try_lock(file.fileno()):
                     return Result("failed", "two processes held one lock at once", meaning, advice)
             finally:
                 holder.kill()
             until = time.monotonic() + LET_GO_SECONDS
-            while not _taken(file.fileno()):
+            while not try_lock(file.fileno()):
                 if time.monotonic() > until:
                     told = f"the lock of a process that was killed was not let go in {LET_GO_SECONDS:g} s"
                     meaning = "a training that was killed can keep the next one waiting"
                     return Result("failed", told, meaning, "keep results elsewhere")
                 time.sleep(0.05)
     return Result("ok", "locks hold across processes of this host and end with them")
-
-
-def _taken(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in HELD:
-            raise
-        return False
-    return True
 
 
 def times(asked: Asked) -> Result:

@@ -197,7 +197,7 @@ class AEB(Chain):
         sizes, values = self.flat.sizes, self.flat.ordered(self.flat.mean.detach()).abs()
         n_keep = [size - math.floor(share * size) for size in sizes.sizes]
         keep = largest_of_each(values, sizes, n_keep, torch.tensor(n_keep, device=values.device)) & self.flat.active
-        found = fetched({"counts": sizes.sums(keep), "lost": values.isnan().any().long()})
+        found = fetched({"counts": sizes.counts(keep), "lost": values.isnan().any().long()})
         if found["lost"]:
             raise Diverged("a weight that is to be ranked is not a number")
         self._counts |= dict(zip(self.sparse, found["counts"], strict=True))

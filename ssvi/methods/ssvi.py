@@ -159,15 +159,13 @@ class SSVI(VI, RigL):
     # Records ------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def describe(self, weights: FlatPosterior, counts: dict[str, int]) -> tuple[Record, dict[str, Record]]:
+    def describe(self, weights: FlatPosterior, active: Groups) -> tuple[Record, list[Record]]:
         """Overlap of the criteria, and per layer the quantiles of sigma and |mu|/sigma."""
-        alive = {name: count for name, count in counts.items() if count}
-        groups = Groups.of(alive.values(), weights.mean.device)
         mu, sigma = weights.mean, weights.sigma
         table = {criterion: f(mu, sigma, self.spec.exp_lambda) for criterion, f in CRITERIA.items()}
-        parts = zip(alive, sigma.split(groups.sizes), table["snr"].split(groups.sizes), strict=True)
-        per_layer = {name: {"sigma": _quantiles(own), "snr": _quantiles(snr)} for name, own, snr in parts}
-        return overlap_matrices(table, groups), per_layer
+        parts = zip(sigma.split(active.sizes), table["snr"].split(active.sizes), strict=True)
+        per_layer = [{"sigma": _quantiles(own), "snr": _quantiles(snr)} for own, snr in parts]
+        return overlap_matrices(table, active), per_layer
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"gradients": self._gradients}
@@ -179,7 +177,7 @@ class SSVI(VI, RigL):
 
 def _means(values: Tensor, among: Tensor, groups: Groups) -> Tensor:
     """The mean of each group over what a mask holds, or over what it holds of all groups where that is nothing."""
-    sums, numbers = groups.sums(torch.where(among, values, 0.0)), groups.sums(among)
+    sums, numbers = groups.sums(torch.where(among, values, 0.0)), groups.counts(among)
     return torch.where(numbers > 0, sums / numbers, sums.sum() / numbers.sum())
 
 

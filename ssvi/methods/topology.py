@@ -28,8 +28,9 @@ N_RECORDS = 20
 # Importance [s] of the active weights; what they start with that are born, one tensor [layers] for each vector.
 Score = Callable[[FlatWeights], Tensor]
 Births = Callable[[FlatWeights, Change, Groups], list[Tensor]]
-# What a record says beside the counts: of the network, and of each layer by name; tensors are fetched with the rest.
-Describe = Callable[[FlatWeights, dict[str, int]], tuple[Record, dict[str, Record]]]
+# What a record says beside the counts, given how the active weights lie in layers that have some: of the network, and
+# of each of those layers; tensors are fetched with the rest.
+Describe = Callable[[FlatWeights, Groups], tuple[Record, list[Record]]]
 # A statistic [s] of the active weights whose mean is followed.
 Statistic = Callable[[FlatWeights], Tensor]
 
@@ -153,7 +154,10 @@ class Topology:
         score = self._score(weights)
         self._check_finite(step, weights, gradient, score)
         fraction = self.schedule.drop_fraction(step)
-        described = self._describe(weights, self._counts) if keep_record and self._describe else ({}, {})
+        alive = [name for name, count in self._counts.items() if count]
+        described: tuple[Record, list[Record]] = {}, [{} for _ in alive]
+        if keep_record and self._describe:
+            described = self._describe(weights, self._active.without_empty())
         change = self.change(weights, score, gradient, fraction)
         drifted = self._means(weights) if self._drifting else None
         weights.move(change.active, self._births(weights, change, self._active), optimizers)
@@ -165,7 +169,13 @@ class Topology:
             self._drift["topology"] += self._drift["last"] - drifted
         if not keep_record:
             return None
-        found = fetched({"network": described[0], "layers": described[1], "counts": self._counted(weights, change)})
+        found = fetched(
+            {
+                "network": described[0],
+                "layers": dict(zip(alive, described[1], strict=True)),
+                "counts": self._counted(weights, change),
+            }
+        )
         layers = [
             {"layer": name, "size": size, "active": self._counts[name]}
             | {key: each[i] for key, each in found["counts"].items()}
@@ -182,8 +192,8 @@ class Topology:
 
     def _counted(self, weights: FlatWeights, change: Change) -> dict[str, Tensor]:
         """What a record says of each layer, [layers] each."""
-        counts = {key: weights.sizes.sums(getattr(change, key)) for key in ("removed", "added", "born")}
-        counts["survivors"] = weights.sizes.sums(change.active & self._first)
+        counts = {key: weights.sizes.counts(getattr(change, key)) for key in ("removed", "added", "born")}
+        counts["survivors"] = weights.sizes.counts(change.active & self._first)
         drift = {f"sigma_drift_{by}": self._drift[by] for by in ("gradient", "topology") if self._drift}
         return counts | drift
 
