@@ -71,6 +71,8 @@ def load(sources: Sources, check: Callable[[Any, str], None] = lambda config, wh
         UserError: naming the key, its value, what is allowed, and the file, or --config, that said it.
     """
     layers = sources.layers()
+    for name, layer in layers:
+        _check_size(layer, name)
 
     def problem(number: int, where: str) -> str | None:
         """What is wrong with the first of them."""

@@ -309,11 +309,13 @@ def test_what_is_written_now_carries_its_names() -> None:
     from ssvi import criteria
     from ssvi.methods.ssvi import _quantiles
     from ssvi.overlap import overlap_matrices
+    from ssvi.subspace import Groups
+    from ssvi.tensors import fetched
 
     scores = {
         name: f(torch.linspace(0.1, 2, 40), torch.linspace(1, 0.01, 40), 1.0) for name, f in criteria.CRITERIA.items()
     }
-    record = overlap_matrices([scores])
+    record = fetched(overlap_matrices(scores, Groups.of([40], torch.device("cpu"))))
     assert record["criteria"] == list(criteria.CRITERIA)
     assert len(record["iou"]) == len(record["spearman"]) == len(record["criteria"])
     found = _quantiles(torch.arange(101.0))

@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "resume": {"runs", "checkpoint", "process"},
     "versions": {"spec"},
     "doctor": {
-        "", "registry", "spec", "configfile", "config", "versions", "precision", "process", "runs", "lock", "noise",
+        "", "registry", "spec", "configfile", "config", "versions", "precision", "process", "runs", "disk", "noise",
         "layers", "methods", "step", "data", "trainer", "progress", "bench", "analysis", "doctor",
     },
     "precision": set(),

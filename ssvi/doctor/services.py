@@ -14,9 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ssvi.analysis.address import given_address
 from ssvi.analysis.passwords import one_line, without_password
 from ssvi.doctor.base import Asked, Result
 from ssvi.doctor.probing import nearest
+from ssvi.errors import UserError
 from ssvi.versions import installed, tested
 
 PLUGIN = "snakemake-executor-plugin-"
@@ -50,14 +52,13 @@ def mlflow(asked: Asked) -> Result:
     here = installed("mlflow")
     if here is None:
         return Result("skipped", "mlflow is not installed: runs are not mirrored from here")
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    try:
+        uri = given_address()
+    except UserError as error:
+        return Result("failed", str(error), "no workflow starts with it")
     if not uri:
         return _file(asked.results / "mlflow" / "mlflow.db", "the results folder", here)
     shown = without_password(uri)
-    if "://" not in uri or uri.startswith("file:"):
-        said = f"MLFLOW_TRACKING_URI: {shown} is a folder, which MLflow no longer writes to"
-        advice = "give a server (http://...) or a database (sqlite:///...), or unset it"
-        return Result("failed", said, "a workflow trains, and then cannot mirror", advice)
     if uri.startswith("sqlite:///"):
         return _file(Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])), shown, here)
     try:

@@ -255,7 +255,7 @@ def test_whatever_happens_to_a_file_of_a_run_it_is_read_or_is_one_line(results, 
         frame = load_frames(folder, specs, FILES[name], partial=True).runs
         assert frame["status"].tolist() in (["complete"], ["diverged"], ["refused"])
         read_curves(folder, [run])
-        make_plan(folder, {"table": [run]}, specs)
+        make_plan(folder, {"table": [run]}, specs, [run], [run])
 
     changes = mutated(content) | mutated_lines(content)
     if name.endswith(".json"):

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import sqlite3
-import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from ssvi.analysis.address import VARIABLE, given_address
 from ssvi.analysis.passwords import one_line, without_password
 from ssvi.disk import make_folder, replace, scratch, write_text
-from ssvi.errors import UserError
+from ssvi.errors import UserError, say
 
 LOCK_SECONDS = 600
 PAGE = 1000
@@ -204,7 +203,7 @@ def _acquire(lock: FileLock, seconds: float) -> None:
     except Timeout:
         if seconds > 0:
             said = f"another mirror is at work; waiting up to {seconds:g} s for it to end"
-            print(f"note: {lock.lock_file}: {said}.", file=sys.stderr, flush=True)
+            say(f"note: {lock.lock_file}: {said}.")
         lock.acquire(timeout=seconds)
 
 
