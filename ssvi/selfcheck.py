@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ssvi.layers import MaskedLayer
 from ssvi.methods.base import Batch
-from ssvi.step import WARM_UP_STEPS, Passes, Stepper, still_usable
+from ssvi.step import WARM_UP_STEPS, Passes, Stepper, still_usable, told_cause
 
 # How far a tensor may be off, and twice as far as plain passes are from each other; in float32 the distance, in bf16,
 # where fused kernels round elsewhere and distances are large, the share along the right direction that is missing or
@@ -94,7 +94,7 @@ def _compare(
         seen = _look(stepper, stepper.passes, batch, replayed=switch == "capture")
     except (RuntimeError, torch.OutOfMemoryError) as error:
         # what compilers and CUDA graphs raise when they cannot do it at all
-        said = f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
+        said = told_cause(error)
         still_usable(stepper.machine.device, switch, said)
         return {"agrees": False, "said": f"it failed with {said}"}
     off = _off(seen, plain, stepper.precision)

@@ -49,7 +49,8 @@ def trial(**changed) -> dict:
     whole = {"minimum": 1.0, "maximum": 2.0, "repeats": 5}
     values = {"gpu.lrt_over_plain": 2.0, "gpu.ms.ssvi.eager": 8.0, "gpu.ms.ssvi.both": 4.0, "gpu.ms.dense.both": 2.0}
     values["gpu.ms.update"] = 30.0
-    figures = [{"name": name, "value": value, "unit": "", **whole} for name, value in values.items()]
+    figures = [{"name": name, "value": value, "unit": "", "note": "R, G", **whole} for name, value in values.items()]
+    figures[0]["note"] += "; ssvi without compile, which was switched off"
     header = {"when": "2001-02-03T04:05:06+00:00", "hardware": "G", "torch": "9", "commit": "0123456789", "dirty": True}
     return {**header, "device": "cuda", "tiny": False, "whole": True, "jobs": jobs, "figures": figures, **changed}
 
@@ -60,7 +61,8 @@ def test_a_trial_on_a_gpu_is_rendered_with_what_did_not_pass() -> None:
     assert (
         "On a GPU (G; torch 9; 2001-02-03, commit 0123456, with changes), 3 of the 4 jobs of `make gpu` passed" in text
     )
-    assert "- `resume`: timed out: it was ended after 150 s" in text
+    assert "- timed out, for the time was over: `resume`" in text
+    assert "- `gpu.lrt_over_plain`: ssvi without compile, which was switched off" in text
     assert "| SSVI step ÷ plain network's step, on the GPU | 2 | 1 to 2 | `gpu.lrt_over_plain` |" in text
     assert "| milliseconds a step | eager | both |" in text
     assert "| ssvi | 8 | 4 |\n| dense |  | 2 |" in text

@@ -23,7 +23,7 @@ from ssvi.progress import Lines
 from ssvi.registry import KINDS
 from ssvi.selfcheck import self_check
 from ssvi.spec import RunSpec, make_spec, options_of, parents
-from ssvi.step import WARM_UP_STEPS, Machine, Passes, choose_machine
+from ssvi.step import WARM_UP_STEPS, Machine, Passes, choose_machine, told_cause
 from ssvi.trainer import Settings, Trainer
 
 CPU = torch.device("cpu")
@@ -303,6 +303,23 @@ def test_short_trainings_are_not_compiled_by_themselves(monkeypatch) -> None:
     assert not choose_machine(cuda, steps=240).compile
     assert choose_machine(cuda, {"compile": True}, steps=240).compile
     assert choose_machine(cuda, steps=240).capture
+
+
+def test_the_telling_line_of_a_compilers_error_is_told() -> None:
+    """As PyTorch's compile workers and Triton say it."""
+    said = """SubprocException: An exception occurred in a subprocess:
+
+Name=triton_red_fused_7
+Traceback (most recent call last):
+  File "worker.py", line 3, in work
+    raise OutOfResources(required, limit)
+triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 300000, Hardware limit: 232448
+
+Set TORCHDYNAMO_VERBOSE=1 for the internal stack trace"""
+    told = told_cause(RuntimeError(said))
+    assert told.startswith("RuntimeError: triton.runtime.errors.OutOfResources: out of resource: shared memory")
+    assert told_cause(RuntimeError("no such instruction\nand more")) == "RuntimeError: no such instruction"
+    assert told_cause(RuntimeError()) == "RuntimeError: "
 
 
 def test_what_a_machine_cannot_do_is_one_line(monkeypatch) -> None:

@@ -30,7 +30,7 @@ from ssvi.runs import check_record, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 # Shares of the time, among the stages that were asked for; with tiny sizes all but the checks take next to none.
-SHARES = {"checks": 0.3, "figures": 0.31, "trainings": 0.39}
+SHARES = {"checks": 0.28, "figures": 0.47, "trainings": 0.25}
 TINY_SHARES = {"checks": 0.8, "figures": 0.1, "trainings": 0.1}
 # Seconds at the end for what is to be written.
 CLOSING = 5.0

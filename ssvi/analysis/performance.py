@@ -103,10 +103,18 @@ def gpu_part(record: Record) -> str:
         f"On a GPU ({record['hardware']}; torch {record['torch']}; {record['when'][:10]}, commit {commit}{changed}), "
         f"{len(jobs) - len(bad)} of the {len(jobs)} jobs of `make gpu` passed.",
     ]
-    lines += [f"- `{name}`: {job['outcome']}: {job['reason']}" for name, job in bad.items()]
+    late = ("timed out", "not started")
+    for outcome in late:
+        if names := [f"`{name}`" for name, job in bad.items() if job["outcome"] == outcome]:
+            lines.append(f"- {outcome}, for the time was over: {', '.join(names)}")
+    lines += [f"- `{n}`: {job['outcome']}: {job['reason']}" for n, job in bad.items() if job["outcome"] not in late]
     figures = {f["name"]: f for f in record["figures"]}
     if set(figures) & set(WHAT):
         lines += ["", *_named(record["figures"])]
+    # what a figure was measured without
+    without = {f["name"]: f["note"].partition("; ")[2] for f in record["figures"] if "; " in f["note"]}
+    if without:
+        lines += ["", *(f"- `{name}`: {said}" for name, said in without.items())]
     return "\n".join([*lines, *_ways(figures), *_trainings(jobs)])
 
 
@@ -136,7 +144,14 @@ def _trainings(jobs: list[Record]) -> list[str]:
         shown = ["" if value is None else f"{100 * value:.2f} %" for value in (validation, test)]
         name = job["name"].removeprefix("training.")
         rows.append(f"| {name} | {len(seconds)} | {seconds[len(seconds) // 2]:.3g} | {' | '.join(shown)} |")
-    head = ["", "| side by side | epochs | s an epoch | validation | test |", "| :--- | ---: | ---: | ---: | ---: |"]
+    seen = {
+        key: value for job in jobs if job["name"] == "images" for line in job["found"] for key, value in line.items()
+    }
+    data = seen.get("data")
+    told = (
+        f"side by side on {data['train_images']:,} images of {len(data['classes'])} classes" if data else "side by side"
+    )
+    head = ["", f"| {told} | epochs | s an epoch | validation | test |", "| :--- | ---: | ---: | ---: | ---: |"]
     return [*head, *rows] if rows else []
 
 

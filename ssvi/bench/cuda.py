@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -89,6 +89,16 @@ class Place:
         measured = self.cuda and self.size is FULL
         return Figure(f"{'gpu' if measured else 'try'}.{name}", unit, tuple(values), note or self.note)
 
+    def told(self, trainings: Mapping[str, Training]) -> str:
+        """The note of figures of these, with what was switched off of a training on its way, because it failed."""
+        off = [
+            f"{name} without {switch}, which was switched off"
+            for name, training in trainings.items()
+            for switch in ("compile", "capture")
+            if getattr(training.trainer.machine, switch) and not getattr(training.trainer.take_step.machine, switch)
+        ]
+        return "; ".join([self.note, *off])
+
     def options(self, contestant: str) -> dict[str, str | float | int]:
         """Of a run, by the contestant's name."""
         size = self.size
@@ -162,9 +172,10 @@ def against_plain(place: Place, repeats: int, say: Callable[[str], None]) -> Ite
     trainings = {name: Training(data, machine, place.options(name)) for name in ("dense", "ssvi")}
     # each round ends when the device is done, so that rounds do not run into each other
     seconds = in_turn({n: place.many(t) for n, t in trainings.items()}, repeats, sync=place.sync)
-    yield place.figure("lrt_over_plain", "", ratios(seconds, "ssvi", "dense"))
+    yield place.figure("lrt_over_plain", "", ratios(seconds, "ssvi", "dense"), place.told(trainings))
     for name, each in seconds.items():
-        yield place.figure(f"seconds.{name}", "s", (t / place.size.steps for t in each))
+        note = place.told({name: trainings[name]})
+        yield place.figure(f"seconds.{name}", "s", (t / place.size.steps for t in each), note)
     if place.cuda:
         yield place.figure("syncs_per_step", "", (waits(place.many(trainings["ssvi"])) / place.size.steps,))
 
@@ -180,7 +191,8 @@ def ways(contestant: str, place: Place, repeats: int, say: Callable[[str], None]
             torch.cuda.reset_peak_memory_stats(place.device)
         training = Training(data, place.machine(way), place.options(contestant))
         seconds = in_turn({way: place.many(training)}, repeats, sync=place.sync)[way]
-        yield place.figure(f"ms.{contestant}.{way}", "ms", (1e3 * t / place.size.steps for t in seconds))
+        note = place.told({contestant: training})
+        yield place.figure(f"ms.{contestant}.{way}", "ms", (1e3 * t / place.size.steps for t in seconds), note)
         yield place.figure(f"bytes.{contestant}.{way}", "B", (peak_memory(place.device),))
         if place.cuda:
             seen = place.profiled(place.many(training)).key_averages()
@@ -253,13 +265,16 @@ def packed(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[F
     yield place.figure("packed_speedup", "", (together / alone,), f"{place.note}, {PACKED} processes")
 
 
+# The most telling first: a trial may not have the time for all.
 PARTS: dict[str, Callable[[Place, int, Callable[[str], None]], Iterator[Figure]]] = {
     "against_plain": against_plain,
-    **{f"ways.{contestant}": partial(ways, contestant) for contestant in CONTESTANTS},
     "beside": beside,
+    "ways.ssvi": partial(ways, "ssvi"),
     "repeatable": repeatable,
     "epochs": epochs,
+    "ways.dense": partial(ways, "dense"),
     "packed": packed,
+    **{f"ways.{contestant}": partial(ways, contestant) for contestant in ("sampling", "vi")},
 }
 
 
