@@ -144,14 +144,10 @@ def _trainings(jobs: list[Record]) -> list[str]:
         shown = ["" if value is None else f"{100 * value:.2f} %" for value in (validation, test)]
         name = job["name"].removeprefix("training.")
         rows.append(f"| {name} | {len(seconds)} | {seconds[len(seconds) // 2]:.3g} | {' | '.join(shown)} |")
-    seen = {
-        key: value for job in jobs if job["name"] == "images" for line in job["found"] for key, value in line.items()
-    }
-    data = seen.get("data")
-    told = (
-        f"side by side on {data['train_images']:,} images of {len(data['classes'])} classes" if data else "side by side"
-    )
-    head = ["", f"| {told} | epochs | s an epoch | validation | test |", "| :--- | ---: | ---: | ---: | ---: |"]
+    images = (line["data"] for job in jobs if job["name"] == "images" for line in job["found"] if "data" in line)
+    data = next(images, None)
+    on = f" on {data['train_images']:,} images of {len(data['classes'])} classes" if data else ""
+    head = ["", f"| side by side{on} | epochs | s an epoch | validation | test |", "| :--- | ---: | ---: | ---: | ---: |"]
     return [*head, *rows] if rows else []
 
 
