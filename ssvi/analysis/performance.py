@@ -147,8 +147,8 @@ def _trainings(jobs: list[Record]) -> list[str]:
     images = (line["data"] for job in jobs if job["name"] == "images" for line in job["found"] if "data" in line)
     data = next(images, None)
     on = f" on {data['train_images']:,} images of {len(data['classes'])} classes" if data else ""
-    head = ["", f"| side by side{on} | epochs | s an epoch | validation | test |", "| :--- | ---: | ---: | ---: | ---: |"]
-    return [*head, *rows] if rows else []
+    head = f"| side by side{on} | epochs | s an epoch | validation | test |"
+    return ["", head, "| :--- | ---: | ---: | ---: | ---: |", *rows] if rows else []
 
 
 def section(records: dict[str, Record]) -> str:
