@@ -415,6 +415,10 @@ def check_cores():
         sys.exit(1)
 
 
+# What the server of preloaded processes may take to end.
+STOP_SECONDS = 10
+
+
 def start_preloaded():
     """Short local trainings would spend more time on importing torch than on anything else."""
     jobs = sum(job.rule.name in COSTLY for job in workflow.dag.needrun_jobs())
@@ -434,7 +438,12 @@ def start_preloaded():
 
 def stop_preloaded(server, path):
     server.stdin.close()
-    server.wait()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        # stopped by a signal, say; there is no job left that it could serve
+        server.kill()
+        server.wait()
     shutil.rmtree(Path(path).parent)
 
 

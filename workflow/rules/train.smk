@@ -10,10 +10,11 @@ rule data:
     conda:
         "../../environment.yml"
     params:
+        ssvi=SSVI,
         flags=data_flags,
         root=DATA_ROOT,
     shell:
-        "{SSVI} data {params.flags} --root {params.root:q} > {output:q} 2> {log:q} || (cat {log:q} >&2; exit 1);"
+        "{params.ssvi} data {params.flags} --root {params.root:q} > {output:q} 2> {log:q} || (cat {log:q} >&2; exit 1);"
         " cat {log:q} >&2"
 
 
@@ -32,13 +33,14 @@ rule train:
         gpu=min(GPUS, 1),
         mem_mb=8000 if GPUS else 2000,
     params:
+        ssvi=SSVI,
         flags=run_flags,
         folder=run_folder,
     # A scheduler that ends a job tells all its processes. The shell waits for the checkpoint that this makes
     # the training write; if the shell died, what it waits for would be killed. The log is appended to, because a
     # training that waits for another one to end must not cut off what that one writes.
     shell:
-        "trap : TERM USR1 HUP; {SSVI} train {params.flags} --out {params.folder:q} --threads {threads}"
+        "trap : TERM USR1 HUP; {params.ssvi} train {params.flags} --out {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1 || (code=$?; tail -n 5 {log:q} >&2; exit $code)"
 
 
@@ -58,11 +60,12 @@ rule evaluate:
     resources:
         gpu=min(GPUS, 1),
     params:
+        ssvi=SSVI,
         folder=run_folder,
         samples=CONFIG["evaluation"]["samples"],
         bins=CONFIG["evaluation"]["bins"],
     shell:
-        "{SSVI} evaluate {params.folder:q} --samples {params.samples} --bins {params.bins}"
+        "{params.ssvi} evaluate {params.folder:q} --samples {params.samples} --bins {params.bins}"
         " --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
 
 
@@ -81,9 +84,10 @@ rule samples:
     resources:
         gpu=min(GPUS, 1),
     params:
+        ssvi=SSVI,
         folder=run_folder,
         samples=most_samples(CONFIG["evaluation"]),
         bins=CONFIG["evaluation"]["bins"],
     shell:
-        "{SSVI} samples {params.folder:q} --samples {params.samples} --bins {params.bins}"
+        "{params.ssvi} samples {params.folder:q} --samples {params.samples} --bins {params.bins}"
         " --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
