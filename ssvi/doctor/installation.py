@@ -11,6 +11,8 @@ from ssvi.versions import COMPUTING, CONSTRAINTS, EVALUATION, NUMERICS, NUMERICS
 # Without these nothing trains; without the others of `COMPUTING` there are no digits.
 NEEDED = ("torch", "numpy", "safetensors", "pillow")
 INSTALL = "pip install -e . -c ssvi/constraints.txt"
+# Packages of other versions that are named.
+NAMED = 8
 
 
 def python(_: Asked) -> Result:
@@ -34,7 +36,10 @@ def packages(_: Asked) -> Result:
         )
     if not (different := untested(tested())):
         return Result("ok", "as tested")
-    listed = ", ".join(f"{n} {pair['here']} (tested: {pair['tested']})" for n, pair in sorted(different.items()))
+    # those that compute first; of dozens a line would say nothing
+    named = sorted(different, key=lambda name: (name not in COMPUTING, name))
+    listed = ", ".join(f"{n} {different[n]['here']} (tested: {different[n]['tested']})" for n in named[:NAMED])
+    listed += f", and {len(named) - NAMED} more" * (len(named) > NAMED)
     if set(different) & set(COMPUTING):
         meaning = "results may differ in their last digits from those of the versions that were tested"
         return Result("warning", listed, meaning, INSTALL)
