@@ -369,6 +369,7 @@ def test_runs_side_by_side_differ_in_nothing_but_their_method() -> None:
     assert specs["ssvi"].density == specs["rigl"].density == 0.1
 
 
+@pytest.mark.fault("a training that goes on otherwise on a GPU", quick=0)
 def test_a_training_that_goes_on_otherwise_is_found(given, monkeypatch) -> None:
     """Undisturbed, stopped, undisturbed again: the one that was stopped ends with other bytes."""
     digests, true, seen = iter(["a", "b", "a"]), commands.results, list[str]()

@@ -460,9 +460,10 @@ def test_every_value_in_a_command_is_quoted_or_a_number() -> None:
     for line in commands:
         fields = re.findall(r"\{([^{}]*)\}", line)
         assert fields
-        assert all(field.endswith(":q") or field in numbers | {"params.flags", "SSVI"} for field in fields), line
+        assert all(field.endswith(":q") or field in numbers | {"params.flags", "params.ssvi"} for field in fields), line
         assert "{{" not in line
-    # flags are joined by shlex, word by word
+    # the command and its flags are joined by shlex, word by word
+    assert set(re.findall(r"ssvi=(\w+)", rules)) == {"SSVI"}
     assert set(re.findall(r"flags=(\w+)", rules)) == {"run_flags", "data_flags"}
     for function in ("run_flags", "data_flags"):
         body = re.search(rf"def {function}\(.*?\n(?=\n\n)", common, re.S)[0]

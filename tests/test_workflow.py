@@ -55,6 +55,9 @@ CONFIG = config_of(
     },
 )
 
+# Of what other rows of the same test show already, in the quick tests.
+MORE = pytest.mark.fault("more of the workflow", quick=0)
+
 
 def snakemake(folder: Path, *arguments: str, check: bool = True, cores: int = 2) -> subprocess.CompletedProcess:
     words = command(folder, *arguments, cores=cores)
@@ -357,7 +360,9 @@ exit 1
 """
 
 
-@pytest.mark.parametrize(("runs_per_gpu", "cores", "places"), [(None, 16, 2), (2, 16, 4), (2, 6, 3)])
+@pytest.mark.parametrize(
+    ("runs_per_gpu", "cores", "places"), [(None, 16, 2), (2, 6, 3), pytest.param(2, 16, 4, marks=MORE)]
+)
 def test_gpus_and_cores_limit_what_runs_at_once(tmp_path, monkeypatch, runs_per_gpu, cores: int, places: int) -> None:
     """Two GPUs that are only named, and a place on them for one or two runs each; a run takes two cores."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
@@ -436,8 +441,8 @@ def test_a_bad_config_stops_before_anything_is_written(tmp_path, change, line: s
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [
-        (lambda p: shutil.rmtree(p / "test"), "test"),
-        (lambda p: [x.unlink() for x in (p / "train/class0").iterdir()], "class0"),
+        pytest.param(lambda p: shutil.rmtree(p / "test"), "test", marks=MORE),
+        pytest.param(lambda p: [x.unlink() for x in (p / "train/class0").iterdir()], "class0", marks=MORE),
         (lambda p: next((p / "train/class1").iterdir()).write_bytes(b"not an image"), "class1"),
     ],
 )
