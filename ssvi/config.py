@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ssvi.configfile import Sources, merged, schema
+from ssvi.configfile import Sources, check_size, merged, schema
 from ssvi.errors import UserError, unknown
 from ssvi.paths import at_home
 from ssvi.registry import using
@@ -51,8 +51,6 @@ TARGETS = ("all", "quick", "report", "mirror", "data", "train", "evaluate", "sam
 GENERIC_AXES = ("x", "y", "hue", "facets")
 # No study that anybody could train needs more.
 MOST_POINTS = 100_000
-# Of the whole file, references followed.
-LARGEST, DEEPEST = 200_000, 50
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -71,8 +69,6 @@ def load(sources: Sources, check: Callable[[Any, str], None] = lambda config, wh
         UserError: naming the key, its value, what is allowed, and the file, or --config, that said it.
     """
     layers = sources.layers()
-    for name, layer in layers:
-        _check_size(layer, name)
 
     def problem(number: int, where: str) -> str | None:
         """What is wrong with the first of them."""
@@ -114,7 +110,7 @@ def check_config(config: Any, where: str) -> None:
     Raises:
         UserError: at the first thing that is wrong.
     """
-    _check_size(config, where)
+    check_size(config, where)
     _check_structure(config, where)
     if not (seconds := config.get("checkpoint_seconds", 0)) < math.inf:
         raise UserError(f"{where}: checkpoint_seconds: {seconds} is not allowed: a number >= 0")
@@ -140,22 +136,6 @@ def _check_spellings(datasets: Iterable[str], folders: dict[str, str], where: st
             folder = os.path.realpath(dataset.removeprefix(FOLDER_PREFIX))
             if (other := folders.setdefault(folder, dataset)) != dataset:
                 raise UserError(f"{where}: dataset is {dataset!r}, the same folder as {other!r}; write it in one way.")
-
-
-def _check_size(config: Any, where: str) -> None:
-    """Refuse what only YAML's references can write: a circle, or a few lines that are millions; and keys but words."""
-    todo, seen = [(config, ())], 1
-    while todo:
-        value, path = todo.pop()
-        parts = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
-        seen += len(parts)
-        if seen > LARGEST or len(path) > DEEPEST:
-            raise UserError(f"{where}: has more than {LARGEST} values or {DEEPEST} levels, references followed.")
-        if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
-            place = f"{where}: {'.'.join(map(str, path))}" if path else where
-            truth = ": YAML reads yes, no, on and off as true and false" if isinstance(odd[0], bool) else ""
-            raise UserError(f"{place}: the key {odd[0]!r} is no word{truth}; write it in quotes.")
-        todo += [(part, (*path, key)) for key, part in parts.items()]
 
 
 @cache

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SCHEMA = Path(__file__).with_name("config.schema.json")
 # Of a file: forty times the one that is shipped, and a few seconds for YAML.
 MOST_BYTES = 500_000
+# Values and levels, references followed.
+LARGEST, DEEPEST = 200_000, 50
 # Of one mapping, merges followed.
 MOST_KEYS = 10_000
 # Values of digits, and how many of these one may have; more nobody means.
@@ -100,6 +102,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         if key not in schema()["properties"]:
             raise unknown("key", key, schema()["properties"], SETTINGS)
         found[key] = _read(text, f"{SETTINGS}: {key}")
+        check_size(found[key], f"{SETTINGS}: {key}")
     return found
 
 
@@ -119,12 +122,29 @@ def read_config(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not readable as YAML: {error}.") from None
     config = _read(text, str(path))
+    check_size(config, str(path))
     if not isinstance(config, dict):
         found = "is empty" if config is None else f"is {reprlib.repr(config)}"
         raise UserError(f"{path}: {found}, but must be a mapping. {schema()['description']}")
     if unknown_keys := [key for key in config if key not in schema()["properties"]]:
         raise unknown("key", unknown_keys[0], schema()["properties"], str(path))
     return config
+
+
+def check_size(config: Any, where: str) -> None:
+    """Refuse what only YAML's references can write: a circle, or a few lines that are millions; and keys but words."""
+    todo, seen = [(config, ())], 1
+    while todo:
+        value, path = todo.pop()
+        parts = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+        seen += len(parts)
+        if seen > LARGEST or len(path) > DEEPEST:
+            raise UserError(f"{where}: has more than {LARGEST} values or {DEEPEST} levels, references followed.")
+        if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
+            place = f"{where}: {'.'.join(map(str, path))}" if path else where
+            truth = ": YAML reads yes, no, on and off as true and false" if isinstance(odd[0], bool) else ""
+            raise UserError(f"{place}: the key {odd[0]!r} is no word{truth}; write it in quotes.")
+        todo += [(part, (*path, key)) for key, part in parts.items()]
 
 
 def _text(path: Path) -> str:

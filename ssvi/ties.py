@@ -96,7 +96,7 @@ def write_tied(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, 
     Returns:
         what the file holds.
     """
-    found = {other: identity(folder / other) for other in TIES[name] if (folder / other).exists()}
+    found = {other: identity(folder / other) for other in TIES[name] if os.path.exists(folder / other)}
     whole = {**record, "files": {**found, name: _seal(record)}}
     write_json(folder / name, whole)
     return whole
@@ -130,12 +130,12 @@ def check_ties(folder: Path, name: str) -> bool:
         if other not in files:
             if other not in OPTIONAL:
                 raise UserError(f"{path}: files has no {other!r}; {told_by_version(folder)}")
-            if (folder / other).exists():
+            if os.path.exists(folder / other):
                 raise UserError(f"{folder / other}: does not belong to this run, by its {name}; delete it.")
         elif other == name:
             if files[name] != _seal(record):
                 raise UserError(f"{path}: was changed since it was written; bring it back as it was, {anew}")
-        elif (folder / other).exists() and files[other] != identity(folder / other):
+        elif os.path.exists(folder / other) and files[other] != identity(folder / other):
             back = "bring back the one that belongs to it,"
             raise UserError(f"{path}: was made with another {other} than lies beside it; {back} {anew}")
     return True
@@ -191,7 +191,7 @@ def is_of_another_training(folder: Path, name: str) -> bool:
             return not _is_sealed(folder) and check_ties(folder, TRAINING)
         tied = read_record(folder / name).get("files")
         made_with = (other for other in (TRAINING, MODEL, BEST_MODEL) if isinstance(tied, dict) and other in tied)
-        other = any((folder / one).exists() and tied[one] != identity(folder / one) for one in made_with)
+        other = any(os.path.exists(folder / one) and tied[one] != identity(folder / one) for one in made_with)
         return other and check_ties(folder, TRAINING)
     except UserError:
         return False

@@ -55,8 +55,8 @@ MAY_IMPORT = {
     "resume": {"runs", "checkpoint", "process"},
     "versions": {"spec"},
     "doctor": {
-        "", "registry", "spec", "configfile", "config", "versions", "precision", "process", "runs", "disk", "noise",
-        "layers", "methods", "step", "data", "trainer", "progress", "bench", "analysis", "doctor",
+        "", "registry", "spec", "paths", "configfile", "config", "versions", "precision", "process", "runs", "disk",
+        "noise", "layers", "methods", "step", "data", "trainer", "progress", "bench", "analysis", "doctor",
     },
     "precision": set(),
     "selfcheck": {"layers", "methods", "step"},

@@ -16,6 +16,7 @@ from ssvi.doctor.running import play
 from ssvi.doctor.shown import summary, teller, to_json
 from ssvi.doctor.study import settings
 from ssvi.errors import UserError
+from ssvi.paths import at_home
 
 CONFIG = Path("config.yaml")
 # For all checks together, without and with thorough ones.
@@ -35,8 +36,8 @@ def asked_of(given: argparse.Namespace) -> Asked:
     root = path.parent if path else Path()
     return Asked(
         given.device,
-        given.results or root / config.get("results", "results"),
-        given.data_root or Path(os.environ.get("SSVI_DATA") or root / config.get("data_root", "data")),
+        given.results or root / at_home(config.get("results", "results")),
+        given.data_root or at_home(os.environ.get("SSVI_DATA") or str(root / at_home(config.get("data_root", "data")))),
         given.threads if given.threads is not None else config.get("threads"),
         path,
         secrets.token_hex(4),

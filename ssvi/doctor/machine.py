@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +25,13 @@ def cores(asked: Asked) -> Result:
     """How many cores there are and were granted, and whether more threads are started than that."""
     counts: dict[str, float] = {"affinity": float(usable_cpus())}
     counts |= {"cgroup": quota} if (quota := cpu_quota()) is not None else {}
-    counts |= {"Slurm": float(n)} if (n := os.environ.get("SLURM_CPUS_PER_TASK", "")).isdigit() else {}
+    counts |= {"Slurm": float(n)} if re.fullmatch("[1-9][0-9]*", n := os.environ.get("SLURM_CPUS_PER_TASK", "")) else {}
     granted = min(counts.values())
     told = ", ".join(f"{where} {count:g}" for where, count in counts.items())
     found = [Result("ok", f"{granted:g} cores granted of {os.cpu_count()} ({told})")]
     whole = max(1, int(granted))
     omp = os.environ.get("OMP_NUM_THREADS", "")
-    started = int(omp) if omp.isdigit() else None
+    started = int(omp) if re.fullmatch("[0-9]+", omp) else None
     slower = "threads wait for each other, and every step takes longer; results of other threads differ in last digits"
     if asked.threads is not None and asked.threads > granted:
         found.append(Result("warning", f"threads is {asked.threads}", slower, f"threads: {whole}"))

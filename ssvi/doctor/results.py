@@ -40,13 +40,14 @@ MOST_PATH, BESIDE_RUN = 4096, len("/runs/") + len("/live/checkpoint.previous.pt.
 def folder(asked: Asked) -> Result:
     """Whether it is there or can be made, written, and shared with a group as its permissions say."""
     path, there = asked.results, nearest(asked.results)
-    if there == path and not path.is_dir():
+    known = there == Path(os.path.abspath(path))
+    if known and not path.is_dir():
         return Result("failed", f"{path} is a file", "no run can be written", "name another results folder")
     os.umask(umask := os.umask(0))
     with scratch(path, asked):
         pass
     mode = there.stat().st_mode
-    found = [Result("ok", f"{path}: {'writable' if there == path else f'can be made in {there}'}, umask {umask:03o}")]
+    found = [Result("ok", f"{path}: {'writable' if known else f'can be made in {there}'}, umask {umask:03o}")]
     if mode & 0o2000 and mode & 0o020 and umask & 0o020:
         meaning = "it is shared with a group (setgid), but nobody else of it can go on with what is trained here"
         found.append(Result("warning", f"umask {umask:03o} takes the group's right to write", meaning, "umask 002"))
@@ -98,6 +99,9 @@ def space(asked: Asked) -> Result:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            said = f"{TRIED // MIB} MiB cannot be written: {error.strerror}"
+            return Result("failed", said, "no checkpoint can be written", "raise the limit: ulimit -f unlimited")
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # what else is refused, the other lines tell
             said = f"{TRIED // MIB} MiB cannot be written: {error.strerror}"
             return Result("failed", said, "trainings end, and go on once there is room", "make space")

@@ -55,7 +55,7 @@ def mlflow(asked: Asked) -> Result:
     try:
         uri = given_address()
     except UserError as error:
-        return Result("failed", str(error), "no workflow starts with it")
+        return Result("failed", str(error).rstrip("."), "no workflow starts with it", "correct it, or unset it")
     if not uri:
         return _file(asked.results / "mlflow" / "mlflow.db", "the results folder", here)
     shown = without_password(uri)
@@ -85,9 +85,11 @@ def _server(uri: str, shown: str, here: str) -> Result:
     address = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
     request = urllib.request.Request(f"{address}/version")
     if name:
-        request.add_header("Authorization", f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}")
+        request.add_unredirected_header(
+            "Authorization", f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
+        )
     elif token:
-        request.add_header("Authorization", f"Bearer {token}")
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             said = answer.read(200).decode(errors="replace").strip()

@@ -217,7 +217,7 @@ def train_input(wildcards):
     if run in TRAIN_ANEW:
         workflow.dag.forcefiles.add(f"{RESULTS}/runs/{run}/{run_files.MODEL}")
     kept = run_files.is_trained(Path(RESULTS, "runs", run)) and not is_trained_anew(run)
-    return untimed(run, [path for path in files if Path(path).exists() or not kept])
+    return untimed(run, [path for path in files if os.path.exists(path) or not kept])
 
 
 def trained_input(wildcards):
@@ -580,9 +580,11 @@ def mirror_warning():
     )
 
 
-# Without the record of a mirror that is not up to date its job is due again.
-if MAIN and mirror_error():
-    Path(MIRROR).unlink()
+def mirror_due(wildcards):
+    """No input, but the job is due where its record says that the mirror is not up to date."""
+    if mirror_error():
+        workflow.dag.forcefiles.add(MIRROR)
+    return []
 
 
 def run_status(run):

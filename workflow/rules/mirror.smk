@@ -10,6 +10,7 @@ rule mirror:
         metrics=mirror_input,
         artifacts=[*files_of("tables"), *files_of("figures"), REPORT],
         code=code("mirror.py"),
+        due=mirror_due,
     output:
         MIRROR,
     log:
