@@ -120,7 +120,7 @@ def test_a_frame_without_columns_or_rows_is_one() -> None:
 
 def live_in_markdown(text: str) -> list[str]:
     """Links, images, tags, code and addresses that a reader would follow or show."""
-    bare = re.sub(r"\\[!-/:-@\[-`{-~]", "", text)  # what has a backslash in front is a character
+    bare = re.sub(r"\\[!-/:-@\[-`{-~]", "\0", text)  # what has a backslash in front is a character
     return re.findall(r"\]\s*[(\[:]|<|>|`|\||://|www\.|&#?\w+;", bare)
 
 
