@@ -453,7 +453,9 @@ def _doctor(given: argparse.Namespace) -> None:
 
     if given.threads is not None:
         _check_number("threads", given.threads)
-    sys.exit(examine(given))
+    code = examine(given)
+    process.check_output()
+    sys.exit(code)
 
 
 def _ui(given: argparse.Namespace) -> None:

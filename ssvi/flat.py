@@ -47,12 +47,12 @@ class FlatWeights:
         self.sizes = Groups.of([layer.mean.numel() for layer in self.layers], self.layers[0].mean.device)
         self._dense_mean = self._flatten("mean")
         self._dense = [self._dense_mean]
+        self._dense_mask = self._flatten("mask")
         self._order = self._places()
-        found = self._order[self._mask()]
+        found = self._order[self.active]
         # nothing to select where every weight is active: the vector is the layers' own memory
         self._index = found if len(found) < len(self._dense_mean) else None
         self._scratch = self._gradient = torch.empty(0)
-        self._dense_mask = self._flatten("mask")
         if self._index is not None:
             self._scratch, self._gradient = torch.empty_like(self._dense_mean), torch.empty_like(self._dense_mean)
         self.mean = self._vector(self._dense_mean)
@@ -68,9 +68,6 @@ class FlatWeights:
         """Where in a dense vector each weight lies, in the order of the layers and of the index within one: [d]."""
         every = torch.arange(sum(self.sizes.sizes), device=self._dense_mean.device)
         return torch.cat([part.flatten() for part in self.parts(every)])
-
-    def _mask(self) -> Tensor:
-        return torch.cat([layer.mask.flatten() for layer in self.layers])
 
     def _vector(self, dense: Tensor) -> nn.Parameter:
         return nn.Parameter(dense if self._index is None else dense[self._index])
@@ -123,13 +120,13 @@ class FlatWeights:
     @property
     def active(self) -> Tensor:
         """Which weights are active, bool [d], in the order of the layers and of the index within one."""
-        return self._dense_mask[self._order]
+        return self.ordered(self._dense_mask)
 
     @property
     def gradient(self) -> Tensor:
         """Dense gradient [d] with respect to the mean that the last `gather` took, in the order of `active`."""
         dense = self._gradient if self._index is not None else self._join(x.mean_gradient for x in self.layers)
-        return dense[self._order]
+        return self.ordered(dense)
 
     def ordered(self, dense: Tensor) -> Tensor:
         """A dense vector [d] from the order of the layers' memory to that of `active`."""
@@ -175,7 +172,7 @@ class FlatWeights:
     def follow(self) -> None:
         """Take masks and values anew from the layers."""
         if self._index is not None:
-            self._index.copy_(self._order[self._mask()])
+            self._index.copy_(self._order[self.active])
         self._load()
 
     def _load(self) -> None:

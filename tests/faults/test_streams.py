@@ -77,6 +77,15 @@ def test_commands_whose_output_is_the_product_end_with_one_line(monkeypatch, cap
                 main(words)
 
 
+def test_a_doctor_whose_findings_are_lost_has_not_told_them() -> None:
+    """The command as it is, which ends by itself with the code of its checks."""
+    words = [sys.executable, "-m", "ssvi", "doctor", "--only", "python"]
+    with FULL.open("wb") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "standard output: No space left on device" in done.stderr
+
+
 def _output(number: int) -> object:
     return io.TextIOWrapper(io.BufferedWriter(process.Output(number, "w", closefd=False)))
 
