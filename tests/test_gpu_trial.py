@@ -52,6 +52,7 @@ registry.KINDS["rigl"] = dataclasses.replace(registry.KINDS["rigl"], code="broke
 """
 
 
+@pytest.mark.fault("a method that is wrong only when compiled, in a trial of a GPU", quick=0)
 def test_a_method_that_is_wrong_only_when_compiled_fails_and_the_rest_goes_on(tmp_path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     (tmp_path / "sitecustomize.py").write_text(ENTERED)
