@@ -23,7 +23,7 @@ help: ## this list
 
 $(BIN)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e .
+	$(INSTALL) -e ".[pipeline]"
 	touch $@
 
 $(BIN)/.installed-dev: $(BIN)/.installed
