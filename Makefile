@@ -16,14 +16,14 @@ PYTHON_GPU ?=
 IMAGES ?=
 GPU_FLAGS ?=
 
-.PHONY: reproduce quick test lint format bench scaling gpu faults slurm lock torch-versions readme clean help
+.PHONY: reproduce quick test lint format bench scaling gpu faults slurm lock torch-versions same-numbers readme clean help
 
 help: ## this list
 	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 16
 
 $(BIN)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e .
+	$(INSTALL) -e ".[pipeline]"
 	touch $@
 
 $(BIN)/.installed-dev: $(BIN)/.installed
@@ -81,6 +81,9 @@ lock: ## write the newest versions that pyproject.toml allows into ssvi/constrai
 
 torch-versions: ## try the oldest, the newest and a middling PyTorch of pyproject.toml's range (TORCH="2.6.0 2.11.0 2.13.0")
 	$(PYTHON) tests/versions/run.py $(TORCH)
+
+same-numbers: $(BIN)/.installed ## train every method here and in another checkout (OLD=path), and compare all numbers
+	$(BIN)/python tests/versions/same_numbers.py $(or $(OLD),$(error OLD=path of the other checkout)) .
 
 readme: $(BIN)/.installed ## render README.md, docs/digits and the benchmarks' picture
 	$(BIN)/python -m ssvi.analysis.readme

@@ -5,6 +5,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from ssvi.configfile import Sources, end_if_unreadable
+from ssvi.extras import end_if_missing
 
 min_version("9.27")
 
@@ -18,6 +19,7 @@ SOURCES = (
 )
 # Before its values are used; the jobs of this workflow parse it again, but only to run one of its rules.
 if workflow.is_main_process:
+    end_if_missing("pipeline", "the workflow")
     end_if_unreadable(SOURCES, sys.argv[1:])
 
 

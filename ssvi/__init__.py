@@ -1,6 +1,48 @@
 """Sparse Subspace Variational Inference: Bayesian networks that stay sparse from the first step on.
 
-Importing this module imports nothing else: the workflow reads `ssvi.spec` without loading torch.
+Importing this module imports nothing else: the workflow reads `ssvi.spec` without loading torch, which comes with the
+first use of a public name.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ssvi.convert import sparsify as sparsify
+    from ssvi.loop import Subspace as Subspace
+    from ssvi.loop import kl as kl
+    from ssvi.loop import parameter_groups as parameter_groups
+    from ssvi.prediction import Prediction as Prediction
+    from ssvi.prediction import predict as predict
+    from ssvi.prediction import sample as sample
+
 __version__ = "0.1.0"
+
+# The public names, and the module that has each.
+PUBLIC = {
+    "sparsify": "ssvi.convert",
+    "parameter_groups": "ssvi.loop",
+    "Subspace": "ssvi.loop",
+    "kl": "ssvi.loop",
+    "predict": "ssvi.prediction",
+    "sample": "ssvi.prediction",
+    "Prediction": "ssvi.prediction",
+}
+__all__ = [*PUBLIC]
+
+
+def __getattr__(name: str) -> object:
+    """A public name, when it is first used.
+
+    Raises:
+        AttributeError: for any other.
+    """
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module(PUBLIC[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *PUBLIC})

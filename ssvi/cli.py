@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssvi import __version__, preload, process
+from ssvi import __version__, extras, preload, process
 from ssvi.arguments import READ, Parser, add_config_options, config_sources, to_number, to_path, to_whole
 from ssvi.devices import claim_gpu
 from ssvi.errors import UserError, say, told, unknown
@@ -182,6 +182,10 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         # A folder that cannot be written, a full disk: the user's to mend, and the message names the file.
         sys.exit(f"ssvi: {told(error)}")
+    except ModuleNotFoundError as error:
+        if (line := extras.told(error, f"ssvi {given.command}")) is None:
+            raise
+        sys.exit(f"ssvi: {line}")
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Files beside the modules that these read.
 DATA = (".css", ".jinja", ".js", ".json", ".txt")
+# Conditions that are true for a checker of types alone.
+FOR_TYPES = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 @functools.cache
@@ -19,7 +21,8 @@ def closure(script: Path, root: Path) -> tuple[Path, ...]:
     """The script, every module of the packages in `root` that importing runs or may run, and the data beside these.
 
     Imports inside functions count, and so does a package's own `__init__.py`, which runs before its modules. What is
-    not in `root`, such as another package, is left out, and so is what is imported by a name made while running.
+    not in `root`, such as another package, is left out, and so is what is imported by a name made while running or for
+    a checker of types alone.
 
     Args:
         script: a Python file, anywhere.
@@ -61,10 +64,11 @@ def _names(statements: Iterable[ast.AST], path: Path, root: Path) -> Iterator[st
 
 
 def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Every statement, at whatever depth; expressions, which are most of a file, hold no import."""
+    """Every statement that may run, at whatever depth; expressions, which are most of a file, hold no import."""
     for node in body:
         yield node
-        for inside in ("body", "orelse", "finalbody", "handlers", "cases"):
+        never = isinstance(node, ast.If) and ast.unparse(node.test) in FOR_TYPES
+        for inside in ("orelse",) if never else ("body", "orelse", "finalbody", "handlers", "cases"):
             yield from _statements(getattr(node, inside, ()))
 
 

@@ -16,7 +16,7 @@ from ssvi.spec import DATASETS, RunSpec
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
-ASKED = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS]]
+ASKED = [one for line in [*PROJECT["dependencies"], *EXTRAS] if (one := Requirement(line)).name != PROJECT["name"]]
 LOCKED = [Requirement(x) for x in versions.CONSTRAINTS.read_text().splitlines() if x and x.lstrip()[0] != "#"]
 
 
@@ -47,6 +47,7 @@ def test_every_installation_takes_the_tested_versions() -> None:
     installs = [line for line in makefile.splitlines() if "pip install" in line]
     assert [line for line in installs if "addprefix -c ,$(CONSTRAINTS)" in line] == [installs[0]]
     assert all("uv" in line for line in installs[1:])
+    assert '\t$(INSTALL) -e ".[pipeline]"' in makefile
     for text in (ROOT / "README.md", ROOT / "docs" / "cluster.md"):
         for line in re.findall(r"^.*pip install -e .*$", text.read_text(), flags=re.MULTILINE):
             assert "-c ssvi/constraints.txt" in line, f"{text.name}: {line}"

@@ -10,7 +10,7 @@ from ssvi.versions import COMPUTING, CONSTRAINTS, EVALUATION, NUMERICS, NUMERICS
 
 # Without these nothing trains; without the others of `COMPUTING` there are no digits.
 NEEDED = ("torch", "numpy", "safetensors", "pillow")
-INSTALL = "pip install -e . -c ssvi/constraints.txt"
+INSTALL = 'pip install -e ".[pipeline]" -c ssvi/constraints.txt'
 # Packages of other versions that are named.
 NAMED = 8
 

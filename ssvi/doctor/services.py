@@ -19,6 +19,7 @@ from ssvi.analysis.passwords import one_line, without_password
 from ssvi.doctor.base import Asked, Result
 from ssvi.doctor.probing import nearest
 from ssvi.errors import UserError
+from ssvi.extras import install
 from ssvi.versions import installed, tested
 
 PLUGIN = "snakemake-executor-plugin-"
@@ -32,7 +33,8 @@ MEANING = "runs are not mirrored there until it answers; nothing else is lost"
 def snakemake(_: Asked) -> Result:
     """Snakemake, its executors and, where Slurm is, the one for it."""
     if (version := installed("snakemake")) is None:
-        return Result("note", "snakemake is not installed", "single trainings run here, studies do not")
+        meaning = "single trainings run here, studies do not"
+        return Result("note", "snakemake is not installed", meaning, install("pipeline"))
     names = [name for one in metadata.distributions() if (name := one.metadata["Name"] or "").startswith(PLUGIN)]
     plugins = {name.removeprefix(PLUGIN): installed(name) for name in sorted(set(names))}
     told = f"snakemake {version}, executors: {', '.join(f'{n} {v}' for n, v in plugins.items()) or 'local alone'}"

@@ -9,6 +9,7 @@ from ssvi.config import load_config, study_runs
 from ssvi.configfile import read_config
 from ssvi.doctor.base import Asked, Result
 from ssvi.errors import UserError
+from ssvi.extras import told
 from ssvi.spec import RunSpec
 
 
@@ -38,7 +39,8 @@ def config(asked: Asked) -> Result:
     try:
         found = load_config(asked.config)
     except ImportError as error:
-        return Result("skipped", f"{asked.config}: {error}", "single trainings run here, studies do not")
+        said = told(error, "reading it") or error
+        return Result("skipped", f"{asked.config}: {said}", "single trainings run here, studies do not")
     except UserError as error:
         return Result("failed", str(error), "no workflow starts", f"correct {asked.config}")
     return Result("ok", f"{asked.config}: study {found['study']}, {len(study_runs(found, found['study']))} runs")
