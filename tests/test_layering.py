@@ -13,7 +13,7 @@ PACKAGE = ROOT / "ssvi"
 
 FILES_ONLY = {
     *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"),
-    *("configfile", "arguments", "evaluated", "images", "changed", "ties", "disk"),
+    *("configfile", "arguments", "evaluated", "images", "changed", "ties", "disk", "plugins"),
 }
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "devices": {"disk"},
     "registry": set(),
     "spec": {"registry"},
-    "runs": {"", "spec", "disk"},
+    "plugins": {"imports", "registry", "spec"},
+    "runs": {"", "spec", "disk", "plugins"},
     "ties": {"spec", "runs"},
     "images": {"spec", "runs"},
     "changed": {"spec", "runs", "images"},
-    "config": {"spec", "registry", "configfile", "paths"},
+    "config": {"", "spec", "registry", "configfile", "paths", "plugins"},
     "evaluated": {"spec", "registry", "runs", "ties"},
     "due": {"spec", "runs", "ties"},
     "paths": set(),
@@ -40,19 +41,19 @@ MAY_IMPORT = {
     "arguments": {"spec", "configfile", "paths"},
     "plan": {"spec", "runs"},
     "noise": set(),
-    "criteria": set(),
+    "criteria": {"registry"},
     "metrics": set(),
     "subspace": set(),
     "overlap": {"subspace"},
     "layers": {"noise"},
-    "models": {"layers"},
+    "models": {"registry", "layers"},
     "counting": {"layers"},
     "checkpoint": {"disk", "runs"},
     "lock": {"disk", "runs"},
     "tensors": set(),
     "provenance": {"", "precision", "process", "versions"},
     "watch": set(),
-    "resume": {"runs", "checkpoint", "process"},
+    "resume": {"plugins", "runs", "checkpoint", "process"},
     "versions": {"spec"},
     "doctor": {
         "", "registry", "spec", "paths", "configfile", "config", "versions", "precision", "process", "runs", "disk",
@@ -75,7 +76,7 @@ MAY_IMPORT = {
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch", "ties",
+        "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch", "ties", "plugins",
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
         "versions", "ties"},
@@ -88,7 +89,7 @@ MAY_IMPORT = {
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
         "evaluate", "progress", "analysis", "bench", "doctor", "changed", "resume", "arguments", "evaluated", "ties",
-        "disk",
+        "disk", "plugins",
     },
 }  # fmt: skip
 
