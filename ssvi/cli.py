@@ -384,9 +384,9 @@ def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
 
 def _warn_of_plugins(folder: Path, spec: RunSpec) -> None:
     """Of a trained run whose plugins have changed since."""
-    from ssvi.runs import read_plugins
+    from ssvi.runs import plugins_of, read_spec_record
 
-    for line in plugins.changes(read_plugins(folder), plugins.used(spec)):
+    for line in plugins.changes(plugins_of(folder, read_spec_record(folder)), plugins.used(spec)):
         say(f"warning: {folder}: {line}: it was trained with the former.")
 
 

@@ -332,18 +332,21 @@ def read_spec(folder: Path) -> RunSpec:
             names a plugin that cannot be loaded.
     """
     record = read_spec_record(folder)
-    plugins.load((one["module"] for one in read_plugins(folder)), f"{folder / SPEC}: provenance")
+    plugins.load((one["module"] for one in plugins_of(folder, record)), f"{folder / SPEC}: provenance.plugins")
     return _spec_of(folder / SPEC, record)
 
 
-def read_plugins(folder: Path) -> list[dict[str, Any]]:
-    """The plugins that a run was trained with, as `ssvi.plugins.used` gives them; none where it does not say.
+def plugins_of(folder: Path, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plugins that a run was trained with, as `ssvi.plugins.used` gives them; none where spec.json does not say.
+
+    Args:
+        folder: of the run, for messages.
+        record: what its spec.json holds.
 
     Raises:
-        UserError: if spec.json is missing, broken, or says something else.
+        UserError: if it says something else.
     """
-    path = folder / SPEC
-    origin = read_record(path).get("provenance")
+    path, origin = folder / SPEC, record.get("provenance")
     found = origin.get("plugins", []) if isinstance(origin, dict) else []
     for one in found if isinstance(found, list) else [None]:
         hashes = one.get("files") if isinstance(one, dict) else None
