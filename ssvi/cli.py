@@ -447,6 +447,7 @@ def _report(given: argparse.Namespace) -> None:
     from ssvi.config import load, resolve, study_experiments, study_runs
 
     root, sources = config_sources(given)
+    plugins.look_in(root)
     config = load(sources)
     study = given.study or config["study"]
     if study not in config["studies"]:
@@ -482,6 +483,7 @@ def _ui(given: argparse.Namespace) -> None:
     from ssvi.config import load, study_runs
 
     root, sources = config_sources(given)
+    plugins.look_in(root)
 
     def plan() -> tracking.Plan:
         config = load(sources)

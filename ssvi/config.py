@@ -54,7 +54,8 @@ MOST_POINTS = 100_000
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Read and check a config file, as `load`."""
+    """Read and check a config file, as `load`; plugins may lie beside it."""
+    plugins.look_in(path.parent)
     return load(Sources((path,)))
 
 

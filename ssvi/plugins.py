@@ -77,10 +77,15 @@ def load(names: Iterable[str] = (), where: str = "plugins") -> None:
     """
     _load_announced()
     for name in names:
-        if (here := os.getcwd()) not in sys.path:
-            sys.path.append(here)
-            importlib.invalidate_caches()
+        look_in(Path())
         _load(name, where)
+
+
+def look_in(folder: Path) -> None:
+    """Find modules in a folder too, after all places where Python looks for them."""
+    if (place := str(folder.absolute())) not in sys.path:
+        sys.path.append(place)
+        importlib.invalidate_caches()
 
 
 def _load_announced() -> None:
@@ -116,9 +121,10 @@ def _load(name: str, where: str) -> None:
 
 def _enter(name: str, plugin: Plugin, where: str) -> None:
     """Check all that a plugin brings, then put it into the registries: all of it, or nothing."""
-    new = [(registry, one, entry) for part, registry in REGISTRIES.items() for one, entry in _part(plugin, part, name)]
     entered: list[tuple[Registry, str]] = []
     try:
+        parts = [(registry, _part(plugin, part, name)) for part, registry in REGISTRIES.items()]
+        new = [(registry, one, entry) for registry, entries in parts for one, entry in entries.items()]
         for registry, one, entry in new:
             registry.add(one, entry, name)
             entered.append((registry, one))
@@ -131,11 +137,11 @@ def _enter(name: str, plugin: Plugin, where: str) -> None:
     _loaded[name] = plugin
 
 
-def _part(plugin: Plugin, part: str, name: str) -> list[tuple[str, Any]]:
+def _part(plugin: Plugin, part: str, name: str) -> Mapping[Any, Any]:
     entries = getattr(plugin, part)
     if not isinstance(entries, Mapping):
         raise UserError(f"plugin {name!r}: {part} is {quoted(entries)}, but must be a mapping of names.")
-    return list(entries.items())
+    return entries
 
 
 def _check_entry(registry: Registry, name: Any, entry: Any, source: str) -> None:

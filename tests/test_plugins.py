@@ -342,6 +342,16 @@ def test_a_run_folder_of_before(room: Path) -> None:
     assert runs.read_spec(room) == RunSpec()
 
 
+def test_a_plugin_beside_the_config_is_found_from_elsewhere(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssvi.config import load_config
+
+    brings(room, 'criteria={"own": "mine_code:f"}')
+    write_config(room, config_of("tiny", {"experiments": {"e": {"criterion": "own"}}}, plugins=["mine"]))
+    (room / "elsewhere").mkdir()
+    monkeypatch.chdir(room / "elsewhere")
+    assert load_config(Path("../config.yaml"))["plugins"] == ["mine"]
+
+
 # Installed packages -----------------------------------------------------------------------------------
 
 
