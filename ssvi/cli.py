@@ -286,7 +286,7 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
     from ssvi.disk import remove_leftovers
     from ssvi.progress import reporter
     from ssvi.resume import keep_threads
-    from ssvi.runs import LIVE
+    from ssvi.runs import LIVE, is_trained
     from ssvi.step import choose_machine
     from ssvi.trainer import Settings, Trainer
 
@@ -303,6 +303,9 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
         watcher.note(f"{spec.dataset}: {note}")
     machine = choose_machine(device, switches, spec.training_epochs * data.n_train // spec.batch_size)
     lineage = [root / run_path(parent) for parent in parents(spec)]
+    for place, parent in zip(lineage, parents(spec), strict=True):
+        if is_trained(place):
+            _warn_of_plugins(place, parent)
     trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), watcher, lineage)
     try:
         summary = trainer.run()

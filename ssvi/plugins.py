@@ -214,8 +214,7 @@ def used(spec: RunSpec) -> list[dict[str, Any]]:
 
 
 def _names(spec: RunSpec) -> list[tuple[Registry, str]]:
-    named = [(KINDS, spec.method), (MODELS, spec.model), (CRITERIA, spec.criterion), (ADDITIONS, spec.addition)]
-    return [(registry, name) for registry, name in named if name in registry]
+    return [(KINDS, spec.method), (MODELS, spec.model), (CRITERIA, spec.criterion), (ADDITIONS, spec.addition)]
 
 
 def _version(module: str) -> str | None:

@@ -352,6 +352,24 @@ def test_a_plugin_beside_the_config_is_found_from_elsewhere(room: Path, monkeypa
     assert load_config(Path("../config.yaml"))["plugins"] == ["mine"]
 
 
+def test_a_parent_that_was_trained_by_another_version_of_a_plugin(
+    room: Path, data_root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from ssvi.cli import main
+
+    brings(room, 'models={"own": "mine_code:mlp"}', "from ssvi.models import mlp")
+    train = ["train", "--plugins=mine", "--model=own", "--epochs=1", "--batch-size=512", "--width=0.1"]
+    machine = ["--device=cpu", "--plain", f"--data-root={data_root}"]
+    main([*train, "--method=dense", *machine])
+    (room / "mine_code.py").write_text("from ssvi.models import mlp  # changed\n")
+    main([*train, "--method=vd", "--parent=dense,epochs=1,batch_size=512", *machine])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    (line,) = [one for one in lines if "plugin" in one]
+    assert re.fullmatch(
+        r"warning: results/runs/digits/own/dense/.*: mine_code.py of plugin 'mine' was SHA-256 .*", line
+    )
+
+
 # Installed packages -----------------------------------------------------------------------------------
 
 

@@ -118,7 +118,7 @@ ARTIFACTS = [
     ),
     run_row(
         "a plugin without a module",
-        f"spec.json: provenance.plugins has {{'files': {{}}}}, but must have modules and their files' hashes; {VERSION}",
+        f"spec.json: provenance.plugins has ..., but must have modules and their files' hashes; {VERSION}",
         change("run/spec.json", lambda content: content.replace(b'"plugins": []', b'"plugins": [{"files": {}}]')),
     ),
     run_row("a spec of bytes", f"spec.json: not readable as text (...); {ANEW}", write("run/spec.json", b"\xff\0")),
