@@ -12,7 +12,7 @@ from fake_runs import EVALUATION
 from studies import BIN, ROOT, command, config_of, environment, write_config
 
 from ssvi.analysis.figures import style
-from ssvi.registry import CRITERIA
+from ssvi.registry import CRITERIA, KINDS
 
 PLUGIN = """from ssvi.plugins import Plugin
 
@@ -153,3 +153,7 @@ def test_a_look_is_chosen_or_the_next_one_that_is_free() -> None:
     assert dict(style.Looks({"a": "p"}, "abc", ["p"])) == dict.fromkeys("abc", "p")
     for looks in (style.CRITERION_COLOURS, style.CRITERION_MARKERS):
         assert len(set(looks.values())) == len(looks) == len(CRITERIA)
+    for looks in (style.COLOURS, style.MARKERS):
+        own = [f"own{i}" for i in range(4)]
+        seen = dict(style.Looks(looks._chosen, [*KINDS, *own], looks._spare))
+        assert len({seen[name] for name in own} - {looks[name] for name in KINDS}) == len(own)

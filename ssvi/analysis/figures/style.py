@@ -68,7 +68,7 @@ COLOURS = Looks(
         "ensemble": "#555555",
     },
     KINDS,
-    ["#999999"],
+    ["#999999", "#332288", "#882255", "#44AA99", "#999933"],
 )
 MARKERS = Looks(
     {
@@ -86,7 +86,7 @@ MARKERS = Looks(
         "ensemble": "D",
     },
     KINDS,
-    ["p"],
+    ["p", "h", "<", ">", "d"],
 )
 NAMES = ChainMap({"vi": "dense BNN (VI)"}, METHOD_NAMES)
 # For lines that are not methods.
