@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import traceback
-from collections.abc import Callable, Collection, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ def found(code: str, what: str) -> Any:
     try:
         imported = importlib.import_module(module)
     except Exception as error:  # whatever somebody's code does when it is run
+        if module.partition(".")[0] == __package__:
+            raise
         raise UserError(f"{what}: {code} cannot be imported: {broken(error)}.") from error
     if not hasattr(imported, attribute):
         raise UserError(f"{what}: {code} leads nowhere: {getattr(imported, '__file__', module)} has no {attribute!r}.")
@@ -98,20 +100,23 @@ class Registry(MutableMapping[str, Any]):
         self[name], self.sources[name] = entry, source
 
 
-class Among(Collection[str]):
+class Among(Sequence[str]):
     """The names for which something holds, of all that a registry has when this is asked."""
 
     def __init__(self, registry: Registry, holds: Callable[[str], bool]) -> None:
         self._registry, self._holds = registry, holds
 
-    def __iter__(self) -> Iterator[str]:
-        return filter(self._holds, self._registry)
+    def _names(self) -> tuple[str, ...]:
+        return tuple(filter(self._holds, self._registry))
 
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._registry and self._holds(name)
+    def __getitem__(self, place: Any) -> Any:
+        return self._names()[place]
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
 
 
 CRITERIA = Registry(
