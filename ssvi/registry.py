@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssvi.errors import UserError
+from ssvi.errors import UserError, quoted
 
 
 def found(code: str, what: str) -> Any:
-    """What an import string stands for.
+    """The function or class that an import string stands for.
 
     Args:
         code: `module:attribute`.
         what: in the message, as in `criterion 'snr'`.
 
     Raises:
-        UserError: if there is no such module or attribute, or the module breaks.
+        UserError: if there is no such module or attribute, it is something else, or the module breaks.
     """
     module, _, attribute = code.partition(":")
     try:
@@ -35,7 +35,9 @@ def found(code: str, what: str) -> Any:
         raise UserError(f"{what}: {code} cannot be imported: {broken(error)}.") from error
     if not hasattr(imported, attribute):
         raise UserError(f"{what}: {code} leads nowhere: {getattr(imported, '__file__', module)} has no {attribute!r}.")
-    return getattr(imported, attribute)
+    if not callable(there := getattr(imported, attribute)):
+        raise UserError(f"{what}: {code} is {quoted(there)}, but must be a function or a class.")
+    return there
 
 
 def broken(error: Exception) -> str:

@@ -289,16 +289,37 @@ def test_what_is_no_module_name(room: Path, name: str) -> None:
         plugins.load([name], "--plugins")
 
 
-def test_code_that_is_not_there_when_it_is_looked_up(room: Path) -> None:
-    brings(room, 'criteria={"own": "mine_code:f"}, additions={"own": "broken:f"}')
-    (room / "broken.py").write_text("\n1 / 0")
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("", r"leads nowhere: .*mine_code.py has no 'f'\.$"),
+        ("\n1 / 0", r"cannot be imported: ZeroDivisionError: .* \(.*mine_code.py, line 2\)\.$"),
+        ("import nowhere", r"cannot be imported: ModuleNotFoundError: .*'nowhere' \(.*mine_code.py, line 1\)\.$"),
+        ("f =", r"cannot be imported: SyntaxError: invalid syntax \(mine_code.py, line 1\)\.$"),
+        ("f = 1", r"is 1, but must be a function or a class\.$"),
+    ],
+)
+def test_code_that_cannot_be_is_one_line_when_it_is_looked_up(room: Path, code: str, said: str) -> None:
+    from ssvi.methods import method_class
+
+    content = """criteria={"own": "mine_code:f"}, additions={"own": "mine_code:f"}, models={"own": "mine_code:f"},
+    methods={"own": replace(KINDS["vi"], code="mine_code:f")}"""
+    brings(room, content, code)
     plugins.load(["mine"])
-    with pytest.raises(UserError, match=r"^criterion 'own': mine_code:f leads nowhere: .*mine_code.py has no 'f'"):
-        CRITERIA["own"]
-    with pytest.raises(
-        UserError, match=r"^addition 'own': broken:f cannot be imported: Zero.* \(.*broken.py, line 2\)"
-    ):
-        ADDITIONS["own"]
+    for registry in (CRITERIA, ADDITIONS, MODELS):
+        with pytest.raises(UserError, match=rf"^{registry.kind} 'own': mine_code:f {said}"):
+            registry["own"]
+    with pytest.raises(UserError, match=rf"^method 'own': mine_code:f {said}"):
+        method_class("own")
+
+
+def test_a_method_that_is_none(room: Path) -> None:
+    from ssvi.methods import method_class
+
+    brings(room, 'methods={"own": replace(KINDS["vi"], code="mine_code:dict")}', "dict = dict")
+    plugins.load(["mine"])
+    with pytest.raises(UserError, match=r"^method 'own': mine_code:dict is <class 'dict'>, but must be a subclass of "):
+        method_class("own")
 
 
 @pytest.mark.parametrize(
