@@ -92,6 +92,11 @@ def to_boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
+def to_words(text: str) -> list[str]:
+    """Words between commas; none of an empty text."""
+    return text.split(",") if text else []
+
+
 # A value of each type from its text.
 READ: dict[type, Callable[[str], Any]] = {bool: to_boolean, int: to_whole, float: to_number, str: str}
 

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssvi import __version__, extras, preload, process
-from ssvi.arguments import READ, Parser, add_config_options, config_sources, to_number, to_path, to_whole
+from ssvi import __version__, extras, plugins, preload, process
+from ssvi.arguments import READ, Parser, add_config_options, config_sources, to_number, to_path, to_whole, to_words
 from ssvi.devices import claim_gpu
 from ssvi.errors import UserError, say, told, unknown
 from ssvi.evaluated import MOST_SAMPLES
 from ssvi.process import SWITCHES
 from ssvi.registry import COMMON, using
-from ssvi.spec import FIELDS, METHODS, PRESETS, RunSpec, bounds, make_spec, parents, run_path
+from ssvi.spec import FIELDS, PRESETS, RunSpec, bounds, make_spec, parents, run_path
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +48,17 @@ def _add_data_options(parser: Any, *names: str) -> None:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to train (these make the run's identity)")
+    group.add_argument(
+        "--plugins",
+        type=to_words,
+        default=os.environ.get("SSVI_PLUGINS", ""),
+        metavar="MODULE,...",
+        help="Python modules that bring criteria, networks or methods (default: $SSVI_PLUGINS)",
+    )
     group.add_argument("--preset", choices=PRESETS, help="what the published code does, in one word")
     for name, field in FIELDS.items():
         kind = type(field.default)
-        choices = field.metadata["choices"] or (METHODS if name == "method" else None)
+        choices = field.metadata["choices"]
         used_by = () if name in COMMON else using(name)
         limits = "true or false" if kind is bool else bounds(name)
         note = "".join(f" [{part}]" for part in (limits, used_by and ", ".join(used_by)) if part)
@@ -173,6 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
         if (code := preload.hand_over(sys.argv[1:])) is not None:
             sys.exit(code)
     try:
+        plugins.load()
         given = parser().parse_args(arguments)
         given.run(given)
         if given.command in PRINTED:
@@ -239,6 +247,7 @@ def _runs_around(folder: Path | None, run: str) -> Path | None:
 def _train(given: argparse.Namespace) -> None:
     if not 0 <= given.checkpoint_seconds < math.inf:
         raise UserError(f"--checkpoint-seconds is {given.checkpoint_seconds:g}, but must be >= 0 and finite.")
+    plugins.load(given.plugins, "--plugins")
     options = {name: getattr(given, name) for name in FIELDS if hasattr(given, name)}
     if given.preset:
         options["preset"] = given.preset
@@ -269,6 +278,7 @@ def _is_trained(folder: Path, spec: RunSpec, root: Path, given: argparse.Namespa
     check_ties(folder, runs.TRAINING)
     check_parents(folder, root, spec)
     check_images(folder, spec.dataset, given.data_root)
+    _warn_of_plugins(folder, spec)
     say(f"{folder}: already trained; --out trains it again in another folder.")
     return True
 
@@ -280,7 +290,7 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
     from ssvi.disk import remove_leftovers
     from ssvi.progress import reporter
     from ssvi.resume import keep_threads
-    from ssvi.runs import LIVE
+    from ssvi.runs import LIVE, is_trained
     from ssvi.step import choose_machine
     from ssvi.trainer import Settings, Trainer
 
@@ -297,6 +307,9 @@ def _train_here(given: argparse.Namespace, spec: RunSpec, root: Path, folder: Pa
         watcher.note(f"{spec.dataset}: {note}")
     machine = choose_machine(device, switches, spec.training_epochs * data.n_train // spec.batch_size)
     lineage = [root / run_path(parent) for parent in parents(spec)]
+    for place, parent in zip(lineage, parents(spec), strict=True):
+        if is_trained(place):
+            _warn_of_plugins(place, parent)
     trainer = Trainer(spec, data, folder, Settings(machine, given.checkpoint_seconds), watcher, lineage)
     try:
         summary = trainer.run()
@@ -367,12 +380,21 @@ def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
     for name in ("samples", "bins"):
         _check_number(name, getattr(given, name))
     spec = runs.read_spec(given.folder)
+    _warn_of_plugins(given.folder, spec)
     if (root := _runs_around(given.folder, run_path(spec))) is not None:
         check_parents(given.folder, root, spec)
     device = _device(given.device, given.threads)
     from ssvi.data import load
 
     return spec, load(spec, given.data_root, device, given.follow_links), device
+
+
+def _warn_of_plugins(folder: Path, spec: RunSpec) -> None:
+    """Of a trained run whose plugins have changed since."""
+    from ssvi.runs import plugins_of, read_spec_record
+
+    for line in plugins.changes(plugins_of(folder, read_spec_record(folder)), plugins.used(spec)):
+        say(f"warning: {folder}: {line}: it was trained with the former.")
 
 
 def _note_other_files(folder: Path, spec: RunSpec, data: Data) -> None:
@@ -432,6 +454,7 @@ def _report(given: argparse.Namespace) -> None:
     from ssvi.config import load, resolve, study_experiments, study_runs
 
     root, sources = config_sources(given)
+    plugins.look_in(root)
     config = load(sources)
     study = given.study or config["study"]
     if study not in config["studies"]:
@@ -467,6 +490,7 @@ def _ui(given: argparse.Namespace) -> None:
     from ssvi.config import load, study_runs
 
     root, sources = config_sources(given)
+    plugins.look_in(root)
 
     def plan() -> tracking.Plan:
         config = load(sources)

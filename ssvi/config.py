@@ -19,14 +19,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ssvi import plugins
 from ssvi.configfile import Sources, check_size, merged, schema
 from ssvi.errors import UserError, unknown
 from ssvi.paths import at_home
-from ssvi.registry import using
+from ssvi.registry import KINDS, using
 from ssvi.spec import (
     FOLDER_PREFIX,
     INHERITED,
-    METHODS,
     NEEDS,
     PRESETS,
     RunSpec,
@@ -54,7 +54,8 @@ MOST_POINTS = 100_000
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Read and check a config file, as `load`."""
+    """Read and check a config file, as `load`; plugins may lie beside it."""
+    plugins.look_in(path.parent)
     return load(Sources((path,)))
 
 
@@ -272,6 +273,7 @@ def study_runs(config: Mapping[str, Any], study: str, where: str = "config") -> 
 
 def study_experiments(config: Mapping[str, Any], study: str, where: str = "config") -> dict[str, dict[str, RunSpec]]:
     """The runs of each experiment of a study."""
+    plugins.load(config.get("plugins", ()), f"{where}: plugins")
     content = resolve(config, study, where)
     place = f"{where}: studies.{study}"
     _check_shared(content, f"{place}.train")
@@ -280,6 +282,7 @@ def study_experiments(config: Mapping[str, Any], study: str, where: str = "confi
 
 def output_runs(config: Mapping[str, Any], study: str, kind: str, name: str) -> dict[str, RunSpec]:
     """The runs of all experiments that a table or figure (`kind`) is made from, each once."""
+    plugins.load(config.get("plugins", ()), "config: plugins")
     content = resolve(config, study)
     experiments = output_experiments(content[kind][name])
     place = f"config: studies.{study}"
@@ -302,8 +305,8 @@ def _points(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
 def _merge(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A grid point over the shared options; a shared one that has no effect on this run is left out."""
     method = point.get("method", shared.get("method", RunSpec.method))
-    if method not in METHODS:
-        raise unknown("method", method, METHODS, where)
+    if method not in KINDS:
+        raise unknown("method", method, KINDS, where)
     preset = point.get("preset", shared.get("preset"))
     check_preset(preset, where)
     chosen = PRESETS.get(preset, {})

@@ -17,6 +17,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ssvi.errors import UserError
+from ssvi.registry import ADDITIONS, CRITERIA, Registry
+
 Criterion = Callable[[Tensor, Tensor, float], Tensor]
 
 _SMALLEST_SIGMA = 1e-150  # keeps |mu|/sigma finite when a float32 sigma has underflowed to 0
@@ -125,18 +128,68 @@ def scores(name: str, mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0, arithm
 
     Args:
         name: a key of `CRITERIA`.
-        mu: means, any shape.
+        mu: means [s].
         sigma: standard deviations, same shape, > 0.
         exp_lambda: lambda of eq. 8.
         arithmetic: `stable` (float64), or `naive`: the printed formulas in the input's own precision
             with NaN set to 0, as the published code has it; there a sure weight can go first. A criterion
             that code does not have has no naive form and keeps its own.
+
+    Raises:
+        UserError: as `_called`.
     """
-    if arithmetic == "stable":
-        return CRITERIA[name](mu, sigma, exp_lambda)
-    return torch.nan_to_num(
-        NAIVE.get(name, CRITERIA[name])(mu, sigma, exp_lambda), nan=0.0, posinf=math.inf, neginf=-math.inf
-    )
+    if arithmetic == "stable" or name not in NAIVE:
+        return _called(CRITERIA, name, mu, sigma, exp_lambda)
+    return torch.nan_to_num(NAIVE[name](mu, sigma, exp_lambda), nan=0.0, posinf=math.inf, neginf=-math.inf)
+
+
+def compared(name: str) -> list[str]:
+    """The criteria that records of a run by this one compare: what else is loaded makes no other files."""
+    return [one for one in CRITERIA if one == name or one not in CRITERIA.sources]
+
+
+def modulus(gradient: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
+    """Addition criterion: |gradient|."""
+    return gradient.abs()
+
+
+def addition_scores(name: str, gradient: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
+    """Scores [d] of all weights; of those that are not active the highest come in (section 3.3.2).
+
+    Args:
+        name: a key of `ADDITIONS`.
+        gradient: with respect to the mean, signed [d].
+        mean: [d], 0 where a weight is not active.
+        sigma: the same.
+
+    Raises:
+        UserError: as `_called`.
+    """
+    return _called(ADDITIONS, name, gradient, mean, sigma)
+
+
+def _called(registry: Registry, name: str, *given: Tensor | float) -> Tensor:
+    """What a criterion or an addition rule makes of vectors. One of a plugin is shown copies, and what it gives back is
+    checked.
+
+    Raises:
+        UserError: if that is no vector of numbers, one for each weight.
+    """
+    function = registry[name]
+    if name not in registry.sources:
+        return function(*given)
+    vectors = [part for part in given if isinstance(part, Tensor)]
+    made = function(*(part.detach().clone() if isinstance(part, Tensor) else part for part in given))
+    who = f"{registry.kind} {name!r} ({registry.code(name)})"
+    if not isinstance(made, Tensor) or made.is_complex():
+        raise UserError(f"{who}: gave {type(made).__name__}, but must give a tensor of scores, real numbers.")
+    if made.shape != vectors[0].shape or made.device != vectors[0].device:
+        shown = ", ".join(f"{list(part.shape)} on {part.device}" for part in (made, vectors[0]))
+        raise UserError(f"{who}: the shape of its scores is {shown.replace(', ', ', but must be ', 1)}, as its input.")
+    # of what is no number itself nothing else can come, and the training has diverged
+    if bool(made.isnan().any()) and all(bool(part.isfinite().all()) for part in vectors):
+        raise UserError(f"{who}: {int(made.isnan().sum())} of {made.numel()} scores are not a number (NaN).")
+    return made.detach().double()
 
 
 def _naive_cdf(x: Tensor) -> Tensor:
@@ -163,15 +216,6 @@ def _naive_snr_exp(mu: Tensor, sigma: Tensor, exp_lambda: float) -> Tensor:
     mean = _naive_e_exp(mu, sigma, exp_lambda)
     return mean / torch.sqrt(_naive_e_exp(mu, sigma, 2 * exp_lambda) - mean**2)
 
-
-CRITERIA: dict[str, Criterion] = {
-    "abs_mu": abs_mu,
-    "snr": snr,
-    "e_abs": e_abs,
-    "snr_abs": snr_abs,
-    "e_exp": e_exp,
-    "snr_exp": snr_exp,
-}
 
 NAIVE: dict[str, Criterion] = {
     "abs_mu": lambda mu, sigma, exp_lambda: mu.abs(),

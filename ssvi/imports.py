@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 # Files beside the modules that these read.
 DATA = (".css", ".jinja", ".js", ".json", ".txt")
 # Conditions that are true for a checker of types alone.
 FOR_TYPES = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @functools.cache
@@ -28,15 +29,38 @@ def closure(script: Path, root: Path) -> tuple[Path, ...]:
         script: a Python file, anywhere.
         root: the folder that holds the packages.
     """
+    found = modules(script, root)
+    data = {file for folder in {path.parent for path in found - {script}} for file in _data(folder)}
+    return tuple(sorted(found | data))
+
+
+def modules(script: Path, root: Path, counts: Callable[[Path], bool] = lambda path: True) -> set[Path]:
+    """The Python files alone, of those that count; what is imported by one that does not is not looked for."""
     found: set[Path] = set()
     waiting = [script]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imported(path, root)
-    data = {file for folder in {path.parent for path in found - {script}} for file in _data(folder)}
-    return tuple(sorted(found | data))
+            waiting += filter(counts, _imported(path, root))
+    return found
+
+
+def binds(path: Path, name: str) -> bool:
+    """Whether a module gives a value to a name, or imports it, anywhere but in a function or class.
+
+    Raises:
+        SyntaxError, ValueError: if it is no Python.
+    """
+    body = ast.parse(path.read_bytes(), str(path)).body
+    bound: set[str] = set()
+    for node in _statements([one for one in body if not isinstance(one, DEFINITIONS)]):
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            bound |= {target.id for target in targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {alias.asname or alias.name for alias in node.names}
+    return name in bound
 
 
 @functools.cache

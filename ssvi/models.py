@@ -1,16 +1,15 @@
 """Networks, built from whatever layers the method makes.
 
-A network of your own is one function here and one line in `MODELS` (and its name in `ssvi.spec.MODELS`).
+One more is a function here and a line in `MODELS` (`ssvi.registry`); of your own, without an edit, a plugin's.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ssvi.layers import LayerFactory
+from ssvi.registry import MODELS as MODELS  # they are looked up by this module's name too
 
 
 class Block(nn.Module):
@@ -88,10 +87,3 @@ def resnet8(make: LayerFactory, channels: int, image_size: int, classes: int, wi
 def mlp(make: LayerFactory, channels: int, image_size: int, classes: int, width: float) -> nn.Module:
     """Two hidden layers of 256 units (times width)."""
     return MLP(make, channels * image_size**2, _scaled(width, 256)[0], classes)
-
-
-MODELS: dict[str, Callable[[LayerFactory, int, int, int, float], nn.Module]] = {
-    "mlp": mlp,
-    "resnet8": resnet8,
-    "resnet18": resnet18,
-}

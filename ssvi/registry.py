@@ -1,11 +1,148 @@
-"""Every training method: where its code is, which options it uses, what it is called. A new one is a line here.
+"""Every removal criterion, addition rule, network and method, by name: where its code is. A new one is a line here.
 
-Standard library only: planning, tables and figures know methods by this file, without importing torch.
+Standard library only: planning, tables and figures know names by this file, without importing torch. What is built in
+stands here; plugins (`ssvi.plugins`) add theirs to the same registries.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+import traceback
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from ssvi.errors import UserError, quoted
+
+
+def found(code: str, what: str) -> Any:
+    """The function or class that an import string stands for.
+
+    Args:
+        code: `module:attribute`.
+        what: in the message, as in `criterion 'snr'`.
+
+    Raises:
+        UserError: if there is no such module or attribute, it is something else, or the module breaks.
+    """
+    module, _, attribute = code.partition(":")
+    try:
+        imported = importlib.import_module(module)
+    except Exception as error:  # whatever somebody's code does when it is run
+        if module.partition(".")[0] == __package__:
+            raise
+        raise UserError(f"{what}: {code} cannot be imported: {broken(error)}.") from error
+    if not hasattr(imported, attribute):
+        raise UserError(f"{what}: {code} leads nowhere: {getattr(imported, '__file__', module)} has no {attribute!r}.")
+    if not callable(there := getattr(imported, attribute)):
+        raise UserError(f"{what}: {code} is {quoted(there)}, but must be a function or a class.")
+    return there
+
+
+def broken(error: Exception) -> str:
+    """An error of somebody's module in words, with the last line of it that was reached."""
+    ours = ("<frozen", os.path.dirname(__file__), importlib.__file__)
+    theirs = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(ours)]
+    # a SyntaxError says itself where it is
+    where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs and type(error) is not SyntaxError else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
+class Registry(MutableMapping[str, Any]):
+    """Names in reading order, and what each stands for; an import string `module:attribute` is followed when its name
+    is looked up, not before.
+
+    Attributes:
+        kind: of what it holds, in messages.
+        sources: the module of the plugin that brought a name; built-in ones are not in it.
+    """
+
+    def __init__(self, kind: str, entries: dict[str, Any]) -> None:
+        self.kind, self._entries, self.sources = kind, dict(entries), dict[str, str]()
+
+    def __getitem__(self, name: str) -> Any:
+        entry = self._entries[name]
+        return found(entry, f"{self.kind} {name!r}") if isinstance(entry, str) else entry
+
+    def __setitem__(self, name: str, entry: Any) -> None:
+        self._entries[name] = entry
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name]
+        self.sources.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def code(self, name: str) -> str:
+        """Where a name's code is: `module:attribute`."""
+        entry = self._entries[name]
+        return getattr(entry, "code", entry)
+
+    def place(self, name: str) -> int:
+        """Where a name stands among all."""
+        return list(self._entries).index(name)
+
+    def add(self, name: str, entry: Any, source: str) -> None:
+        """Take in what a plugin brings.
+
+        Raises:
+            UserError: if the name is taken.
+        """
+        if name in self:
+            owner = f"plugin {self.sources[name]!r} has" if name in self.sources else "is built in"
+            raise UserError(f"plugin {source!r}: {self.kind} {name!r} {owner} already; give yours another name.")
+        self[name], self.sources[name] = entry, source
+
+
+class Among(Sequence[str]):
+    """The names for which something holds, of all that a registry has when this is asked."""
+
+    def __init__(self, registry: Registry, holds: Callable[[str], bool]) -> None:
+        self._registry, self._holds = registry, holds
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(filter(self._holds, self._registry))
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._names()[place]
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
+
+
+CRITERIA = Registry(
+    "criterion",
+    {
+        "abs_mu": "ssvi.criteria:abs_mu",
+        "snr": "ssvi.criteria:snr",
+        "e_abs": "ssvi.criteria:e_abs",
+        "snr_abs": "ssvi.criteria:snr_abs",
+        "e_exp": "ssvi.criteria:e_exp",
+        "snr_exp": "ssvi.criteria:snr_exp",
+    },
+)
+# In these is no lambda; any other one may use exp_lambda.
+WITHOUT_LAMBDA = ("abs_mu", "snr", "e_abs", "snr_abs")
+WITH_LAMBDA = Among(CRITERIA, lambda name: name not in WITHOUT_LAMBDA)
+
+# What is made of a gradient to rank candidates; these differ in whose gradient it is (`ssvi.methods.ssvi`).
+ADDITIONS = Registry("addition", dict.fromkeys(("mc1", "mean", "mcK"), "ssvi.criteria:modulus"))
+
+MODELS = Registry(
+    "model",
+    {"mlp": "ssvi.models:mlp", "resnet8": "ssvi.models:resnet8", "resnet18": "ssvi.models:resnet18"},
+)
 
 # Groups of options that methods have in common; those that every run has are in `COMMON`.
 COMMON = ("dataset", "model", "method", "seed", "width", "image_size", "validation", "normalisation")
@@ -65,91 +202,102 @@ class Kind:
 
 
 # In reading order of tables; Bayesian networks that are sparse come last, SSVI at the end.
-KINDS: dict[str, Kind] = {
-    "dense": Kind("ssvi.methods.base:Method", "dense network", ("lr",), SGD, "6 M"),
-    "vi": Kind("ssvi.methods.vi:VI", "dense BNN", ("sigma_init",), (*SGD, *GAUSSIAN, *START), "12 M", posterior=True),
-    "rigl": Kind(
-        "ssvi.methods.rigl:RigL", "RigL", ("density", "lr"), (*SGD, *MASKS, *UPDATES), "6 M × density, growth passes"
-    ),
-    "static": Kind("ssvi.methods.static:Static", "static sparse", ("density", "lr"), (*SGD, *MASKS), "6 M × density"),
-    "ensemble": Kind(
-        "ssvi.methods.ensemble:Ensemble",
-        "sparse ensemble",
-        ("density", "members"),
-        ("density", "members"),
-        "its members' alone",
-        parents=("rigl", "static"),
-        needs_parent=True,
-    ),
-    "vd": Kind(
-        "ssvi.methods.vd:VD",
-        "VD",
-        ("kl_weight",),
-        (*ADAM, "kl_ramp", "mu_init_sd", "lrt_epsilon", "log_variance_init", "log_alpha_threshold"),
-        "12 M, dense to the end",
-        posterior=True,
-        parents=("dense", "vi"),
-    ),
-    "sbp": Kind(
-        "ssvi.methods.sbp:SBP",
-        "SBP",
-        ("kl_weight",),
-        (*ADAM, "gate_noise", "snr_threshold"),
-        "6 M, dense to the end",
-        posterior=True,
-        parents=("dense",),
-    ),
-    "aeb": Kind(
-        "ssvi.methods.aeb:AEB",
-        "AEB",
-        ("density", "aeb_prior"),
-        (*TRAINING, "density", "aeb_prior", "aeb_lr", "momentum", "weight_decay"),
-        "6 M, dense to the end",
-        posterior=True,
-        chain=True,
-        parents=("dense",),
-    ),
-    "mbnn": Kind(
-        "ssvi.methods.mbnn:MBNN",
-        "mBNN",
-        ("mask_lambda",),
-        (*TRAINING, "mask_lambda", "mask_period", "mbnn_lr", "widening"),
-        "6 × multiply-adds between living channels × (1 + 2/mask_period)",
-        posterior=True,
-        chain=True,
-    ),
-    "pruned": Kind(
-        "ssvi.methods.static:Pruned",
-        "pruned BNN",
-        ("density", "criterion"),
-        (*SGD, *GAUSSIAN, *MASKS, *SCORES),
-        "12 M × density",
-        posterior=True,
-        parents=("vi",),
-        needs_parent=True,
-    ),
-    "static_vi": Kind(
-        "ssvi.methods.static:StaticVI",
-        "static sparse BNN",
-        ("density", "sigma_init"),
-        (*SGD, *GAUSSIAN, *START, *MASKS),
-        "12 M × density",
-        posterior=True,
-    ),
-    "ssvi": Kind(
-        "ssvi.methods.ssvi:SSVI",
-        "SSVI",
-        ("density", "criterion", "sigma_init"),
-        (*SGD, *GAUSSIAN, *START, *MASKS, *UPDATES, *SCORES, *GROWTH),
-        "12 M × density, growth passes",
-        posterior=True,
-    ),
-}
+KINDS = Registry(
+    "method",
+    {
+        "dense": Kind("ssvi.methods.base:Method", "dense network", ("lr",), SGD, "6 M"),
+        "vi": Kind(
+            "ssvi.methods.vi:VI", "dense BNN", ("sigma_init",), (*SGD, *GAUSSIAN, *START), "12 M", posterior=True
+        ),
+        "rigl": Kind(
+            "ssvi.methods.rigl:RigL",
+            "RigL",
+            ("density", "lr"),
+            (*SGD, *MASKS, *UPDATES),
+            "6 M × density, growth passes",
+        ),
+        "static": Kind(
+            "ssvi.methods.static:Static", "static sparse", ("density", "lr"), (*SGD, *MASKS), "6 M × density"
+        ),
+        "ensemble": Kind(
+            "ssvi.methods.ensemble:Ensemble",
+            "sparse ensemble",
+            ("density", "members"),
+            ("density", "members"),
+            "its members' alone",
+            parents=("rigl", "static"),
+            needs_parent=True,
+        ),
+        "vd": Kind(
+            "ssvi.methods.vd:VD",
+            "VD",
+            ("kl_weight",),
+            (*ADAM, "kl_ramp", "mu_init_sd", "lrt_epsilon", "log_variance_init", "log_alpha_threshold"),
+            "12 M, dense to the end",
+            posterior=True,
+            parents=("dense", "vi"),
+        ),
+        "sbp": Kind(
+            "ssvi.methods.sbp:SBP",
+            "SBP",
+            ("kl_weight",),
+            (*ADAM, "gate_noise", "snr_threshold"),
+            "6 M, dense to the end",
+            posterior=True,
+            parents=("dense",),
+        ),
+        "aeb": Kind(
+            "ssvi.methods.aeb:AEB",
+            "AEB",
+            ("density", "aeb_prior"),
+            (*TRAINING, "density", "aeb_prior", "aeb_lr", "momentum", "weight_decay"),
+            "6 M, dense to the end",
+            posterior=True,
+            chain=True,
+            parents=("dense",),
+        ),
+        "mbnn": Kind(
+            "ssvi.methods.mbnn:MBNN",
+            "mBNN",
+            ("mask_lambda",),
+            (*TRAINING, "mask_lambda", "mask_period", "mbnn_lr", "widening"),
+            "6 × multiply-adds between living channels × (1 + 2/mask_period)",
+            posterior=True,
+            chain=True,
+        ),
+        "pruned": Kind(
+            "ssvi.methods.static:Pruned",
+            "pruned BNN",
+            ("density", "criterion"),
+            (*SGD, *GAUSSIAN, *MASKS, *SCORES),
+            "12 M × density",
+            posterior=True,
+            parents=("vi",),
+            needs_parent=True,
+        ),
+        "static_vi": Kind(
+            "ssvi.methods.static:StaticVI",
+            "static sparse BNN",
+            ("density", "sigma_init"),
+            (*SGD, *GAUSSIAN, *START, *MASKS),
+            "12 M × density",
+            posterior=True,
+        ),
+        "ssvi": Kind(
+            "ssvi.methods.ssvi:SSVI",
+            "SSVI",
+            ("density", "criterion", "sigma_init"),
+            (*SGD, *GAUSSIAN, *START, *MASKS, *UPDATES, *SCORES, *GROWTH),
+            "12 M × density, growth passes",
+            posterior=True,
+        ),
+    },
+)
 
 
-def using(option: str) -> tuple[str, ...]:
+def using(option: str) -> Among:
     """The methods that use an option."""
-    return tuple(name for name, kind in KINDS.items() if option in kind.options)
+    return Among(KINDS, lambda name: option in KINDS[name].options)
 
 
 # Methods by what they have: a Gaussian posterior of each weight; a density that is asked for; a subspace that is
@@ -158,4 +306,4 @@ VARIATIONAL = using("prior_sigma")
 SPARSE = using("density")
 MOVING = using("delta_t")
 SUBSPACE = using("grow_sigma")
-POINT = tuple(name for name, kind in KINDS.items() if not kind.posterior)
+POINT = Among(KINDS, lambda name: not KINDS[name].posterior)

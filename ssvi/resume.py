@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from ssvi import checkpoint, runs
 from ssvi.errors import UserError
+from ssvi.plugins import changes
 from ssvi.process import processor, usable_cpus
 
 # Switches on which the order of a checkpoint's numbers depends.
@@ -71,6 +72,7 @@ def check_same(
     data: str,
     dataset: str,
     parents: Mapping[str, str],
+    plugins: Sequence[Mapping[str, Any]],
     device: torch.device,
     switches: Mapping[str, bool],
     say: Say,
@@ -84,6 +86,7 @@ def check_same(
         data: the fingerprint of the images at hand.
         dataset: their name.
         parents: the networks it would have started from: fingerprints by run path.
+        plugins: those that the run uses, as they are now (`ssvi.plugins.used`).
         device: where it would go on.
         switches: how.
         say: told what is no reason to refuse.
@@ -108,6 +111,10 @@ def check_same(
         raise UserError(
             f"{folder}: this training began from another training of its parent {other[0]} than lies there now; bring "
             "that one back, or move the folder away."
+        )
+    if changed := changes(before.get("plugins", ()), plugins):
+        raise UserError(
+            f"{folder}: {changed[0]}; bring back the file that this training began with, or move the folder away."
         )
     if (before["device"] == "cpu") != (device.type == "cpu"):
         raise UserError(

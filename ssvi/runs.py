@@ -34,7 +34,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssvi import __version__
+from ssvi import __version__, plugins
 from ssvi.disk import check_replaceable, remove_leftovers
 from ssvi.disk import write_bytes as write_bytes  # the writers of these files are called by this module's name too
 from ssvi.disk import write_json as write_json
@@ -325,12 +325,37 @@ def remove_outdated(folder: Path) -> None:
 
 
 def read_spec(folder: Path) -> RunSpec:
-    """The spec a run folder was made with.
+    """The spec a run folder was made with; the plugins that it names are loaded.
 
     Raises:
-        UserError: if the file is missing, broken, of a newer format, or holds an option this version does not know.
+        UserError: if the file is missing, broken, of a newer format, holds an option this version does not know, or
+            names a plugin that cannot be loaded.
     """
-    return _spec_of(folder / SPEC, read_spec_record(folder))
+    record = read_spec_record(folder)
+    plugins.load((one["module"] for one in plugins_of(folder, record)), f"{folder / SPEC}: provenance.plugins")
+    return _spec_of(folder / SPEC, record)
+
+
+def plugins_of(folder: Path, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plugins that a run was trained with, as `ssvi.plugins.used` gives them; none where spec.json does not say.
+
+    Args:
+        folder: of the run, for messages.
+        record: what its spec.json holds.
+
+    Raises:
+        UserError: if it says something else.
+    """
+    path, origin = folder / SPEC, record.get("provenance")
+    found = origin.get("plugins", []) if isinstance(origin, dict) else []
+    for one in found if isinstance(found, list) else [None]:
+        hashes = one.get("files") if isinstance(one, dict) else None
+        if not isinstance(hashes, dict) or not all(isinstance(x, str) for x in (one.get("module"), *hashes.values())):
+            problem = (
+                f"{path}: provenance.plugins has {reprlib.repr(one)}, but must have modules and their files' hashes"
+            )
+            raise UserError(f"{problem}; {told_by_version(folder)}")
+    return found
 
 
 def read_spec_record(folder: Path) -> dict[str, Any]:

@@ -12,13 +12,13 @@ import hashlib
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from ssvi.errors import UserError, quoted, unknown
-from ssvi.registry import KINDS, using
+from ssvi.registry import ADDITIONS, CRITERIA, KINDS, MODELS, WITH_LAMBDA, using
 
 DATASETS = ("digits", "cifar10", "cifar100")
 FOLDER_PREFIX = "folder:"
@@ -26,11 +26,6 @@ FOLDER_PREFIX = "folder:"
 ANY_FOLDER = "folder:PATH"
 # What a path may not contain: it ends up in commands, patterns and messages.
 REFUSED_IN_PATHS = re.compile(r"""[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff;&|<>$`"'\\*?{}]""")
-MODELS = ("mlp", "resnet8", "resnet18")
-CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
-# In these is no lambda; any other one may use exp_lambda.
-WITHOUT_LAMBDA = ("abs_mu", "snr", "e_abs", "snr_abs")
-ADDITIONS = ("mc1", "mean", "mcK")
 
 # What a parent always has in common with its child.
 INHERITED = ("dataset", "model", "width", "image_size", "validation", "normalisation", "seed")
@@ -49,7 +44,7 @@ def option(
     default: Any,
     help: str,
     *,
-    choices: tuple[str, ...] | None = None,
+    choices: Collection[str] | None = None,
     low: float | None = None,
     high: float | None = None,
     open_low: bool = False,
@@ -73,7 +68,7 @@ class RunSpec:
 
     dataset: str = option("digits", "digits, cifar10, cifar100 or folder:PATH (class folders under train/ and test/)")
     model: str = option("resnet18", "network", choices=MODELS)
-    method: str = option("ssvi", "training method")
+    method: str = option("ssvi", "training method", choices=KINDS)
     seed: int = option(0, "seed of every random stream", low=0, high=2**63 - 1)
 
     width: float = option(1.0, "factor on the network's number of channels", low=0.0, high=100.0, open_low=True)
@@ -240,17 +235,15 @@ class RunSpec:
 
 FIELDS = {f.name: f for f in dataclasses.fields(RunSpec)}
 
-METHODS = tuple(KINDS)
-
 # Options that have an effect only where another one has one of these values.
-NEEDS: dict[str, tuple[str, tuple[str | bool, ...]]] = {
+NEEDS: dict[str, tuple[str, Collection[str | bool]]] = {
     "flip": ("augment", (True,)),
     "image_size": ("dataset", (ANY_FOLDER,)),
     "normalisation": ("dataset", ("cifar10",)),
     "addition_samples": ("addition", ("mcK",)),
     "addition_average": ("addition", ("mcK",)),
     "grow_sigma_value": ("grow_sigma", ("constant",)),
-    "exp_lambda": ("criterion", tuple(name for name in CRITERIA if name not in WITHOUT_LAMBDA)),
+    "exp_lambda": ("criterion", WITH_LAMBDA),
     "lrt_epsilon": ("sampling", ("local",)),
 }
 
@@ -339,8 +332,6 @@ def validate(options: Mapping[str, Any], where: str) -> None:
             raise unknown(name, value, meta["choices"], where)
         if not isinstance(value, bool) and isinstance(value, int | float):
             _check_range(name, value, where)
-    if "method" in options and options["method"] not in METHODS:
-        raise unknown("method", options["method"], METHODS, where)
     if "dataset" in options:
         _check_dataset(options["dataset"], where)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssvi import checkpoint, runs, ties
+from ssvi import checkpoint, plugins, runs, ties
 from ssvi.counting import active_macs, positions
 from ssvi.data import Data
 from ssvi.errors import Diverged, UserError
@@ -331,6 +331,7 @@ class Trainer:
         if state is None:
             origin = provenance(self.device, self.data.fingerprint, switches, self.take_step.precision)
             origin |= {"numerics": self._numerics, "content": self.data.content, "parents": self._parents_record()}
+            origin |= {"plugins": plugins.used(self.spec)}
             self._spec_record = runs.spec_record(self.spec, origin)
             self._remember_good()
         self._sessions.append(session(self.clock.step, self.device) | {"switches": switches})
@@ -389,6 +390,7 @@ class Trainer:
             data=self.data.fingerprint,
             dataset=self.spec.dataset,
             parents=self._parents_record(),
+            plugins=plugins.used(self.spec),
             device=self.device,
             switches=self.machine.settings(),
             say=self.reporter.note,

@@ -14,8 +14,8 @@ from typing import Any
 
 from ssvi import runs
 from ssvi.errors import UserError
-from ssvi.registry import MOVING, SPARSE, VARIATIONAL
-from ssvi.spec import CRITERIA, RunSpec, parents, run_path
+from ssvi.registry import CRITERIA, MOVING, SPARSE, VARIATIONAL
+from ssvi.spec import RunSpec, parents, run_path
 from ssvi.ties import SEAL, TIED_SINCE, sealed, write_tied
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
@@ -148,7 +148,7 @@ def _updates(spec: RunSpec, layers: int, updates: int, steps: int) -> list[dict[
                 row["sigma_drift_topology"] = -1e-4 * progress
             rows.append(row)
         record = {"step": int(progress * steps), "epoch": 1, "update": i + 1, "drop_fraction": 0.3 * (1 - progress)}
-        matrices = {"criteria": CRITERIA, "iou": matrix, "spearman": matrix} if variational else {}
+        matrices = {"criteria": list(CRITERIA), "iou": matrix, "spearman": matrix} if variational else {}
         records.append({**record, **matrices, "layers": rows})
     return records
 

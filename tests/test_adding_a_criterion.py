@@ -1,4 +1,4 @@
-"""A removal criterion, added to a copy of the project as CONTRIBUTING says: a function, its line, its name."""
+"""A removal criterion of a plugin, from the plan of a study to its trained runs, tables and figures."""
 
 import json
 import os
@@ -9,30 +9,23 @@ from pathlib import Path
 
 import pytest
 from fake_runs import EVALUATION
-from studies import BIN, ROOT, command, config_of, copy_project, environment, write_config
+from studies import BIN, ROOT, command, config_of, environment, write_config
 
-from ssvi import criteria, spec
 from ssvi.analysis.figures import style
+from ssvi.registry import CRITERIA, KINDS
 
-FUNCTION = '''def bound(mu: Tensor, sigma: Tensor, exp_lambda: float = 1.0) -> Tensor:
-    """|mu| + sigma: what the size of a weight hardly exceeds."""
-    return mu.double().abs() + sigma.double()
+PLUGIN = """from ssvi.plugins import Plugin
 
-
-def scores('''
-# file: what stands there, and what takes its place. The line is neither the first nor the last.
-RECIPE = {
-    "ssvi/criteria.py": {
-        "def scores(": FUNCTION,
-        '    "snr": snr,\n    "e_abs"': '    "bound": bound,\n    "snr": snr,\n    "e_abs"',
-    },
-    "ssvi/spec.py": {'CRITERIA = ("abs_mu", ': 'CRITERIA = ("abs_mu", "bound", '},
-}
-SEVEN = ("abs_mu", "bound", *spec.CRITERIA[1:])
+PLUGIN = Plugin(criteria={"bound": "bounds:bound"})
+"""
+CODE = """def bound(mu, sigma, exp_lambda):
+    return mu.abs() + sigma
+"""
+SEVEN = (*CRITERIA, "bound")
 
 GRID = {"method": "ssvi", "density": 0.1, "epochs": 3, "seed": [0, 1]}
 EXPERIMENTS = {
-    "old": {**GRID, "criterion": list(spec.CRITERIA)},
+    "old": {**GRID, "criterion": list(CRITERIA)},
     "new": {**GRID, "criterion": "bound"},
     "starts": {**GRID, "criterion": ["snr_abs", "bound"], "sigma_init": [0.001, 0.01]},
     "lambdas": {**GRID, "criterion": ["e_exp", "bound"], "exp_lambda": [0.1, 10]},
@@ -65,28 +58,20 @@ for name, runs in study_experiments(json.loads(sys.argv[1]), "tiny").items():
 
 
 class Project:
-    """A folder with results, and beside it the project with one criterion more."""
+    """A folder with a plugin, a config and results."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.config = folder / "work", config_of("tiny", STUDY, evaluation=EVALUATION)
-        self.folder.mkdir()
-        self.root = copy_project(folder / "project")
-        for name, changes in RECIPE.items():
-            text = (self.root / name).read_text()
-            for old, new in changes.items():
-                assert text.count(old) == 1, old
-                text = text.replace(old, new)
-            (self.root / name).write_text(text)
-        write_config(self.folder, self.config)
-        self.python("-c", WRITING, json.dumps(self.config))
-
-    def python(self, *words: str) -> subprocess.CompletedProcess:
-        return self.run(sys.executable, *words)
+        self.folder = folder
+        self.config = config_of("tiny", STUDY, evaluation=EVALUATION, plugins=["my_bounds"])
+        (folder / "my_bounds.py").write_text(PLUGIN)
+        (folder / "bounds.py").write_text(CODE)
+        write_config(folder, self.config)
+        self.run(sys.executable, "-c", WRITING, json.dumps(self.config))
 
     def run(self, *words: str | Path) -> subprocess.CompletedProcess:
-        paths = {"PYTHONPATH": f"{self.root}{os.pathsep}{ROOT / 'tests'}"}
+        paths = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
         done = subprocess.run(
-            words, cwd=self.folder, env=environment(self.root) | paths, capture_output=True, text=True, timeout=300
+            words, cwd=self.folder, env=environment() | paths, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done
@@ -105,7 +90,7 @@ def report(project: Project) -> Path:
 
 
 def test_the_workflow_plans(project: Project) -> None:
-    said = project.run(*command(project.folder, "-n", root=project.root)).stdout
+    said = project.run(*command(project.folder, "-n")).stdout
     assert re.search(r"^figure +6$", said, flags=re.MULTILINE), said
     assert re.search(r"^table +3$", said, flags=re.MULTILINE), said
 
@@ -126,12 +111,11 @@ def test_figures_draw_old_records_beside_new_ones(report: Path) -> None:
     # in made-up runs two criteria agree by how far apart they stood in the list when they were recorded
     pairs = first.groupby(["first", "second"])["n"].sum()
     assert pairs["abs_mu", "snr"] == 7 * 2
-    assert pairs["abs_mu", "bound"] == pairs["bound", "snr_exp"] == 1 * 2
+    assert pairs["abs_mu", "bound"] == pairs["snr_exp", "bound"] == 1 * 2
     values = first.groupby(["first", "second"])["iou_mean"].agg(["min", "max"])
     agree = 0.6 + 0.3 * 0.75 / 4
-    # one place apart in the old records, two in the new ones
-    assert values.loc[("abs_mu", "snr")].tolist() == pytest.approx([agree / 3, agree / 2])
-    assert values.loc[("e_exp", "snr_exp")].tolist() == pytest.approx([agree / 2, agree / 2])
+    assert values.loc[("abs_mu", "snr")].tolist() == pytest.approx([agree / 2, agree / 2])
+    assert values.loc[("abs_mu", "bound")].tolist() == pytest.approx([agree / 7, agree / 7])
     assert set(drawn["criteria"]["criterion"].dropna()) == set(SEVEN)
     right = drawn["figure2_right"]
     assert set(right.loc[right["criterion"] == "bound", "sigma_init"]) == {0.0006, 0.001, 0.01}
@@ -140,12 +124,17 @@ def test_figures_draw_old_records_beside_new_ones(report: Path) -> None:
     assert set(lambdas.loc[lambdas["criterion"] == "bound", "exp_lambda"]) == {0.1, 10}
 
 
-def test_it_trains_and_its_records_name_it(project: Project) -> None:
-    where = ("--data-root=data", "--threads=1", "--device=cpu")
-    options = ("--method=ssvi", "--model=mlp", "--epochs=1", "--batch-size=256", "--delta-t=2", "--criterion=bound")
-    project.python("-m", "ssvi", "train", *options, "--out=trained", *where)
-    project.python("-m", "ssvi", "evaluate", "trained", *where)
-    records = [json.loads(line) for line in (project.folder / "trained/topology.jsonl").read_text().splitlines()]
+def test_the_workflow_trains_and_evaluates_it(project: Project) -> None:
+    run = "digits/mlp/ssvi/density=0.1/criterion=bound/sigma_init=0.0006/epochs=1+batch_size=256+delta_t=2/seed=0"
+    study = {"experiments": {"e": {"method": "ssvi", "criterion": "bound"}}}
+    train = {"model": "mlp", "epochs": 1, "batch_size": 256, "delta_t": 2}
+    folder = project.folder / "trained"
+    folder.mkdir()
+    for name in ("my_bounds.py", "bounds.py"):
+        (folder / name).write_bytes((project.folder / name).read_bytes())
+    write_config(folder, config_of("tiny", {"train": train, **study}, plugins=["my_bounds"]))
+    project.run(*command(folder, "--", f"results/runs/{run}/metrics.json"))
+    records = [json.loads(line) for line in (folder / "results/runs" / run / "topology.jsonl").read_text().splitlines()]
     assert records
     for record in records:
         assert tuple(record["criteria"]) == SEVEN
@@ -153,16 +142,18 @@ def test_it_trains_and_its_records_name_it(project: Project) -> None:
 
 
 def test_a_look_is_chosen_or_the_next_one_that_is_free() -> None:
-    chosen = {"a": "red", "b": "blue"}
-    assert style._completed(chosen, ["b", "c", "a", "d"], ["blue", "green", "red", "grey", "green"]) == {
-        **chosen,
-        "c": "green",
-        "d": "grey",
-    }
-    assert style._completed(chosen, "cdefg", ["green", "red", "grey"]) == {
-        **chosen,
-        **dict(zip("cdefg", ["green", "grey", "green", "grey", "green"], strict=True)),
-    }
-    assert style._completed({"a": "p"}, "abc", ["p"]) == dict.fromkeys("abc", "p")
+    chosen, names = {"a": "red", "b": "blue"}, ["b", "c", "a", "d"]
+    looks = style.Looks(chosen, names, ["blue", "green", "red", "grey", "green"])
+    assert dict(looks) == {**chosen, "c": "green", "d": "grey"}
+    # one that comes later
+    names.append("e")
+    assert looks["e"] == "green"
+    several = dict(zip("cdefg", ["green", "grey", "green", "grey", "green"], strict=True))
+    assert dict(style.Looks(chosen, "cdefg", ["green", "red", "grey"])) == {**chosen, **several}
+    assert dict(style.Looks({"a": "p"}, "abc", ["p"])) == dict.fromkeys("abc", "p")
     for looks in (style.CRITERION_COLOURS, style.CRITERION_MARKERS):
-        assert len(set(looks.values())) == len(looks) == len(criteria.CRITERIA)
+        assert len(set(looks.values())) == len(looks) == len(CRITERIA)
+    for looks in (style.COLOURS, style.MARKERS):
+        own = [f"own{i}" for i in range(4)]
+        seen = dict(style.Looks(looks._chosen, [*KINDS, *own], looks._spare))
+        assert len({seen[name] for name in own} - {looks[name] for name in KINDS}) == len(own)

@@ -18,11 +18,13 @@ import pytest
 from fake_runs import tie, with_seeds, write_run, write_runs
 from unreadable import unreadable
 
+from ssvi import registry
 from ssvi import runs as files
 from ssvi.analysis import collect, records
 from ssvi.errors import UserError
-from ssvi.spec import CRITERIA, RunSpec, run_path
+from ssvi.spec import RunSpec, run_path
 
+CRITERIA = tuple(registry.CRITERIA)
 VI = RunSpec(method="vi", dataset="cifar10")
 SSVI = RunSpec(method="ssvi", density=0.1, dataset="cifar10")
 

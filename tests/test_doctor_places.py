@@ -19,7 +19,8 @@ from ssvi.doctor.registry import CHECKS
 from ssvi.layers import masked_layers
 from ssvi.network import build
 from ssvi.noise import NormalSource
-from ssvi.spec import DATASETS, MODELS, RunSpec
+from ssvi.registry import MODELS
+from ssvi.spec import DATASETS, RunSpec
 
 
 @pytest.fixture

@@ -15,11 +15,10 @@ from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.evaluate import evaluate
 from ssvi.progress import Lines
-from ssvi.registry import using
+from ssvi.registry import KINDS, using
 from ssvi.spec import (
     FIELDS,
     LARGEST,
-    METHODS,
     SMALLEST,
     RunSpec,
     make_spec,
@@ -85,7 +84,7 @@ def trained(spec: RunSpec, digits: Data, results: Path) -> Path:
 
 
 @pytest.mark.fault("extreme numbers")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", KINDS)
 def test_a_run_of_extreme_numbers_is_refused_or_ends(method, digits, results, request, monkeypatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # nobody pulls the plug, and waiting for disks is most of the time
     refused: list[tuple[str, str]] = []
@@ -105,7 +104,7 @@ def test_a_run_of_extreme_numbers_is_refused_or_ends(method, digits, results, re
 
 
 def test_every_numeric_option_is_tried() -> None:
-    tried = {name for method in METHODS for name, _ in cases(method, whole=False)}
+    tried = {name for method in KINDS for name, _ in cases(method, whole=False)}
     assert tried | SIZES == set(NUMERIC)
     assert not tried & SIZES
 

@@ -16,7 +16,8 @@ from ssvi.analysis.collect import Frames, load_frames
 from ssvi.analysis.figures import make_figure
 from ssvi.analysis.stats import DIFFERENCES, MAX_SPLITS, noise_floor, split_differences
 from ssvi.errors import UserError
-from ssvi.spec import CRITERIA, RunSpec, run_path
+from ssvi.registry import CRITERIA
+from ssvi.spec import RunSpec, run_path
 
 SSVI = RunSpec(method="ssvi", dataset="cifar10", density=0.1)
 VI = RunSpec(method="vi", dataset="cifar10")

@@ -6,6 +6,7 @@ import math
 import pandas as pd
 import pytest
 
+from ssvi import registry
 from ssvi.analysis import collect, records
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures import FIGURES, make_figure
@@ -14,8 +15,9 @@ from ssvi.analysis.figures.overlap import CHANCE, _two_digits
 from ssvi.analysis.figures.sigma import start_of_sigma
 from ssvi.analysis.records import used_options
 from ssvi.errors import UserError
-from ssvi.spec import CRITERIA, RunSpec, run_path
+from ssvi.spec import RunSpec, run_path
 
+CRITERIA = tuple(registry.CRITERIA)
 SSVI = RunSpec(method="ssvi", density=0.1, epochs=10)
 VI = RunSpec(method="vi", epochs=10)
 MINE = ("iou", "iou_course", "sigma_drift", "sigma_learning", "test_samples", "layers", "survival")

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "ssvi"
 
 FILES_ONLY = {
     *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"),
-    *("configfile", "arguments", "evaluated", "images", "changed", "ties", "disk", "extras"),
+    *("configfile", "arguments", "evaluated", "images", "changed", "ties", "disk", "extras", "plugins"),
 }
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
@@ -29,11 +29,12 @@ MAY_IMPORT = {
     "devices": {"disk"},
     "registry": set(),
     "spec": {"registry"},
-    "runs": {"", "spec", "disk"},
+    "plugins": {"imports", "registry", "spec"},
+    "runs": {"", "spec", "disk", "plugins"},
     "ties": {"spec", "runs"},
     "images": {"spec", "runs"},
     "changed": {"spec", "runs", "images"},
-    "config": {"spec", "registry", "configfile", "paths"},
+    "config": {"", "spec", "registry", "configfile", "paths", "plugins"},
     "evaluated": {"spec", "registry", "runs", "ties"},
     "due": {"spec", "runs", "ties"},
     "paths": set(),
@@ -41,19 +42,19 @@ MAY_IMPORT = {
     "arguments": {"spec", "configfile", "paths"},
     "plan": {"spec", "runs"},
     "noise": set(),
-    "criteria": set(),
+    "criteria": {"registry"},
     "metrics": set(),
     "subspace": set(),
     "overlap": {"subspace"},
     "layers": {"noise"},
-    "models": {"layers"},
+    "models": {"registry", "layers"},
     "counting": {"layers"},
     "checkpoint": {"disk", "runs"},
     "lock": {"disk", "runs"},
     "tensors": set(),
     "provenance": {"", "precision", "process", "versions"},
     "watch": set(),
-    "resume": {"runs", "checkpoint", "process"},
+    "resume": {"plugins", "runs", "checkpoint", "process"},
     "versions": {"spec"},
     "doctor": {
         "", "registry", "spec", "paths", "configfile", "config", "versions", "precision", "process", "runs", "disk",
@@ -76,7 +77,7 @@ MAY_IMPORT = {
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch", "ties",
+        "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch", "ties", "plugins",
     },
     "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
         "versions", "ties"},
@@ -89,7 +90,7 @@ MAY_IMPORT = {
     "cli": {
         "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
         "evaluate", "progress", "analysis", "bench", "doctor", "changed", "resume", "arguments", "evaluated", "ties",
-        "disk", "extras",
+        "disk", "extras", "plugins",
     },
 }  # fmt: skip
 
@@ -155,7 +156,9 @@ def loaded(code: str) -> set[str]:
 
 
 def test_planning_loads_no_heavy_module_and_training_no_table_half() -> None:
-    assert not loaded("import ssvi.config, ssvi.runs, ssvi.cli, ssvi.devices") & (TRAINING_HALF | TABLE_HALF)
+    assert not loaded("import ssvi.config, ssvi.runs, ssvi.cli, ssvi.devices; ssvi.cli.plugins.load()") & (
+        TRAINING_HALF | TABLE_HALF
+    )
     assert not loaded("import ssvi; dir(ssvi)") & (TRAINING_HALF | TABLE_HALF | {"numpy"})
     training = loaded("import ssvi.trainer, ssvi.evaluate, ssvi.network")
     assert "torch" in training

@@ -124,7 +124,15 @@ def test_a_figure_of_config_has_a_line_for_each_arithmetic(tmp_path: Path) -> No
 # What is only said
 
 
+def plugin(**files: str) -> dict[str, Any]:
+    """A provenance with a plugin and its files."""
+    return {"plugins": [{"module": "mine", "version": None, "files": {f"{k}.py": v * 64 for k, v in files.items()}}]}
+
+
 SAID = [
+    ([plugin(mine="a", code="b"), plugin(mine="a"), plugin(mine="a", code="c"), {"plugins": []}, {"plugins": None}],
+     "WARNING: trained by different versions of the plugin mine:code.py: "
+     f"SHA-256 {'b' * 12} (1 run), SHA-256 {'c' * 12} (1)."),
     ([{"torch": "2.13.0"}] * 5 + [{"torch": "1.0"}], "Made by different versions of torch: 2.13.0 (5 runs), 1.0 (1)."),
     ([{"ssvi": "0.1.0"}, {"ssvi": None}], "Made by different versions of ssvi: 0.1.0 (1 run), not recorded (1)."),
     ([{"commit": "a"}] * 2 + [{"commit": "b" * 40}], f"Made from different commits: a (2 runs), {'b' * 12} (1)."),
@@ -155,6 +163,9 @@ def test_what_differs_is_one_line_everywhere(tmp_path: Path, made: list[dict], l
 
 def test_what_is_alike_is_not_said(tmp_path: Path) -> None:
     assert list(told(frames(tmp_path, study(tmp_path, {}, {}, {})).runs)) == []
+    # nor what other code of one plugin two runs use
+    used = study(tmp_path / "used", plugin(mine="a", code="b"), plugin(mine="a", other="c"))
+    assert list(told(frames(tmp_path / "used", used).runs)) == []
     # of a GPU neither the host's processor nor its threads
     on_gpu = [{"device": "NVIDIA H100", "cpu": cpu, "threads": n} for cpu, n in (("A", 1), ("B", 2))]
     gpu = frames(tmp_path / "gpu", study(tmp_path / "gpu", *on_gpu)).runs

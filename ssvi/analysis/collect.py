@@ -14,7 +14,7 @@ import pandas as pd
 from ssvi import runs as files
 from ssvi import ties
 from ssvi.analysis import ranges, shown
-from ssvi.analysis.made import completed
+from ssvi.analysis.made import completed, plugin_files
 from ssvi.analysis.records import READERS, run_folder, used_options
 from ssvi.errors import UserError, one_line, told
 from ssvi.evaluated import check_evaluated, check_sampled
@@ -71,11 +71,11 @@ METRIC_COLUMNS = (
 )
 PROVENANCE_COLUMNS = (
     *("commit", "dirty", "device", "cpu", "computed_precision", "host_cpus", "threads"),
-    *("ssvi", "numerics", "torch", "python", "data", "started", "network", "verified"),
+    *("ssvi", "numerics", "torch", "python", "data", "plugins", "started", "network", "verified"),
 )
 WORDS = {
     *("status", "cause", "commit", "device", "cpu", "computed_precision"),
-    *("ssvi", "torch", "python", "data", "started", "network"),
+    *("ssvi", "torch", "python", "data", "plugins", "started", "network"),
 }
 TRUTHS = {"dirty", "verified"}
 # What every run has that did not diverge.
@@ -306,6 +306,7 @@ def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] |
     }
     measured |= {name: metrics.get(name) for name in METRIC_COLUMNS if name not in measured}
     origin = completed(stored.get("provenance", {}), metrics.get("sessions"), spec)
+    origin |= {"plugins": plugin_files(files.plugins_of(folder, stored))}
     origin |= {"network": metrics["files"].get(files.MODEL) if verified else None, "verified": verified}
     measured["machines"] = origin["machines"]
     provenance = {name: origin.get(name) for name in PROVENANCE_COLUMNS}

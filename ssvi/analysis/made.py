@@ -42,6 +42,23 @@ def completed(origin: Mapping[str, Any], sessions: Any, spec: RunSpec) -> dict[s
     return known | {"machines": len({_session_machine(origin, session) for session in listed}) or 1}
 
 
+def plugin_files(plugins: Iterable[Mapping[str, Any]]) -> str | None:
+    """The files of the plugins that a run was trained with, as one word each: `module:file=SHA-256`, cut."""
+    return (
+        " ".join(f"{one['module']}:{file}={sha[:12]}" for one in plugins for file, sha in one["files"].items()) or None
+    )
+
+
+def _of_plugins(done: pd.DataFrame) -> Iterator[str]:
+    """A line for each file of a plugin of which some runs had one version, others another."""
+    versions: dict[str, list[str]] = {}
+    for words in done["plugins"].dropna():
+        for file, _, sha in (word.rpartition("=") for word in words.split(" ")):
+            versions.setdefault(file, []).append(f"SHA-256 {sha}")
+    for file, found in sorted(versions.items()):
+        yield from _counted(f"WARNING: trained by different versions of the plugin {file}", found)
+
+
 def _session_machine(origin: Mapping[str, Any], session: Mapping[str, Any]) -> tuple[str, ...]:
     device = session.get("device", origin.get("device"))
     names = ("cpu", "threads") if "cpu" in session else ("host",)
@@ -84,6 +101,7 @@ def told(done: pd.DataFrame) -> Iterator[str]:
     yield from _counted("Made from different commits", commits, even_one=changed)
     for package in ("ssvi", "torch"):
         yield from _counted(f"Made by different versions of {package}", done[package].map(_word))
+    yield from _of_plugins(done)
     yield from _counted("Computed in different precision", done["computed_precision"].map(_word))
     yield from _counted("Computed on different devices", done["device"].map(_word))
     on_cpu = done[done["device"] == "cpu"]

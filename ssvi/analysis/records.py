@@ -17,7 +17,8 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from ssvi import runs as files
 from ssvi.analysis import ranges
 from ssvi.errors import UserError, one_line
-from ssvi.spec import CRITERIA, FIELDS, RunSpec, options_of
+from ssvi.registry import CRITERIA
+from ssvi.spec import FIELDS, RunSpec, options_of
 from ssvi.ties import check_sealed
 
 # `lr` is the epoch's own learning rate, so the one of the spec needs another name here.

@@ -10,10 +10,24 @@ import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.made import MADE, told
-from ssvi.registry import KINDS
-from ssvi.spec import CRITERIA, FIELDS, METHODS
+from ssvi.registry import CRITERIA, KINDS
+from ssvi.spec import FIELDS
 
-METHOD_NAMES = {name: kind.title for name, kind in KINDS.items()}
+
+class _Titles(Mapping[str, str]):
+    """What each method is called."""
+
+    def __getitem__(self, method: str) -> str:
+        return KINDS[method].title
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KINDS)
+
+    def __len__(self) -> int:
+        return len(KINDS)
+
+
+METHOD_NAMES = _Titles()
 SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins", *MADE)
 # More runs than these of one status and cause are counted, not listed.
 LISTED = 10
@@ -46,7 +60,7 @@ def _reading_order(key: tuple[Any, ...]) -> tuple[Any, ...]:
         (0, 0.0, "") if v is None else (1, float(v), "") if isinstance(v, int | float) else (2, _rank(v), v)
         for v in key
     ]
-    return (options["dataset"], options["model"], METHODS.index(options["method"]), -options["density"], rest)
+    return (options["dataset"], options["model"], KINDS.place(options["method"]), -options["density"], rest)
 
 
 def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
@@ -102,7 +116,7 @@ def mixed(done: pd.DataFrame, versioned: Mapping[str, str] = VERSIONED) -> Itera
 
 
 def _rank(word: str) -> float:
-    return float(CRITERIA.index(word)) if word in CRITERIA else 0.0
+    return float(CRITERIA.place(word)) if word in CRITERIA else 0.0
 
 
 def option_text(value: Any) -> str:

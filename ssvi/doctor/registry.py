@@ -5,8 +5,12 @@ from __future__ import annotations
 from ssvi.doctor.base import Check
 from ssvi.registry import KINDS
 
-# Those that train by steps and from nothing.
-METHODS = tuple(name for name, kind in KINDS.items() if "epochs" in kind.uses and not kind.needs_parent)
+# Those that train by steps and from nothing, built-in ones.
+METHODS = tuple(
+    name
+    for name, kind in KINDS.items()
+    if "epochs" in kind.uses and not kind.needs_parent and name not in KINDS.sources
+)
 # What is computed needs these.
 COMPUTES = ("torch", "gpu.driver")
 # What writes for a try needs these.

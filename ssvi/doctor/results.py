@@ -26,6 +26,8 @@ TRIED = 4 * MIB
 # Of networks of width 1 on images of 32 x 32 pixels; bytes a weight when a run is finished (means, rho, mask) and of
 # the checkpoints of one in training (two and the next one); of its other files.
 WEIGHTS = {"resnet18": 11.2e6, "resnet8": 78e3, "mlp": 860e3}
+# What a plugin's network is taken for.
+LARGEST = max(WEIGHTS, key=WEIGHTS.get)
 FINISHED, LIVE, SMALL_FILES = 10, 70, MIB // 4
 FILES = 15
 LEAST_FREE = GIB
@@ -110,7 +112,7 @@ def space(asked: Asked) -> Result:
     told = f"{free / GIB:.1f} GiB free" + (f", {files} files" if found.f_files else "")
     specs = study.specs(asked)
     left = {run: spec for run, spec in specs.items() if not (asked.results / "runs" / run / METRICS).is_file()}
-    weights = [WEIGHTS[spec.model] * spec.width**2 for spec in left.values()]
+    weights = [WEIGHTS.get(spec.model, WEIGHTS[LARGEST]) * spec.width**2 for spec in left.values()]
     needed = sum(SMALL_FILES + FINISHED * n for n in weights) + LIVE * max(weights, default=0)
     asks = f"; {len(left)} runs left need about {needed / GIB:.1f} GiB and {FILES * len(left)} files" if left else ""
     if free < needed or (found.f_files and files < FILES * len(left)):

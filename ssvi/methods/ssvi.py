@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssvi.criteria import CRITERIA, scores
+from ssvi.criteria import addition_scores, compared, scores
 from ssvi.flat import FlatPosterior
 from ssvi.layers import TO_RHO, TO_SIGMA, VariationalLayer
 from ssvi.methods.base import Batch, Clock, Record
@@ -105,12 +105,18 @@ class SSVI(VI, RigL):
         if spec.addition == "mean":
             self._gradients = self._gradient_of(batch, at_mean=True)
             return
-        total = self._with_kl(self.flat.gradient).abs()
+        total = self._rated(self._with_kl(self.flat.gradient))
         extra = spec.addition_samples - 1 if spec.addition == "mcK" else 0
         for _ in range(extra):
             self.flat.spread()
             total += self._gradient_of(self.bench.fresh_batch(), at_mean=False)
         self._gradients = total / (1 + extra)
+
+    def _rated(self, gradient: Tensor) -> Tensor:
+        """What the addition rule makes of a signed gradient [d]."""
+        layers = self.layers.values()
+        mean, sigma = (torch.cat([getattr(x, of).detach().flatten() for x in layers]) for of in ("mean", "sigma"))
+        return addition_scores(self.spec.addition, gradient, mean, sigma)
 
     def _with_kl(self, gradient: Tensor) -> Tensor:
         """Add the KL's gradient mu/prior^2 if candidates are ranked by the total."""
@@ -162,7 +168,7 @@ class SSVI(VI, RigL):
     def describe(self, weights: FlatPosterior, active: Groups) -> tuple[Record, list[Record]]:
         """Overlap of the criteria, and per layer the quantiles of sigma and |mu|/sigma."""
         mu, sigma = weights.mean, weights.sigma
-        table = {criterion: f(mu, sigma, self.spec.exp_lambda) for criterion, f in CRITERIA.items()}
+        table = {name: scores(name, mu, sigma, self.spec.exp_lambda) for name in compared(self.spec.criterion)}
         parts = zip(sigma.split(active.sizes), table["snr"].split(active.sizes), strict=True)
         per_layer = [{"sigma": _quantiles(own), "snr": _quantiles(snr)} for own, snr in parts]
         return overlap_matrices(table, active), per_layer

@@ -32,7 +32,7 @@ from ssvi.errors import UserError
 from ssvi.network import build, load_model, read_model
 from ssvi.noise import NormalSource
 from ssvi.plan import make_plan
-from ssvi.spec import FIELDS, METHODS, RunSpec, make_spec, run_path, to_flags
+from ssvi.spec import FIELDS, RunSpec, make_spec, run_path, to_flags
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -158,9 +158,7 @@ def test_whatever_options_a_run_has_it_has_a_path_or_is_one_line(tried) -> None:
 
     names = st.sampled_from([*FIELDS, "preset"]) | st.text(max_size=5)
     choices = [c for field in FIELDS.values() for c in field.metadata["choices"] or ()]
-    words = st.sampled_from([*METHODS, *choices, "vi,epochs=2", "official"]) | st.text().map(
-        lambda text: f"folder:{text}"
-    )
+    words = st.sampled_from([*choices, "vi,epochs=2", "official"]) | st.text().map(lambda text: f"folder:{text}")
     tried(check, examples=200, options=st.dictionaries(names, words | anything, max_size=4))
 
 

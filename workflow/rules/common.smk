@@ -17,7 +17,7 @@ from snakemake.common import SNAKEFILE_CHOICES
 from snakemake.persistence import NO_PARAMS_CHANGE
 from snakemake.settings.types import DeploymentMethod
 
-from ssvi import preload
+from ssvi import plugins, preload
 from ssvi import runs as run_files
 from ssvi.analysis.address import VARIABLE, given_address
 from ssvi.analysis.passwords import without_password
@@ -127,6 +127,7 @@ os.environ.update(
     SSVI_DATA=DATA_ROOT,
     SSVI_CHECKPOINT_SECONDS=str(CONFIG.get("checkpoint_seconds", 60)),
     SSVI_FOLLOW_LINKS=str(CONFIG.get("follow_links", False)).lower(),
+    SSVI_PLUGINS=",".join(CONFIG.get("plugins", [])),
 )
 # Another MLflow server is to be filled as well; its password is nobody's business.
 MLFLOW = without_password(os.environ.get(VARIABLE, "").strip())
@@ -304,13 +305,13 @@ def data_words(spec):
 
 
 def code(script):
-    """The files that a cheap step is made anew for when one changes: its script, and all that this imports."""
+    """The files that a cheap step is made anew for when one changes: its script, all that this imports, and plugins."""
 
     # told when the rule is looked at, which most jobs of this workflow, parsing it again, never do
     def input_code(wildcards):
         let_content_decide(workflow.dag)
         path = ROOT / "workflow" / "scripts" / script
-        return [str(found) for found in closure(path, ROOT)]
+        return [str(found) for found in (*closure(path, ROOT), *plugins.files())]
 
     return input_code
 

@@ -60,7 +60,8 @@ from ssvi.analysis.figures.style import (
 from ssvi.analysis.made import comparable, machines
 from ssvi.analysis.settings import caveats
 from ssvi.errors import UserError
-from ssvi.spec import FIELDS, WITHOUT_LAMBDA
+from ssvi.registry import WITHOUT_LAMBDA
+from ssvi.spec import FIELDS
 
 
 def _having(frames: Frames, figure: str, option: str) -> pd.DataFrame:

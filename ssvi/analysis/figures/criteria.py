@@ -65,10 +65,11 @@ from ssvi.analysis.stats import (
 )
 from ssvi.analysis.tables.rows import by_seed, compare
 from ssvi.errors import UserError
-from ssvi.spec import CRITERIA, FIELDS
+from ssvi.registry import CRITERIA, Among
+from ssvi.spec import FIELDS
 
 DEFAULT = FIELDS["criterion"].default
-OTHERS = tuple(name for name in CRITERIA if name != DEFAULT)
+OTHERS = Among(CRITERIA, lambda name: name != DEFAULT)
 DIFFERENCE = "difference_percent_points"
 NO_DIFFERENCE = "No difference is shown: no other criterion was run beside the default one with all else alike."
 # Inches of height for a row of a criterion's difference.
@@ -81,7 +82,7 @@ def _look(criterion: str) -> dict[str, Any]:
 
 def _place(criterion: str) -> float:
     """Where a criterion stands among all, from -1/2 to 1/2: so far lines at the same place are drawn apart."""
-    return CRITERIA.index(criterion) / (len(CRITERIA) - 1) - 0.5
+    return CRITERIA.place(criterion) / (len(CRITERIA) - 1) - 0.5
 
 
 def figure2_right(frames: Frames) -> Drawing:

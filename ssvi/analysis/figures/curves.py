@@ -22,7 +22,8 @@ from ssvi.analysis.figures.style import (
     style,
 )
 from ssvi.analysis.settings import caveats, settings
-from ssvi.spec import FIELDS, METHODS
+from ssvi.registry import KINDS
+from ssvi.spec import FIELDS
 
 MAX_VARIANTS = 3
 CURVE_DENSITY = 0.1
@@ -75,7 +76,7 @@ def _quantities(history: pd.DataFrame) -> dict[str, str]:
 def _chosen(panel: pd.DataFrame) -> list[Series]:
     """The settings that are drawn: few enough to read, those nearest to the defaults first."""
     parts = []
-    for method in METHODS:
+    for method in KINDS:
         runs = panel[panel["method"] == method]
         if runs.empty:
             continue

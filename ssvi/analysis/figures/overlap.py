@@ -25,17 +25,26 @@ from ssvi.analysis.figures.recorded import (
 )
 from ssvi.analysis.figures.style import GREY, PALETTE, SYMBOLS, WIDE, Drawing, footnote, style
 from ssvi.analysis.settings import caveats
-from ssvi.spec import CRITERIA
+from ssvi.registry import CRITERIA
 
-# As the paper writes them; one that is not in it has its name.
-SYMBOL = {name: name for name in CRITERIA} | {
-    "abs_mu": r"$|\mu|$",
-    "snr": r"SNR$(\theta)$",
-    "e_abs": r"$\mathbb{E}\,|\theta|$",
-    "snr_abs": r"SNR$(|\theta|)$",
-    "e_exp": r"$\mathbb{E}\,e^{\lambda|\theta|}$",
-    "snr_exp": r"SNR$(e^{\lambda|\theta|})$",
-}
+
+class _Symbols(dict[str, str]):
+    """As the paper writes them; one that is not in it has its name."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+SYMBOL = _Symbols(
+    {
+        "abs_mu": r"$|\mu|$",
+        "snr": r"SNR$(\theta)$",
+        "e_abs": r"$\mathbb{E}\,|\theta|$",
+        "snr_abs": r"SNR$(|\theta|)$",
+        "e_exp": r"$\mathbb{E}\,e^{\lambda|\theta|}$",
+        "snr_exp": r"SNR$(e^{\lambda|\theta|})$",
+    }
+)
 PAIR = ["first", "second"]
 # The fraction that `ssvi.overlap` has each criterion remove, and the overlap of two random choices of it.
 REMOVED = 0.3
@@ -118,7 +127,7 @@ def _draw_matrix(axes: Axes, pairs: pd.DataFrame) -> list[Any]:
     size = min(6.0, 60 / k)  # two digits fit a cell
     upper, lower = np.full((k, k), np.nan), np.full((k, k), np.nan)
     for pair in pairs.itertuples():
-        i, j = CRITERIA.index(pair.first), CRITERIA.index(pair.second)
+        i, j = CRITERIA.place(pair.first), CRITERIA.place(pair.second)
         upper[i, j], lower[j, i] = pair.iou_mean, pair.spearman_mean
     images = []
     for values, colours, low in ((upper, "Blues", 0.0), (lower, "PuOr", -1.0)):

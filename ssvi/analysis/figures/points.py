@@ -18,7 +18,7 @@ from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures.style import WIDE, Drawing, Series, accuracy_axis, footnote, legend, style
 from ssvi.analysis.settings import SETTING, caveats, is_missing, settings
 from ssvi.analysis.stats import interval, mean_sd, noise_floor
-from ssvi.spec import ADDITIONS, CRITERIA, METHODS
+from ssvi.registry import ADDITIONS, CRITERIA, KINDS
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,11 @@ def groups_by(runs: pd.DataFrame, columns: Sequence[str], label: Callable[..., s
     ]
 
 
-# The order of words in figures; others follow the alphabet.
-ORDER = (*METHODS, *CRITERIA, *ADDITIONS, "mean", "mean_rho", "constant", "uniform", "erk", "global")
-
-
 def _rank(value: Any) -> tuple[float, str]:
+    """The order of values in figures: none, numbers; words that are known, others by the alphabet."""
     if isinstance(value, str):
-        return (ORDER.index(value), "") if value in ORDER else (len(ORDER), value)
+        order = [*KINDS, *CRITERIA, *ADDITIONS, "mean", "mean_rho", "constant", "uniform", "erk", "global"]
+        return (order.index(value), "") if value in order else (len(order), value)
     return (-1.0, "") if value is None else (float(value), "")
 
 

@@ -6,7 +6,8 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,35 @@ from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text, settings
 from ssvi.disk import write_bytes, write_text
 from ssvi.errors import UserError
-from ssvi.registry import SPARSE
-from ssvi.spec import CRITERIA, METHODS
+from ssvi.registry import CRITERIA, KINDS, SPARSE
 
 
-def _completed(looks: dict[str, str], names: Collection[str], spare: Collection[str]) -> dict[str, str]:
-    """Looks with one for every name: where nobody has chosen one, the next spare one that is not taken.
+class Looks(Mapping[str, str]):
+    """A look for every name of a registry: the one chosen for it, or the next spare one that is not taken.
 
     When all are taken, they come again.
     """
-    unused = [look for look in dict.fromkeys(spare) if look not in looks.values()]
-    following = itertools.cycle(unused or spare)
-    return looks | {name: next(following) for name in names if name not in looks}
+
+    def __init__(self, chosen: Mapping[str, str], names: Collection[str], spare: Collection[str]) -> None:
+        self._chosen, self._names, self._spare = chosen, names, spare
+
+    def _all(self) -> dict[str, str]:
+        unused = [look for look in dict.fromkeys(self._spare) if look not in self._chosen.values()]
+        following = itertools.cycle(unused or self._spare)
+        return {**self._chosen, **{name: next(following) for name in self._names if name not in self._chosen}}
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
 # Okabe and Ito's colours, told apart under the common colour blindnesses; the markers do it in grey.
-COLOURS = _completed(
+COLOURS = Looks(
     {
         "dense": "#000000",
         "vi": "#0072B2",
@@ -53,10 +67,10 @@ COLOURS = _completed(
         "pruned": "#6BAED6",
         "ensemble": "#555555",
     },
-    METHODS,
-    ["#999999"],
+    KINDS,
+    ["#999999", "#332288", "#882255", "#44AA99", "#999933"],
 )
-MARKERS = _completed(
+MARKERS = Looks(
     {
         "dense": "D",
         "vi": "^",
@@ -71,15 +85,15 @@ MARKERS = _completed(
         "pruned": "^",
         "ensemble": "D",
     },
-    METHODS,
-    ["p"],
+    KINDS,
+    ["p", "h", "<", ">", "d"],
 )
-NAMES = METHOD_NAMES | {"vi": "dense BNN (VI)"}
+NAMES = ChainMap({"vi": "dense BNN (VI)"}, METHOD_NAMES)
 # For lines that are not methods.
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SYMBOLS = ("o", "^", "s", "D", "v", "P", "X")
 # The removal criteria; the default one looks like SSVI, as which other figures show it.
-CRITERION_COLOURS = _completed(
+CRITERION_COLOURS = Looks(
     {
         "abs_mu": "#000000",
         "snr": "#E69F00",
@@ -91,7 +105,7 @@ CRITERION_COLOURS = _completed(
     CRITERIA,
     (*PALETTE, *COLOURS.values()),
 )
-CRITERION_MARKERS = _completed(
+CRITERION_MARKERS = Looks(
     {"abs_mu": "v", "snr": "D", "e_abs": "s", "snr_abs": "o", "e_exp": "P", "snr_exp": "X"},
     CRITERIA,
     (*SYMBOLS, *MARKERS.values(), "<", ">", "h", "p"),
@@ -214,7 +228,7 @@ def series(panel: pd.DataFrame, *, along: Collection[str]) -> list[Series]:
         along: options whose values are points of one line.
     """
     found = []
-    for method in (m for m in METHODS[::-1] if m in set(panel["method"])):
+    for method in (m for m in reversed(list(KINDS)) if m in set(panel["method"])):
         runs = panel[panel["method"] == method]
         groups = settings(runs.assign(**dict.fromkeys(along, 1.0)))
         differing = _telling(groups, [n for n in SETTING if n not in ("density", *along)])

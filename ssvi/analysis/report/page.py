@@ -27,7 +27,8 @@ from ssvi.changed import Changed
 from ssvi.config import OUTPUT_KINDS, output_experiments
 from ssvi.disk import write_text
 from ssvi.errors import one_line
-from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of, unique, with_parents
+from ssvi.registry import KINDS
+from ssvi.spec import FIELDS, RunSpec, non_defaults, options_of, unique, with_parents
 
 HERE = Path(__file__).parent
 # Integers beyond it are not exact in JavaScript.
@@ -165,8 +166,8 @@ def _run_data(
     measured = [name for name in METRIC_COLUMNS if name not in TOLD_APART and runs[name].notna().any()]
     return {
         "options": {name: [_option(f.default), f.metadata["help"]] for name, f in FIELDS.items()},
-        "used": {method: [name for name in FIELDS if name in options_of(method)] for method in METHODS},
-        "methods": METHOD_NAMES,
+        "used": {method: [name for name in FIELDS if name in options_of(method)] for method in KINDS},
+        "methods": dict(METHOD_NAMES),
         "constant": list(constant_options(specs)),
         "run": paths,
         "status": _coded(list(runs["status"])),

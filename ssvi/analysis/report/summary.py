@@ -19,8 +19,8 @@ from ssvi.analysis.tables.published import is_papers, is_papers_network, publish
 from ssvi.analysis.tables.rows import by_seed, compare
 from ssvi.changed import Changed
 from ssvi.config import output_experiments
-from ssvi.registry import VARIATIONAL
-from ssvi.spec import FIELDS, METHODS, RunSpec, non_defaults, options_of
+from ssvi.registry import KINDS, VARIATIONAL
+from ssvi.spec import FIELDS, RunSpec, non_defaults, options_of
 
 STATUSES = (COMPLETE, DIVERGED, REFUSED, "failed", "in training", "missing")
 # Of a long list of troubles the first ones say enough; the list of runs has them all.
@@ -87,7 +87,7 @@ def summarise(
     return Summary(
         counts={status: counts[status] for status in (*STATUSES, *sorted(set(counts) - set(STATUSES)))},
         total=len(runs),
-        methods=_words(METHOD_NAMES[m] for m in METHODS if m in set(ran["method"])),
+        methods=_words(METHOD_NAMES[m] for m in KINDS if m in set(ran["method"])),
         datasets=_words(dict.fromkeys(ran["dataset"])),
         models=_words(dict.fromkeys(ran["model"])),
         caution=_caution(complete),

@@ -14,8 +14,8 @@ from ssvi.analysis.settings import METHOD_NAMES, caveats, option_text, setting_c
 from ssvi.analysis.stats import Estimate, difference, interval, mean_sd
 from ssvi.analysis.tables.format import Table, format_mean_sd
 from ssvi.analysis.tables.options import describe, usual_options, with_evaluation
-from ssvi.registry import POINT
-from ssvi.spec import METHODS, options_of
+from ssvi.registry import KINDS, POINT
+from ssvi.spec import options_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def reading_order(runs: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _rank(method: str) -> int:
-    return METHODS.index(method) if method in METHODS else len(METHODS)
+    return KINDS.place(method) if method in KINDS else len(KINDS)
 
 
 def labels(groups: Sequence[pd.DataFrame], usual: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -70,7 +70,7 @@ def labels(groups: Sequence[pd.DataFrame], usual: Mapping[str, Any]) -> list[dic
 def _density(group: pd.DataFrame) -> str:
     """The density asked for; nothing for a method that finds its own."""
     method, density = group.iloc[0]["method"], group.iloc[0]["density"]
-    finds = method in METHODS and "density" not in options_of(method) and is_sparse(group)
+    finds = method in KINDS and "density" not in options_of(method) and is_sparse(group)
     return "" if finds else option_text(density)
 
 

@@ -54,6 +54,16 @@ COMMANDS = [
             ("ssvi bench", "--repeats", "1", "--repeats=2", "ssvi bench: argument --repeats"),
         )
     ),
+    Bad(
+        "a plugin by its file",
+        f"{TRAIN} --plugins=./mine.py",
+        "--plugins: plugin './mine.py' is no name of a module, as in my_module or my_package.plugin.",
+    ),
+    Bad(
+        "a plugin that is none, by command",
+        f"{TRAIN} --plugins=json",
+        "--plugins: plugin 'json': ...json/__init__.py has no PLUGIN = ssvi.plugins.Plugin(...).",
+    ),
     Bad("a switch twice", f"{TRAIN} --plain --plain", "ssvi train: argument --plain: is given twice", code=2),
     Bad(
         "a parent with an option twice",

@@ -123,6 +123,21 @@ CONFIGS = [
         config("study: tiny", "stduy: tiny"),
     ),
     config_row(
+        "a plugin that is a word",
+        'plugins: "mine" is not allowed: a list of Python modules, each once, as in [my_module]',
+        f"plugins: mine\n{CONFIG}",
+    ),
+    config_row(
+        "a plugin that is not there",
+        "plugins: plugin 'mine': no module 'mine' is installed, nor in the current folder, HERE.",
+        f"plugins: [mine]\n{CONFIG}",
+    ),
+    config_row(
+        "a plugin that is none",
+        "plugins: plugin 'json': ...json/__init__.py has no PLUGIN = ssvi.plugins.Plugin(...).",
+        f"plugins: [json]\n{CONFIG}",
+    ),
+    config_row(
         "a key of 400 000 letters",
         f"key '{'x' * 149} ... {'x' * 19}' is unknown. Choose from ...",
         f"? {'x' * 400_000}\n: 1\n{CONFIG}",

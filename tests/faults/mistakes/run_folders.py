@@ -95,6 +95,8 @@ CHECKPOINTS = [
     ),
 ]
 
+PLUGINS = b'"plugins": [{"module": "mine", "version": null, "files": {}}]'
+
 ARTIFACTS = [
     run_row("no spec", "spec.json: no such file.", remove("run/spec.json")),
     run_row("an empty spec", f"spec.json: {JSON} (...); {ANEW}", write("run/spec.json", "")),
@@ -108,6 +110,16 @@ ARTIFACTS = [
         "a key twice in the record of the training",
         f"training.json: {JSON} ('status' is there twice); {ANEW}",
         change("run/training.json", lambda content: content.replace(b"{", b'{"status": "complete",', 1)),
+    ),
+    run_row(
+        "a plugin that is not here",
+        "spec.json: provenance.plugins: plugin 'mine': no module 'mine' is installed, nor in the current folder, HERE.",
+        change("run/spec.json", lambda content: content.replace(b'"plugins": []', PLUGINS)),
+    ),
+    run_row(
+        "a plugin without a module",
+        f"spec.json: provenance.plugins has ..., but must have modules and their files' hashes; {VERSION}",
+        change("run/spec.json", lambda content: content.replace(b'"plugins": []', b'"plugins": [{"files": {}}]')),
     ),
     run_row("a spec of bytes", f"spec.json: not readable as text (...); {ANEW}", write("run/spec.json", b"\xff\0")),
     run_row("a folder for a spec", "spec.json: Is a directory", make_folder("run/spec.json")),
