@@ -30,7 +30,7 @@ def positions(model: nn.Module, image: Tensor) -> Positions:
     def count(name: str) -> Hook:
         def hook(layer: MaskedLayer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             # a layer may be used more than once
-            found[name] = found.get(name, 0) + output[0].numel() // layer.mean.shape[0]
+            found[name] = found.get(name, 0) + output[0].numel() // layer.shape[0]
 
         return hook
 
@@ -73,7 +73,7 @@ def parameter_counts(
         paired_numbers: parameters beside the weights that are the second of a pair, and so no complexity of their own.
     """
     layers = masked_layers(model).values()
-    weights = sum(layer.mean.numel() for layer in layers)
+    weights = sum(layer.size for layer in layers)
     active = sum(int(layer.mask.sum()) for layer in layers)
     stochastic = sum(p.numel() for name, p in model.named_parameters() if name.endswith("rho"))
     remainder = sum(p.numel() for p in model.parameters()) - weights - stochastic - dead_numbers

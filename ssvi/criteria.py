@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ssvi.errors import UserError
+from ssvi.errors import Misuse
 from ssvi.registry import ADDITIONS, CRITERIA, Registry
 
 Criterion = Callable[[Tensor, Tensor, float], Tensor]
@@ -178,17 +178,25 @@ def _called(registry: Registry, name: str, *given: Tensor | float) -> Tensor:
     function = registry[name]
     if name not in registry.sources:
         return function(*given)
+    return asked(function, f"{registry.kind} {name!r} ({registry.code(name)})", *given)
+
+
+def asked(function: Callable[..., Tensor], who: str, *given: Tensor | float) -> Tensor:
+    """What somebody's function makes of vectors: it is shown copies, and what it gives back is checked.
+
+    Raises:
+        Misuse: if that is no vector of numbers, one for each weight; `who` is at fault.
+    """
     vectors = [part for part in given if isinstance(part, Tensor)]
     made = function(*(part.detach().clone() if isinstance(part, Tensor) else part for part in given))
-    who = f"{registry.kind} {name!r} ({registry.code(name)})"
     if not isinstance(made, Tensor) or made.is_complex():
-        raise UserError(f"{who}: gave {type(made).__name__}, but must give a tensor of scores, real numbers.")
+        raise Misuse(f"{who}: gave {type(made).__name__}, but must give a tensor of scores, real numbers.")
     if made.shape != vectors[0].shape or made.device != vectors[0].device:
         shown = ", ".join(f"{list(part.shape)} on {part.device}" for part in (made, vectors[0]))
-        raise UserError(f"{who}: the shape of its scores is {shown.replace(', ', ', but must be ', 1)}, as its input.")
+        raise Misuse(f"{who}: the shape of its scores is {shown.replace(', ', ', but must be ', 1)}, as its input.")
     # of what is no number itself nothing else can come, and the training has diverged
     if bool(made.isnan().any()) and all(bool(part.isfinite().all()) for part in vectors):
-        raise UserError(f"{who}: {int(made.isnan().sum())} of {made.numel()} scores are not a number (NaN).")
+        raise Misuse(f"{who}: {int(made.isnan().sum())} of {made.numel()} scores are not a number (NaN).")
     return made.detach().double()
 
 

@@ -34,6 +34,10 @@ class UserError(Exception):
         super().__init__(one_line(message))
 
 
+class Misuse(UserError, ValueError):
+    """The library was called in a way that cannot be right: one line, with what to do."""
+
+
 class Diverged(Exception):
     """Training left the finite numbers; `cause` says where it was noticed."""
 

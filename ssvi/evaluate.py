@@ -8,7 +8,6 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ from ssvi.counting import active_macs, parameter_counts
 from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.methods import Method
-from ssvi.metrics import METRICS, at_temperature, entropy, evaluate_all, fit_temperature
+from ssvi.metrics import METRICS, at_temperature, evaluate_all, fit_temperature
 from ssvi.network import build, load_model, reference_weights
 from ssvi.noise import NormalSource
 from ssvi.precision import full_float32
+from ssvi.prediction import Prediction, averages
 from ssvi.registry import KINDS
 from ssvi.spec import RunSpec
 from ssvi.versions import EVALUATION
@@ -37,53 +37,22 @@ UNCERTAINTY = ("predictive_entropy", "mutual_information", "mutual_information_s
 BEST = tuple(f"{name}_best_checkpoint" for name in METRICS)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What some weight samples predict together.
-
-    Attributes:
-        samples: how many.
-        probabilities: [n, classes], float64, averaged over the samples.
-        expected_entropy: [n], in nats: the entropy of one sample's probabilities, averaged over the samples.
-    """
-
-    samples: int
-    probabilities: Tensor
-    expected_entropy: Tensor
-
-    @property
-    def entropy(self) -> Tensor:
-        """Predictive entropy [n] in nats."""
-        return entropy(self.probabilities)
-
-    @property
-    def mutual_information(self) -> Tensor:
-        """Of label and weights, [n] in nats: the entropy less what each sample has of its own (0 for one sample).
-
-        Of few samples it is too small, on average by about a factor of 1 - 1/samples.
-        """
-        return (self.entropy - self.expected_entropy).clamp_min(0.0)
-
-
 @torch.inference_mode()
 def predictions(
     model: nn.Module, method: Method, data: Data, images: Tensor, samples: int, source: NormalSource
 ) -> Iterator[Prediction]:
     """Predictions with 1, 2, ... weight samples.
 
-    The averages stream: memory does not grow with the number of samples, and each value is only valid until
-    the next one is taken. A method without a posterior gives one.
+    The averages stream: memory does not grow with the number of samples. A method without a posterior gives one.
     """
     model.eval()
-    total = torch.zeros(len(images), data.n_classes, dtype=torch.float64, device=images.device)
-    entropies = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-    for count, _ in enumerate(method.samples(samples, source), 1):
-        for start in range(0, len(images), BATCH):
-            part = slice(start, start + BATCH)
-            probabilities = model(data.normalise(images[part])).double().softmax(1)
-            total[part] += probabilities
-            entropies[part] += entropy(probabilities)
-        yield Prediction(count, total / count, entropies / count)
+
+    def each() -> Iterator[Tensor]:
+        for _ in method.samples(samples, source):
+            parts = images.split(BATCH)
+            yield torch.cat([model(data.normalise(part)).double().softmax(1) for part in parts])
+
+    yield from averages(each())
 
 
 def last(averages: Iterator[Prediction]) -> Prediction:

@@ -1,8 +1,7 @@
 """Layers with an explicit boolean mask: plain (one value a weight) and variational (mu and sigma a weight).
 
 A masked weight is zero because its stored value is zero: `mask` says which weights those are and nothing
-is ever read off a float. Gradients with respect to the mean are dense after `backward`, since growing needs
-them; the optimiser sees those of the active weights alone (`ssvi.flat`).
+is ever read off a float.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ssvi.noise import NormalSource
+from ssvi.operations import Convolution, Operation
 
 Mode = Literal["train", "mean", "sample"]
 # Where a network asks for a gate on its channels: after the ReLU inside a residual block, before a branch joins the
@@ -43,7 +43,9 @@ _scratch = threading.local()
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """a * b for use until the next product: on a CPU always in the same memory, which is warm and never asked for."""
     dense = a.is_contiguous() or (a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last))
-    if a.is_cuda or torch.compiler.is_compiling() or not dense or a.stride() != b.stride():
+    # what is made in inference mode can be used nowhere else
+    elsewhere = a.is_cuda or torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
+    if elsewhere or not dense or a.stride() != b.stride():
         return a * b
     buffers: dict[torch.dtype, Tensor] = _scratch.__dict__.setdefault("buffers", {})
     buffer = buffers.get(a.dtype)
@@ -77,6 +79,7 @@ class _LocalReparameterisation(torch.autograd.Function):
         return out
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, variance, slope = ctx.saved_tensors
         operation: Operation = ctx.operation
@@ -128,30 +131,61 @@ def gaussian_kl_gradient(mu: Tensor, sigma: Tensor, prior_sigma: float) -> tuple
     return mu * precision, (sigma * precision).sub_(sigma.reciprocal())
 
 
+class Home(Protocol):
+    """Where layers' weights are once they are a network's vectors (`ssvi.flat.ActiveWeights`)."""
+
+    def tensor_of(self, number: int, name: str) -> Tensor:
+        """What a layer would store: `mean`, `rho` or `mask`, dense."""
+
+    def present_of(self, number: int, name: str) -> Tensor:
+        """What the present forward pass uses of a layer: `mean`, `variance` or `sample`, dense."""
+
+
 class MaskedLayer(nn.Module):
-    """What Linear and Conv2d share: a weight with a mask, an optional deterministic bias, an operation.
+    """A weight with a mask, an optional deterministic bias, and the linear operation that applies it.
+
+    The weight lies in the layer itself until `ssvi.flat.ActiveWeights` takes over what is active: from then on it is a
+    part of the network's vectors, and `mean` and `mask` can only be read.
 
     Attributes:
-        mean: the parameter whose entries are the axes of the subspace (the weight, or mu).
+        mean: what the axes of the subspace are (the weight, or mu).
         mask: bool, same shape; True where the weight is active.
+        operation: None for a weight that another module reads.
         dense_stem: a convolution on the images themselves, which `uniform` keeps dense.
+        home: of a weight that was taken over, the network's vectors and this layer's number there.
     """
 
+    mean: nn.Parameter
     mask: Tensor
+    OWN = ("mean", "mask")
 
-    def __init__(self, shape: tuple[int, ...], bias: bool, operation: Operation, dense_stem: bool) -> None:
+    def __init__(self, shape: tuple[int, ...], bias: bool, operation: Operation | None, dense_stem: bool) -> None:
         super().__init__()
         self.operation = operation
         self.dense_stem = dense_stem
+        self.shape = shape
         self.mean = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.empty(shape[0])) if bias else None
         self.register_buffer("mask", torch.ones(shape, dtype=torch.bool))
+        self.home: tuple[Home, int] | None = None
         self._slim: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """What was taken over is read where it is now."""
+        home = self.__dict__.get("home")
+        if home is not None and name in self.OWN and name not in self._buffers:
+            return home[0].tensor_of(home[1], name)
+        return super().__getattr__(name)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
 
     @property
     def fan_in(self) -> int:
         """Weights that feed one output."""
-        return math.prod(self.mean.shape[1:])
+        return math.prod(self.shape[1:])
 
     def reset(self, source: torch.Generator) -> None:
         """Draw start values: PyTorch's own for plain weights and biases, uniform in +-1/sqrt(fan in)."""
@@ -167,10 +201,14 @@ class MaskedLayer(nn.Module):
         self.mean.mul_(self.mask)
 
     @property
-    def mean_gradient(self) -> Tensor:
-        """Dense gradient with respect to the mean, which ranks what may be added; after `backward`."""
-        assert self.mean.grad is not None
-        return self.mean.grad
+    def noisy(self) -> bool:
+        """Whether the next forward pass draws noise."""
+        return False
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight with which the present forward pass computes."""
+        return self.mean if self.home is None else self.home[0].present_of(self.home[1], "mean")
 
     @torch.no_grad()
     def slim(self) -> None:
@@ -184,38 +222,46 @@ class MaskedLayer(nn.Module):
         rows[0] |= ~rows.any()
         columns[0] |= ~columns.any()
         self._slim = None
-        if not (bool(rows.all()) and bool(columns.all())):
+        if self.operation.groups == 1 and not (bool(rows.all()) and bool(columns.all())):
             self._slim = rows.nonzero().flatten(), columns.nonzero().flatten(), self.mean[rows][:, columns]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.operation.seen(x)
         if self._slim is None:
-            return self.operation(x, self.mean, self.bias)
+            return self.operation(x, self.weight, self.bias)
         rows, columns, weight = self._slim
         at = self.operation.channels
         part = self.operation(x.index_select(at, columns), weight, None if self.bias is None else self.bias[rows])
         shape = list(part.shape)
-        shape[at] = len(self.mean)
+        shape[at] = self.shape[0]
         return part.new_zeros(shape).index_copy_(at, rows, part)
+
+    def extra_repr(self) -> str:
+        """Shape, and what is done with it."""
+        use = "read by its module" if self.operation is None else f"{self.operation}, bias={self.bias is not None}"
+        return f"{'x'.join(map(str, self.shape))}, {use}"
 
 
 class VariationalLayer(MaskedLayer):
     """A mean-field Gaussian weight N(mu, sigma^2) on the mask and exactly 0 elsewhere (eq. 2-3).
 
-    The forward pass depends on `mode`: `train` draws noise (local reparameterisation, eq. 4, or one
-    weight sample a batch), `mean` sets theta = mu, `sample` uses the weights drawn by `draw`.
+    In training a forward pass draws noise: by local reparameterisation (eq. 4), or one weight sample a pass. In
+    evaluation theta = mu, or the weights of the last `draw` where there was one.
 
     Attributes:
-        realised: while training, what this step uses beside or in place of the mean: the variance under local
-            reparameterisation, else the sampled weight; a leaf that gathers gradients. None outside training:
-            then the layer computes it from rho.
+        mode: None follows `training`; `train`, `mean` and `sample` overrule it.
+        sampling: `local` or `weight`.
+        noise: what the training's noise comes from.
     """
+
+    rho: nn.Parameter
+    OWN = (*MaskedLayer.OWN, "rho")
 
     def __init__(
         self,
         shape: tuple[int, ...],
         bias: bool,
-        operation: Operation,
+        operation: Operation | None,
         dense_stem: bool,
         *,
         parameterisation: str,
@@ -232,8 +278,7 @@ class VariationalLayer(MaskedLayer):
         self.start = start
         self.noise = noise
         self.rho = nn.Parameter(torch.empty(shape))
-        self.mode: Mode = "train"
-        self.realised: Tensor | None = None
+        self.mode: Mode | None = None
         self._drawn: Tensor | None = None
 
     @property
@@ -246,21 +291,19 @@ class VariationalLayer(MaskedLayer):
         """Posterior standard deviations, 0 outside the mask, differentiable with respect to rho."""
         return TO_SIGMA[self.parameterisation](self.rho) * self.mask
 
-    @property
-    def mean_gradient(self) -> Tensor:
-        if self.sampling == "weight" and self.realised is not None:
-            assert self.realised.grad is not None
-            return self.realised.grad
-        return super().mean_gradient
-
     def reset(self, source: torch.Generator) -> None:
         """mu ~ N(0, mu_sd^2); sigma = |N(sigma_mean, sigma_sd^2)|, whatever the fan-in (as published)."""
         super().reset(source)
-        mu_sd, sigma_mean, sigma_sd = self.start
         with torch.no_grad():
-            self.mean.normal_(0, mu_sd, generator=source)
-            sigma = torch.empty_like(self.rho).normal_(sigma_mean, sigma_sd, generator=source).abs_()
-            self.rho.copy_(TO_RHO[self.parameterisation](sigma.clamp_min_(1e-12)))
+            self.mean.normal_(0, self.start[0], generator=source)
+        self.reset_sigma(source)
+
+    @torch.no_grad()
+    def reset_sigma(self, source: torch.Generator) -> None:
+        """sigma = |N(sigma_mean, sigma_sd^2)|."""
+        _, sigma_mean, sigma_sd = self.start
+        sigma = torch.empty_like(self.rho).normal_(sigma_mean, sigma_sd, generator=source).abs_()
+        self.rho.copy_(TO_RHO[self.parameterisation](sigma.clamp_min_(1e-12)))
 
     @torch.no_grad()
     def apply_mask(self) -> None:
@@ -270,112 +313,59 @@ class VariationalLayer(MaskedLayer):
 
     @torch.no_grad()
     def draw(self, source: NormalSource) -> None:
-        """Draw one set of weights, used by `forward` in mode `sample` until the next draw."""
-        self._drawn = self._one_sample(source)
+        """Draw one set of weights, with which `forward` computes until the next draw, or `forget`."""
+        self.take_sample(self._one_sample(source))
+
+    def take_sample(self, weight: Tensor) -> None:
+        """Compute with these weights, of the layer's shape, until `forget`."""
+        self.mode, self._drawn = "sample", weight
+
+    def forget(self) -> None:
+        """Follow `training` again, without a draw."""
+        self.mode, self._drawn = None, None
 
     def _one_sample(self, source: NormalSource) -> Tensor:
         return torch.addcmul(self.mean, self.sigma, source.normal(self.mean))
 
+    @property
+    def noisy(self) -> bool:
+        return self.training if self.mode is None else self.mode == "train"
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight with which the present forward pass computes: in training one sample for all of the pass."""
+        if self.mode == "sample":
+            assert self._drawn is not None
+            return self._drawn
+        if not self.noisy:
+            return super().weight
+        return self._one_sample(self.noise) if self.home is None else self.home[0].present_of(self.home[1], "sample")
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.operation.seen(x)
-        if self.mode == "mean":
-            return self.operation(x, self.mean, self.bias)
-        if self.mode == "sample":
-            assert self._drawn is not None, "draw() comes before forward() in mode 'sample'"
-            return self.operation(x, self._drawn, self.bias)
-        if self.sampling == "weight":
-            weight = self._one_sample(self.noise) if self.realised is None else self.realised
-            return self.operation(x, weight, self.bias)
-        variance = self.sigma.square() if self.realised is None else self.realised
-        return local_reparameterisation(x, self.mean, variance, self.bias, self.operation, self.epsilon, self.noise)
-
-
-class Operation:
-    """A linear map of the input with given weights: a matrix product or a convolution.
-
-    A matrix product takes [..., inputs], a convolution [n, inputs, h, w] or [inputs, h, w], as PyTorch's own layers do.
-
-    Attributes:
-        stride: of the convolution, None for the matrix product.
-        padding: zeros around what is seen of the image.
-        every, around: the convolution sees every n-th row and column of the image alone, which has so many zeros around
-            it (see `seen`).
-        channels: the dimension of the channels, from the end.
-    """
-
-    def __init__(self, stride: int | None = None, padding: int = 0, kernel: int | None = None) -> None:
-        """`stride` None is the matrix product, else a 2-d convolution, whose `kernel` may be told."""
-        # A strided 1x1 convolution is one with stride 1 of what it looks at. PyTorch's backward pass of the former
-        # writes outside its memory on a CPU: channels-last, under 16 channels, an odd batch, two threads.
-        pointwise = stride is not None and stride > 1 and kernel == 1
-        self.every, self.around = (stride, padding) if pointwise else (1, 0)
-        self.stride, self.padding = (1, 0) if pointwise else (stride, padding)
-        self.channels = -1 if stride is None else -3
-
-    def seen(self, x: Tensor) -> Tensor:
-        """The part of the input that the weights are applied to; comes before everything else."""
-        if self.every == 1:
-            return x
-        if self.around:
-            x = functional.pad(x, [self.around] * 4)
-        # averages of one pixel each, because that keeps the layout in memory, backwards too
-        return functional.avg_pool2d(x, 1, self.every)
-
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.stride is None:
-            return functional.linear(x, weight, bias)
-        return functional.conv2d(x, weight, bias, self.stride, self.padding)
-
-    def rows(self, x: Tensor) -> Tensor:
-        """The input as `backward` takes it: [n, inputs], or [n, inputs, h, w]."""
-        if self.stride is None:
-            return x.reshape(-1, x.shape[-1])
-        return x if x.dim() == 4 else x[None]
-
-    def like(self, out: Tensor, x: Tensor) -> Tensor:
-        """The output of `rows(x)` in the shape that x gives."""
-        if self.stride is None:
-            return out.reshape(*x.shape[:-1], out.shape[-1])
-        return out if x.dim() == 4 else out[0]
-
-    def backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_bias: bool
-    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Gradients with respect to x (if wanted), the weight and the bias (if wanted), from that of the output.
-
-        `x` is as `rows` gives it, and so is what belongs to it.
-        """
-        if self.stride is None:
-            return grad @ weight if wants_x else None, grad.T @ x, grad.sum(0) if wants_bias else None
-        return torch.ops.aten.convolution_backward(
-            grad,
-            x,
-            weight,
-            [weight.shape[0]] if wants_bias else None,
-            [self.stride] * 2,
-            [self.padding] * 2,
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            [wants_x, True, wants_bias],
-        )
+        if not (self.noisy and self.sampling == "local"):
+            return self.operation(x, self.weight, self.bias)
+        if self.home is None:
+            mean, variance = self.mean, self.sigma.square()
+        else:
+            mean, variance = (self.home[0].present_of(self.home[1], name) for name in ("mean", "variance"))
+        return local_reparameterisation(x, mean, variance, self.bias, self.operation, self.epsilon, self.noise)
 
 
 class LayerFactory:
     """Makes the layers of a network, in the order of its construction, for one method.
 
-    `make(shape, bias, operation, dense_stem)` gives the layer; a network asks for `linear` and `conv2d`
+    `layer(shape, bias, operation, dense_stem)` gives it; a network asks for `linear` and `conv2d`
     and never knows which kind it gets. It also asks for a gate at every site where channels may fall away as a whole;
     `gate(channels, site)` gives a module that keeps the shape, or None for nothing.
     """
 
     def __init__(
         self,
-        make: Callable[[tuple[int, ...], bool, Operation, bool], MaskedLayer],
+        make: Callable[[tuple[int, ...], bool, Operation | None, bool], MaskedLayer],
         gate: Callable[[int, Site], nn.Module | None] = lambda channels, site: None,
     ) -> None:
-        self._make, self._gate = make, gate
+        self.layer, self._gate = make, gate
 
     def gate(self, channels: int, site: Site) -> nn.Module:
         """What stands behind the channels at a site: [n, channels, ...] to the same."""
@@ -383,13 +373,14 @@ class LayerFactory:
 
     def linear(self, inputs: int, outputs: int) -> MaskedLayer:
         """A dense layer with a deterministic bias: [n, inputs] to [n, outputs]."""
-        return self._make((outputs, inputs), True, Operation(), False)
+        return self.layer((outputs, inputs), True, Operation(), False)
 
     def conv2d(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0, stem: bool = False
     ) -> MaskedLayer:
         """A convolution without bias: [n, inputs, h, w] to [n, outputs, h', w']."""
-        return self._make((outputs, inputs, kernel, kernel), False, Operation(stride, padding, kernel), stem)
+        operation = Convolution((kernel, kernel), stride, padding)
+        return self.layer((outputs, inputs, kernel, kernel), False, operation, stem)
 
 
 def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:

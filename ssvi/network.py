@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ssvi.convert import take_over
 from ssvi.disk import write_bytes
 from ssvi.errors import UserError
 from ssvi.layers import LayerFactory, MaskedLayer, masked_layers
@@ -32,12 +33,8 @@ def build(spec: RunSpec, channels: int, image_size: int, classes: int, noise: No
         UserError: if the network has weights that its method cannot know of, or lacks what its method needs.
     """
     method = method_class(spec.method)(spec, noise)
-
-    def make(factory: LayerFactory, widening: float) -> nn.Module:
-        return MODELS[spec.model](factory, channels, image_size, classes, widening * spec.width)
-
     with _seeded(derived_seed(spec.seed, "plain")):
-        model = method.build(Network(make, (channels, image_size, image_size)))
+        model = method.build(_network(spec, channels, image_size, classes))
     _check(model, spec.model)
     source = generator(spec.seed, "weights")
     for module in model.modules():
@@ -47,10 +44,23 @@ def build(spec: RunSpec, channels: int, image_size: int, classes: int, noise: No
     return model, method
 
 
+def _network(spec: RunSpec, channels: int, image_size: int, classes: int) -> Network:
+    """The network that a spec names, of any factory's layers: those it asks for, and plain ones that it has."""
+
+    def make(factory: LayerFactory, widening: float) -> nn.Module:
+        model = MODELS[spec.model](factory, channels, image_size, classes, widening * spec.width)
+        _check_sizes(model, spec.model)
+        # start values are drawn later, for all layers alike
+        take_over(model, factory.layer)
+        return model
+
+    return Network(make, (channels, image_size, image_size))
+
+
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """What a network draws for itself, for parameters that no factory makes, is the spec's as well."""
-    # the CPU's generator alone: on CUDA the default one is the noise's
+    # networks are made on the CPU
     before = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -64,6 +74,16 @@ NORMALISING = ("torch.nn.modules.batchnorm", "torch.nn.modules.instancenorm", "t
 PLAIN = {nn.Module.__module__, nn.Sequential.__module__, *NORMALISING}
 
 
+def _check_sizes(model: nn.Module, name: str) -> None:
+    """Refuse modules that learn their sizes from the first input, as `_check` does."""
+    for path, module in model.named_modules():
+        if any(map(is_lazy, module.parameters(recurse=False))):
+            kind = type(module).__name__
+            raise UserError(
+                f"network {name!r}: {kind} {path or 'at the top'} does not know its sizes when it is made; give them."
+            )
+
+
 def _check(model: nn.Module, name: str) -> None:
     """Refuse weights outside the density, those of PyTorch's own layers, and what cannot be stored.
 
@@ -73,27 +93,26 @@ def _check(model: nn.Module, name: str) -> None:
     for path, module in model.named_modules():
         where, kind = path or "at the top", type(module).__name__
         own = list(module.parameters(recurse=False))
-        if any(map(is_lazy, own)):
-            raise UserError(f"network {name!r}: {kind} {where} does not know its sizes when it is made; give them.")
         bases = {base.__module__ for base in type(module).__mro__}
         if any(base.startswith("torch.nn.") for base in bases - PLAIN) and any(p.dim() > 1 for p in own):
             raise UserError(
-                f"network {name!r}: layer {where} is a plain {kind}, whose weights would be outside the density and "
-                "the posterior; ask the factory for it: make.linear or make.conv2d."
+                f"network {name!r}: layer {where} is a {kind} that cannot be taken over, so its weights would be "
+                "outside the density and the posterior; what can are Linear, Conv1d, Conv2d and Conv3d with weights of "
+                "their own."
             )
     seen: dict[nn.Module, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, MaskedLayer) and seen.setdefault(module, path) != path:
             raise UserError(f"network {name!r}: layer {seen[module]} is also called {path}; it needs one name.")
     if not seen:
-        raise UserError(f"network {name!r}: has no layer of the factory's: make.linear or make.conv2d.")
+        raise UserError(f"network {name!r}: has neither Linear, Conv1d, Conv2d or Conv3d nor a layer of the factory's.")
 
 
 def reference_weights(spec: RunSpec, channels: int, image_size: int, classes: int) -> dict[str, int]:
     """Weights per layer of the plain network that the spec names: what densities are fractions of."""
     with torch.device("meta"):
-        model = MODELS[spec.model](LayerFactory(MaskedLayer), channels, image_size, classes, spec.width)
-    return {name: layer.mean.numel() for name, layer in masked_layers(model).items()}
+        model = _network(spec, channels, image_size, classes)(LayerFactory(MaskedLayer))
+    return {name: layer.size for name, layer in masked_layers(model).items()}
 
 
 def save_model(folder: Path, state: dict[str, torch.Tensor], file: str = MODEL) -> None:

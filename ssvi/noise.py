@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,55 +37,75 @@ def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> to
 
 
 class NormalSource:
-    """A stream of independent N(0, 1) draws on one device, with a state that can be saved.
+    """A stream of independent N(0, 1) draws with a state that can be saved, and generators of its own.
 
-    On CUDA it is the device's default generator, the one that compiled code and CUDA graphs draw from inside their
-    kernels: one training a process and GPU.
+    It draws where it is asked to: on another device than before, from the beginning of that device's stream.
     """
 
     def __init__(self, seed: int, purpose: str, device: torch.device | str = "cpu", single: bool = False) -> None:
         """`single` draws in torch's own way, on one thread, from the same distribution."""
-        self.device = torch.device(device)
-        if self.device.type == "cuda":
-            torch.cuda.init()
-            index = torch.cuda.current_device() if self.device.index is None else self.device.index
-            self._generators = [torch.cuda.default_generators[index].manual_seed(derived_seed(seed, purpose))]
-        else:
-            n = 1 if single else GENERATORS
-            self._generators = [generator(seed, f"{purpose}/{i}" if i else purpose) for i in range(n)]
+        self._seed, self._purpose, self._single = seed, purpose, single
         self._threads: ThreadPoolExecutor | None = None
-        # Compiled code on CUDA draws for itself: there a draw becomes draw * scale + pattern * shift, see `held`.
-        self._scale, self._shift = torch.ones((), device=self.device), torch.zeros((), device=self.device)
         self._held = False
+        self._move(torch.device(device))
+        self._enter()
+
+    def _enter(self) -> None:
         self.key = next(_keys)
         _sources[self.key] = self
+
+    def _move(self, device: torch.device) -> None:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        self.device = device
+        n = GENERATORS if device.type == "cpu" and not self._single else 1
+        purposes = [f"{self._purpose}/{i}" if i else self._purpose for i in range(n)]
+        self.generators = [generator(self._seed, purpose, device) for purpose in purposes]
+
+    def follow(self, like: Tensor) -> None:
+        """Draw where a tensor is, from here on."""
+        if like.device != self.device:
+            self._move(like.device)
+
+    def begin(self, purpose: str) -> None:
+        """Become the stream of another purpose, from its beginning."""
+        self._purpose = purpose
+        self._move(self.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("generators", "_threads", "key")}
+        return kept | {"state": self.get_state()}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        state = kept.pop("state")
+        self.__dict__ |= kept
+        self._threads = None
+        self._move(self.device)
+        self.set_state(state)
+        self._enter()
 
     def normal(self, like: Tensor) -> Tensor:
         """Draws in the shape, type, memory order and on the device of `like`, as a new tensor."""
         if torch.compiler.is_compiling():
-            if self.device.type == "cuda":
-                return torch.randn_like(like) * self._scale + _pattern(like) * self._shift
-            return torch.ops.ssvi.normal(like, self.key)
+            return torch.ops.ssvi.normal(like.detach(), self.key)
         if self._held:
             return _pattern(like)
-        if self.device.type == "cuda":
-            return torch.randn_like(like)
+        self.follow(like)
         out = torch.empty_like(like)
-        self._each_piece(_draw, out)
+        if self.device.type == "cpu":
+            self._each_piece(_draw, out)
+        else:
+            out.normal_(generator=self.generators[0])
         return out
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Meanwhile every draw is one pattern, in eager and in compiled code, which on CUDA draw different numbers."""
+        """Meanwhile every draw is one pattern, in eager and in compiled code."""
         self._held = True
-        self._scale.fill_(0.0)
-        self._shift.fill_(1.0)
         try:
             yield
         finally:
             self._held = False
-            self._scale.fill_(1.0)
-            self._shift.fill_(0.0)
 
     def add_noise(self, mean: Tensor, variance: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         """mean + sd * noise and noise / (2 sd), with sd = sqrt(variance + epsilon); both arguments are used up.
@@ -92,10 +113,12 @@ class NormalSource:
         On a CPU all of it happens piece by piece in the cache, in the arguments' own memory. Compiled, nothing is
         changed in place: torch 2.11's compiler gives a Function that returns a tensor it has changed no gradient.
         """
-        if torch.compiler.is_compiling() or self.device.type == "cuda" or self._held:
+        if torch.compiler.is_compiling() or mean.device.type != "cpu" or self._held:
             sd = (variance + epsilon).sqrt()
             noise = self.normal(mean)
             return torch.addcmul(mean, sd, noise), noise / (2 * sd)
+
+        self.follow(mean)
 
         def add(mean: Tensor, variance: Tensor, source: torch.Generator) -> None:
             noise = torch.empty(mean.shape, dtype=_drawn_in(mean.dtype)).normal_(generator=source)
@@ -116,9 +139,9 @@ class NormalSource:
         # what `empty_like` and torch's operations return has no gaps: its memory in order is the tensor
         n = tensors[0].numel()
         flat = [t.as_strided((n,), (1,), t.storage_offset()) for t in tensors]
-        size = n if len(self._generators) == 1 else PIECE
+        size = n if len(self.generators) == 1 else PIECE
         pieces = list(zip(*(t.split(size) for t in flat), strict=True)) if n else []
-        used = min(len(self._generators), len(pieces))
+        used = min(len(self.generators), len(pieces))
         workers = min(torch.get_num_threads(), used)
 
         inference = torch.is_inference_mode_enabled()
@@ -127,8 +150,8 @@ class NormalSource:
             # the mode is a thread's own, and such tensors may not be written outside it
             with torch.inference_mode() if inference else nullcontext():
                 for g in range(first, used, workers):
-                    for piece in pieces[g :: len(self._generators)]:
-                        work(*piece, self._generators[g])
+                    for piece in pieces[g :: len(self.generators)]:
+                        work(*piece, self.generators[g])
 
         if workers < 2:
             run(0) if workers else None
@@ -142,11 +165,11 @@ class NormalSource:
 
     def get_state(self) -> Tensor:
         """The states of the generators, one in a row."""
-        return torch.stack([g.get_state() for g in self._generators])
+        return torch.stack([g.get_state() for g in self.generators])
 
     def set_state(self, state: Tensor) -> None:
         """Put the stream back to where `get_state` saw it."""
-        for g, row in zip(self._generators, state.cpu(), strict=True):
+        for g, row in zip(self.generators, state.cpu(), strict=True):
             g.set_state(row.clone())  # the generator reads a tensor's whole storage
 
 
@@ -176,7 +199,7 @@ _sources: weakref.WeakValueDictionary[int, NormalSource] = weakref.WeakValueDict
 torch.library.define("ssvi::normal", "(Tensor like, int source) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
 
 
-@torch.library.impl("ssvi::normal", "cpu")
+@torch.library.impl("ssvi::normal", ("cpu", "cuda"))
 def _normal(like: Tensor, source: int) -> Tensor:
     return _sources[source].normal(like)
 

@@ -65,12 +65,13 @@ _loaded: dict[str, Plugin] = {}
 _announced = False
 
 
-def load(names: Iterable[str] = (), where: str = "plugins") -> None:
+def load(names: Iterable[str] = (), where: str = "plugins", outside: Path | None = None) -> None:
     """Load the plugins that installed packages announce, and these; what is loaded already stays as it is.
 
     Args:
         names: of modules.
         where: they were read, for messages.
+        outside: a folder in which none of them may lie: the run folder that names them, which somebody may have sent.
 
     Raises:
         UserError: naming the module and what is wrong with it.
@@ -78,7 +79,22 @@ def load(names: Iterable[str] = (), where: str = "plugins") -> None:
     _load_announced()
     for name in names:
         look_in(Path())
+        if outside is not None and name not in _loaded:
+            _refuse_inside(name, outside.resolve(), where)
         _load(name, where)
+
+
+def _refuse_inside(name: str, folder: Path, where: str) -> None:
+    """Nothing is run to find that out, no package around a module either."""
+    top = name.partition(".")[0]
+    found = importlib.util.find_spec(top) if top.isidentifier() else None
+    places = [] if found is None else [found.origin, *(found.submodule_search_locations or ())]
+    for place in places:
+        if place is not None and Path(place).resolve().is_relative_to(folder):
+            raise UserError(
+                f"{where}: plugin {quoted(name)} would be {place}, which lies in the run folder itself and is not run; "
+                "bring the module to where you work, or name it by --plugins of ssvi train."
+            )
 
 
 def look_in(folder: Path) -> None:

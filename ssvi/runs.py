@@ -332,7 +332,7 @@ def read_spec(folder: Path) -> RunSpec:
             names a plugin that cannot be loaded.
     """
     record = read_spec_record(folder)
-    plugins.load((one["module"] for one in plugins_of(folder, record)), f"{folder / SPEC}: provenance.plugins")
+    plugins.load((one["module"] for one in plugins_of(folder, record)), f"{folder / SPEC}: provenance.plugins", folder)
     return _spec_of(folder / SPEC, record)
 
 

@@ -2,7 +2,7 @@
 
 A compiler that drops a gradient, or a graph that replays another computation, would train to the end and say nothing.
 So loss and gradients of the first batch are compared, tensor by tensor, in the precision at hand, with all noise held
-(`NormalSource.held`), because eager and compiled code draw different numbers on CUDA. What disagrees is switched off.
+(`NormalSource.held`), because the runs before a capture draw too. What disagrees is switched off.
 
 How far two right computations are apart depends on the network, so that is measured too: the plain passes on images
 that differ in their last digit, and for bf16 those in float32. A gradient that is itself nothing but rounding (of
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssvi.flat import active_weights
 from ssvi.layers import MaskedLayer
 from ssvi.methods.base import Batch
 from ssvi.step import WARM_UP_STEPS, Passes, Stepper, still_usable, told_cause
@@ -61,7 +62,6 @@ def self_check(stepper: Stepper) -> dict[str, Any] | None:
     start = time.perf_counter()
     found: dict[str, Any] = {}
     with _as_it_was(stepper), stepper.streams.noise.held():
-        stepper.method.before_step()
         batch = stepper.batch(torch.arange(size, device=stepper.machine.device))
         plain, allowed = _yardstick(stepper, batch)
         for switch in switches:
@@ -132,18 +132,14 @@ def _look(stepper: Stepper, passes: Passes, batch: Batch, replayed: bool = False
     """The loss and the gradients of a batch, by names that begin with their kind."""
 
     def forth_and_back() -> Tensor:
-        for _, leaf in _leaves(stepper.model):
-            leaf.grad = None
+        stepper.model.zero_grad()
         loss = passes(batch)[0]
         loss.backward()
         return loss
 
     loss = _replay(stepper, forth_and_back) if replayed else forth_and_back()
     found = {"loss": loss.detach()}
-    for name, leaf in _leaves(stepper.model):
-        # where nothing came back, a gradient of 0 did
-        found[name] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone()
-    return found
+    return found | {name: gradient.clone() for name, gradient in _gradients(stepper.model)}
 
 
 def _replay(stepper: Stepper, work: Callable[[], Tensor]) -> Tensor:
@@ -162,16 +158,28 @@ def _replay(stepper: Stepper, work: Callable[[], Tensor]) -> Tensor:
     return result.clone()
 
 
-def _leaves(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What gathers gradients, each by its kind (the layer's, and which of its tensors) and the layer's name."""
+def _gradients(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What came back, each by its kind (the layer's, and which of its tensors) and the layer's name."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    vectors: set[int] = set()
+    for weights in active_weights(model):
+        for name, vector in zip(("mean", "rho"), weights.parameters(), strict=False):
+            vectors.add(id(vector))
+            parts = _came_back(vector).split(weights.counts().sizes)
+            for layer, part in zip(weights.layers, parts, strict=True):
+                yield f"{type(layer).__name__} ({layer.operation.kind}) {name} of {paths[id(layer)]}", part
     for path, module in model.named_modules():
         kind = type(module).__name__
         if isinstance(module, MaskedLayer):
-            kind += " (matrix product)" if module.operation.stride is None else " (convolution)"
-            if (realised := getattr(module, "realised", None)) is not None:
-                yield f"{kind} realised of {path}", realised
+            kind += f" ({module.operation.kind})"
         for name, parameter in module.named_parameters(recurse=False):
-            yield f"{kind} {name} of {path}", parameter
+            if id(parameter) not in vectors:
+                yield f"{kind} {name} of {path}", _came_back(parameter)
+
+
+def _came_back(parameter: Tensor) -> Tensor:
+    # where nothing came back, a gradient of 0 did
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _kind(name: str) -> str:
@@ -190,5 +198,4 @@ def _as_it_was(stepper: Stepper) -> Iterator[None]:
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-        for _, leaf in _leaves(stepper.model):
-            leaf.grad = None
+        stepper.model.zero_grad()

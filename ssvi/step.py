@@ -202,7 +202,7 @@ class Stepper:
 
     def _step(self, index: Tensor, passes: Passes) -> Batch:
         method, clock = self.method, self.clock
-        method.before_step()
+        method.before_step(clock)
         for optimizer in method.optimizers:
             optimizer.zero_grad(set_to_none=True)
         batch = self.batch(index)
@@ -236,7 +236,8 @@ class Stepper:
             UserError: if the attempt left the device unusable.
         """
         streams, graph = self.streams.state_dict(), torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.streams["augmentation"])
+        for source in (self.streams["augmentation"], *self.streams.noise.generators):
+            graph.register_generator_state(source)
         for optimizer in self.method.optimizers:
             optimizer.zero_grad(set_to_none=True)
         try:

@@ -124,8 +124,11 @@ class Probe:
             self._model.zero_grad(set_to_none=True)
         masks, unneeded = {}, []
         for name, layer in masked_layers(self._model).items():
-            both = needed[layer][:, None] & alive[layer][None]
-            masks[name] = both.view(*both.shape, *[1] * (layer.mean.dim() - 2)).expand(layer.mean.shape)
+            # of each group the channels that it sees
+            groups = layer.operation.groups
+            sees = alive[layer].view(groups, -1).repeat_interleave(layer.shape[0] // groups, 0)
+            both = needed[layer][:, None] & sees
+            masks[name] = both.view(*both.shape, *[1] * (len(layer.shape) - 2)).expand(layer.shape)
             unneeded += [~needed[layer]] if layer.bias is not None else []
         unneeded += [~needed[m] for m in watched if isinstance(m, _BatchNorm) for _ in range(2)]
         return Living(masks, unneeded)

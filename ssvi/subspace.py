@@ -243,7 +243,7 @@ def update(
     Args:
         active: bool [n], the present subspace.
         score: [s], importance of the active weights in index order, without NaN.
-        gradient: [n], |gradient| with respect to the mean, without NaN.
+        gradient: [n], how promising each weight is, finite: |gradient| with respect to the mean.
         groups: parts of the active weights, and the same parts of all weights.
         n_drop: number to remove and to add in each group, at most as many as are active there.
 
@@ -256,6 +256,6 @@ def update(
     places = positions(active, len(score))
     kept = largest_of_each(score, of_active, n_kept, counts[0])
     stays = torch.zeros_like(active).index_copy_(0, places, kept)
-    added = largest_of_each(torch.where(stays, -1.0, gradient), of_all, n_drop, counts[1])
+    added = largest_of_each(torch.where(stays, -math.inf, gradient), of_all, n_drop, counts[1])
     new = stays | added
     return Change(kept, new[places], active & ~stays, added, new, added & ~active)

@@ -19,6 +19,7 @@ from ssvi import checkpoint, plugins, runs, ties
 from ssvi.counting import active_macs, positions
 from ssvi.data import Data
 from ssvi.errors import Diverged, UserError
+from ssvi.flat import dense_state
 from ssvi.layers import masked_layers
 from ssvi.methods.base import Clock, Record, Workbench
 from ssvi.network import build, read_parent, reference_weights, save_model
@@ -158,7 +159,6 @@ class Trainer:
         self._save()
 
     def _finish(self) -> None:
-        self.method.settle()
         self.method.finish()
         self._check_finite()
 
@@ -203,7 +203,6 @@ class Trainer:
         step_seconds = self._watch.median()
         if not math.isfinite(loss):
             raise Diverged(f"the likelihood loss of epoch {self.clock.epoch} is {loss}")
-        self.method.settle()
         self._check_finite()
         self.method.end_epoch(self.clock)
         figures = self.method.epoch_figures(self.clock)
@@ -240,7 +239,7 @@ class Trainer:
 
     def _remember_good(self) -> None:
         """Keep the present state: what a run that diverges from here on is left with."""
-        self._good = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self._good = {name: value.detach().clone() for name, value in dense_state(self.model).items()}
 
     def _remember_best(self, row: Record) -> None:
         """Keep the epoch with the best test accuracy, the earliest of several, and its network if that is complete."""
@@ -301,7 +300,10 @@ class Trainer:
         """Start, or go on where the checkpoint was taken; the live files then hold just what it knows."""
         places = positions(self.model, self.take_step.images(self.data.train_images[:1]))
         if unused := sorted(masked_layers(self.model).keys() - places.keys()):
-            raise UserError(f"network {self.spec.model!r}: layer {unused[0]} is not used by its forward; leave it out.")
+            raise UserError(
+                f"network {self.spec.model!r}: layer {unused[0]} is not called by its forward, so what it costs is "
+                "not known; leave it out, or call it."
+            )
         bench = Workbench(
             model=self.model,
             streams=self.streams,
@@ -354,7 +356,6 @@ class Trainer:
         self._note_switches()
         self._stop_watch()  # waits for the device, which is no cost of the checkpoint
         start = time.monotonic()
-        self.method.settle()
         checkpoint.save(
             self.folder,
             {
@@ -442,7 +443,6 @@ class Trainer:
         """Write the final files, training.json last. What is needed to go on stays until the run is evaluated."""
         self._stop_watch()
         self._note_switches()
-        self.method.settle()
         good = status["status"] == "complete"
         save_model(self.folder, self.method.tensors() if good else self._good)
         best = self._best if good and self._best and self._best["tensors"] else None

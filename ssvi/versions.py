@@ -19,8 +19,11 @@ from ssvi.spec import FOLDER_PREFIX, RunSpec
 #   3 (of folder:PATH 4): sums over the weights of a layer, at updates of the subspace and in SBP's KL, are taken in
 #      another order, so last digits differ; a removed weight is +0; in a global subspace, a layer that lost all its
 #      weights takes the mean sigma of the weights kept elsewhere; cuDNN's kernels are repeatable.
-NUMERICS = 3
-NUMERICS_OF_FOLDERS = 4
+#   4 (of folder:PATH 5): with a Gaussian posterior, the KL's gradient is added to that of the data term after each has
+#      passed through sigma's function of rho, not before, so last digits differ; the bytes of other methods are those
+#      of 3.
+NUMERICS = 4
+NUMERICS_OF_FOLDERS = 5
 # The same for metrics made of the same trained network, kept in metrics.json and samples.csv.
 #   2: the last bin of `ece` is closed; 1x1 convolutions and float32 as above.
 EVALUATION = 2

@@ -124,6 +124,7 @@ def test_figures_draw_old_records_beside_new_ones(report: Path) -> None:
     assert set(lambdas.loc[lambdas["criterion"] == "bound", "exp_lambda"]) == {0.1, 10}
 
 
+@pytest.mark.fault("a criterion of one's own in a workflow", quick=0)
 def test_the_workflow_trains_and_evaluates_it(project: Project) -> None:
     run = "digits/mlp/ssvi/density=0.1/criterion=bound/sigma_init=0.0006/epochs=1+batch_size=256+delta_t=2/seed=0"
     study = {"experiments": {"e": {"method": "ssvi", "criterion": "bound"}}}

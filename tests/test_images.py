@@ -20,6 +20,7 @@ from ssvi.data import folders, prepare
 from ssvi.errors import UserError
 from ssvi.images import content, scan
 from ssvi.runs import spec_record, write_json
+from ssvi.versions import NUMERICS_OF_FOLDERS
 
 CONFIG = config_of(
     "tiny",
@@ -474,7 +475,7 @@ def test_a_class_is_matched_whatever_its_case(folder):
 def test_a_run_records_the_content_and_its_numerics(run):
     found = runs.read_json(run[0] / "run" / runs.SPEC)["provenance"]
     assert found["content"] == digest(run[0] / "pets", run[0] / "data")
-    assert found["numerics"] == 4
+    assert found["numerics"] == NUMERICS_OF_FOLDERS
 
 
 def test_the_report_names_the_runs_of_other_images(folder, trained):

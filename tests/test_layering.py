@@ -20,7 +20,7 @@ TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"
 
 # module: the modules of this package it may import (beside `errors`, which all may).
 MAY_IMPORT = {
-    "__init__": {"", "convert", "loop", "prediction"},  # for checkers of types, or when a name is first used
+    "__init__": {"convert", "loop", "prediction"},  # for checkers of types, or when a name is first used
     "__main__": {"cli"},
     "errors": set(),
     "imports": set(),
@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "metrics": set(),
     "subspace": set(),
     "overlap": {"subspace"},
-    "layers": {"noise"},
+    "operations": set(),
+    "layers": {"noise", "operations"},
     "models": {"registry", "layers"},
     "counting": {"layers"},
     "checkpoint": {"disk", "runs"},
@@ -58,33 +59,40 @@ MAY_IMPORT = {
     "versions": {"spec"},
     "doctor": {
         "", "registry", "spec", "paths", "configfile", "config", "versions", "precision", "process", "runs", "disk",
-        "extras", "noise", "layers", "methods", "step", "data", "trainer", "progress", "bench", "analysis", "doctor",
+        "extras", "noise", "operations", "layers", "methods", "step", "data", "trainer", "progress", "bench",
+        "analysis", "doctor",
     },
     "precision": set(),
-    "selfcheck": {"layers", "methods", "step"},
+    "selfcheck": {"layers", "flat", "methods", "step"},
     "process": set(),
-    "flat": {"layers", "subspace"},
+    "flat": {"layers", "noise", "subspace"},
+    "exchange": {"flat", "layers", "subspace"},
+    "prediction": {"flat", "metrics", "noise"},
+    "convert": {"flat", "layers", "noise", "operations", "subspace"},
+    "loop": {"criteria", "exchange", "flat", "layers", "noise", "prediction", "subspace"},
     "gates": {"noise"},
     "samplers": {"noise"},
     "structure": {"layers"},
     "methods": {
-        "spec", "registry", "noise", "layers", "flat", "gates", "samplers", "structure", "counting", "criteria",
+        "spec", "registry", "noise", "operations", "layers", "flat", "exchange", "gates", "samplers",
+        "structure", "counting", "criteria",
         "subspace", "overlap", "tensors", "methods",
     },
     "step": {"spec", "process", "noise", "precision", "data", "methods"},
-    "network": {"tensors", "spec", "disk", "runs", "noise", "layers", "models", "methods"},
+    "network": {"convert", "tensors", "spec", "disk", "runs", "noise", "layers", "models", "methods"},
     "data": {"tensors", "spec", "disk", "runs", "images", "data"},
     "progress": {"methods"},
     "trainer": {
         "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch", "ties", "plugins",
+        "flat", "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch", "ties",
+        "plugins",
     },
-    "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "network", "counting",
-        "versions", "ties"},
+    "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "prediction",
+        "network", "counting", "versions", "ties"},
     "analysis": {"spec", "registry", "disk", "runs", "ties", "config", "changed", "evaluated", "analysis"},
     "preload": {"disk"},
     "bench": {
-        "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
+        "", "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
         "provenance", "bench",
     },
     "cli": {

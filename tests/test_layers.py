@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ssvi.layers import LayerFactory, MaskedLayer, Operation, local_reparameterisation
+from ssvi.layers import LayerFactory, MaskedLayer
 from ssvi.methods.vi import VI
 from ssvi.models import MODELS
 from ssvi.network import build
@@ -62,57 +62,6 @@ def test_one_weight_sample_is_shared_by_the_batch() -> None:
     assert not torch.equal(local[0], local[1])
 
 
-class FixedNoise(NormalSource):
-    """The same draws every time, as finite differences need."""
-
-    def add_noise(self, mean, variance, epsilon):
-        self.set_state(self.first)
-        return super().add_noise(mean, variance, epsilon)
-
-
-@pytest.mark.parametrize(
-    ("operation", "shape", "weight"),
-    [
-        (Operation(2, 1), (2, 3, 5, 5), (4, 3, 3, 3)),
-        (Operation(2, 1), (3, 5, 5), (4, 3, 3, 3)),
-        (Operation(2, 0, kernel=1), (2, 3, 5, 5), (4, 3, 1, 1)),
-        (Operation(), (5, 3), (4, 3)),
-        (Operation(), (3,), (4, 3)),
-        (Operation(), (4, 4, 3), (4, 3)),  # as many tokens as images and outputs: a wrong product would fit too
-        (Operation(), (2, 3, 2, 3), (4, 3)),
-    ],
-)
-def test_gradients_of_the_local_reparameterisation(operation, shape, weight) -> None:
-    """Against finite differences in float64, for inputs of every rank that PyTorch's own layers take."""
-    torch.manual_seed(0)
-    noise = FixedNoise(0, "noise")
-    noise.first = noise.get_state()
-    x, mean, bias = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in (shape, weight, weight[:1]))
-    variance = torch.rand(weight, dtype=torch.float64).add_(0.1).requires_grad_()
-
-    def f(x, mean, variance, bias):
-        return local_reparameterisation(operation.seen(x), mean, variance, bias, operation, 1e-8, noise)
-
-    assert torch.autograd.gradcheck(f, (x, mean, variance, bias))
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("stride", [2, 3])
-@pytest.mark.parametrize("padding", [0, 1])
-def test_a_strided_pointwise_convolution_is_torchs(stride, padding, layout) -> None:
-    """It is formed without stride, from the pixels that it sees."""
-    layer = LayerFactory(MaskedLayer).conv2d(5, 4, 1, stride=stride, padding=padding).double()
-    layer.reset(generator(0, "weights"))
-    x = torch.randn(3, 5, 7, 7, dtype=torch.float64).contiguous(memory_format=layout)
-    found = []
-    for f in (layer, lambda x: functional.conv2d(x, layer.mean, stride=stride, padding=padding)):
-        leaf = x.clone().requires_grad_()
-        y = f(leaf)
-        found.append((y.detach(), *torch.autograd.grad(y.square().sum(), [leaf, layer.mean])))
-    assert all(torch.allclose(a, b) for a, b in zip(*found, strict=True))
-    assert torch.allclose(layer(x[0]), layer(x)[0])
-
-
 @pytest.mark.parametrize("shape", [(6,), (5, 6), (3, 4, 6)])
 def test_a_slim_matrix_product_takes_inputs_of_any_rank(shape) -> None:
     layer = LayerFactory(MaskedLayer).linear(6, 4)
@@ -131,7 +80,7 @@ def test_a_slim_matrix_product_takes_inputs_of_any_rank(shape) -> None:
 def test_gradient_of_the_mean_is_dense_and_that_of_rho_is_masked() -> None:
     layer = variational()
     layer(torch.randn(8, 3, 6, 6)).square().sum().backward()
-    assert layer.mean_gradient[~layer.mask].abs().min() > 0
+    assert layer.mean.grad[~layer.mask].abs().min() > 0
     assert not layer.rho.grad[~layer.mask].any()
 
 

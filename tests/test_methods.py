@@ -16,6 +16,7 @@ from ssvi import runs
 from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.evaluate import evaluate
+from ssvi.flat import dense_state
 from ssvi.methods import aeb
 from ssvi.network import read_model, reference_weights
 from ssvi.progress import Lines
@@ -241,7 +242,7 @@ def test_children_start_from_their_parents_weights(tmp_path, digits, results) ->
         )
         start._open()
         known = read_model(results / run_path(parent))
-        state = start.model.state_dict()
+        state = dense_state(start.model)
         assert all(torch.equal(state[name], known[name]) for name in known)
 
 

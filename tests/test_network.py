@@ -29,7 +29,10 @@ class Net(nn.Module):
 
 
 class Own(nn.Linear):
-    """Called otherwise, but no other layer."""
+    """Does something else with its weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).abs()
 
 
 class Scaled(nn.Module):
@@ -84,16 +87,40 @@ def test_parameters_of_ones_own_are_drawn_from_the_seed(network) -> None:
 @pytest.mark.parametrize(
     ("layer", "kind"),
     [
-        (lambda n: nn.Linear(n, n), "Linear"),
         (lambda n: Own(n, n), "Own"),
-        (lambda n: nn.Sequential(nn.Unflatten(1, (1, n)), nn.Conv1d(1, 1, 3, padding=1), nn.Flatten()), "Conv1d"),
+        (lambda n: nn.Linear(n, n).requires_grad_(False), "Linear"),
+        (lambda n: nn.ConvTranspose1d(n, n, 1), "ConvTranspose1d"),
         (lambda n: nn.MultiheadAttention(n, 1), "MultiheadAttention"),
     ],
 )
-def test_a_plain_layer_is_refused(network, layer, kind) -> None:
+def test_what_cannot_be_taken_over_is_refused(network, layer, kind) -> None:
     network(layer)
-    with pytest.raises(UserError, match=rf"network 'mlp': layer more.* is a plain {kind}, .*: make.linear or make"):
+    with pytest.raises(UserError, match=rf"network 'mlp': layer more.* is a {kind} that cannot be taken over"):
         built()
+
+
+@pytest.mark.parametrize("method", ["dense", "ssvi", "mbnn"])
+def test_plain_layers_are_taken_over(monkeypatch, method) -> None:
+    """A network of PyTorch's own layers is the one of the factory's, to the start values and the stem."""
+
+    class Small(nn.Module):
+        def __init__(self, make: LayerFactory, plain: bool) -> None:
+            super().__init__()
+            conv = nn.Conv2d(1, 6, 3, padding=1, bias=False) if plain else make.conv2d(1, 6, 3, padding=1, stem=True)
+            self.conv, self.gate = conv, make.gate(6, "hidden")
+            self.head = nn.Linear(6, 10) if plain else make.linear(6, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.gate(self.conv(x).relu()).mean((2, 3)))
+
+    found = []
+    for plain in (True, False):
+        monkeypatch.setitem(MODELS, "mlp", lambda factory, *_, plain=plain: Small(factory, plain))
+        found.append(built(method))
+    plain, made = (model.state_dict() for model in found)
+    assert plain.keys() == made.keys()
+    assert all(torch.equal(value, made[name]) for name, value in plain.items())
+    assert [x.dense_stem for model in found for x in (model.conv, model.head)] == [True, False] * 2
 
 
 @pytest.mark.parametrize("layer", [lambda n: nn.LazyLinear(n), lambda n: nn.LazyBatchNorm1d()])
@@ -132,7 +159,7 @@ def test_a_layer_that_is_not_used_is_refused(monkeypatch, tmp_path, method) -> N
     monkeypatch.setitem(MODELS, "mlp", lambda factory, *_: Idle(factory))
     with pytest.raises(SystemExit) as stop:
         main(["train", f"--method={method}", "--model=mlp", f"--out={tmp_path / 'run'}", f"--data-root={tmp_path}"])
-    assert str(stop.value) == "ssvi: network 'mlp': layer idle is not used by its forward; leave it out."
+    assert str(stop.value).startswith("ssvi: network 'mlp': layer idle is not called by its forward, so what it costs")
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d, nn.LayerNorm, image_norm, lambda n: nn.PReLU(), Scaled])
@@ -151,13 +178,13 @@ def test_a_network_without_gates_is_refused_by_methods_that_close_them(network, 
 
 def test_a_network_without_layers_of_the_factory_is_refused(monkeypatch) -> None:
     monkeypatch.setitem(MODELS, "mlp", lambda *_: nn.Sequential(nn.Flatten(), Scaled(64)))
-    with pytest.raises(UserError, match=r"network 'mlp': has no layer of the factory's"):
+    with pytest.raises(UserError, match=r"network 'mlp': has neither Linear, .* nor a layer of the factory's"):
         built()
 
 
 def test_it_is_one_line_on_the_command_line(tmp_path, network, capsys) -> None:
-    network(lambda n: nn.Linear(n, n))
+    network(lambda n: nn.ConvTranspose1d(n, n, 1))
     with pytest.raises(SystemExit) as stop:
         main(["train", "--dataset=digits", "--model=mlp", f"--out={tmp_path / 'run'}", f"--data-root={tmp_path}"])
-    assert str(stop.value).startswith("ssvi: network 'mlp': layer more is a plain Linear")
+    assert str(stop.value).startswith("ssvi: network 'mlp': layer more is a ConvTranspose1d")
     assert "\n" not in str(stop.value)

@@ -353,9 +353,25 @@ def test_a_spec_json_that_names_no_plugin(room: Path, recorded: object) -> None:
 def test_a_run_folder_runs_nothing_but_plugins(room: Path) -> None:
     (room / "harmful.py").write_text("raise SystemExit")
     record = runs.spec_record(RunSpec(), {"plugins": [{"module": "harmful", "files": {}}]})
-    (room / runs.SPEC).write_text(json.dumps(record))
+    run = room / "run"
+    run.mkdir()
+    (run / runs.SPEC).write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"spec.json: provenance.plugins: plugin 'harmful': .* has no PLUGIN"):
-        runs.read_spec(room)
+        runs.read_spec(run)
+
+
+@pytest.mark.parametrize("module", ["sent", "parcel.sent"])
+def test_a_run_folder_brings_no_code_where_one_works_in_it(room: Path, monkeypatch, module: str) -> None:
+    """What it names and has in it is not run, nor a package around that."""
+    brings(room, 'criteria={"own": "mine_code:f"}')
+    (room / "parcel").mkdir()
+    (room / "parcel/__init__.py").write_text("raise SystemExit")
+    (room / "sent.py").write_text("PLUGIN = 1\nraise SystemExit")
+    record = runs.spec_record(RunSpec(), {"plugins": [{"module": module, "files": {}}]})
+    (room / runs.SPEC).write_text(json.dumps(record))
+    monkeypatch.chdir(room)
+    with pytest.raises(UserError, match=rf"plugin '{module}' would be .* lies in the run folder itself and is not run"):
+        runs.read_spec(Path())
 
 
 def test_a_run_folder_of_before(room: Path) -> None:

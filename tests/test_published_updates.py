@@ -11,12 +11,14 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.optim import SGD
 
-from ssvi.flat import FlatPosterior
-from ssvi.layers import Operation, VariationalLayer
+from ssvi.exchange import gaussian_births
+from ssvi.flat import ActiveWeights
+from ssvi.layers import VariationalLayer
 from ssvi.methods.base import Clock
 from ssvi.methods.ssvi import SSVI
 from ssvi.methods.topology import Topology
 from ssvi.noise import NormalSource
+from ssvi.operations import Operation
 from ssvi.spec import make_spec
 from ssvi.subspace import UpdateSchedule
 
@@ -53,14 +55,16 @@ def test_an_update_is_the_published_one(monkeypatch, update: str) -> None:
     spec = make_spec({"method": "ssvi", "preset": "official", "criterion": criterion})
     layer, method = layer_of(given), SSVI(spec, NormalSource(0, "noise"))
     method.layers = {"layer": layer}
-    flat = FlatPosterior([layer])
+    mask = layer.mask.flatten()
+    flat = ActiveWeights(layer, [layer])
     optimizer = SGD(flat.parameters(), lr=0.1, momentum=0.9)
     for vector, name in ((flat.mean, "momentum_mu"), (flat.rho, "momentum_rho")):
         optimizer.state[vector]["momentum_buffer"] = given[name][given["mask"]].clone()
 
     monkeypatch.setattr(UpdateSchedule, "drop_fraction", lambda schedule, step: FRACTIONS[update])
-    topology = Topology(spec, method.layers, 100, score=lambda x: method.score(x.mean, x.sigma), births=method.births)
-    topology.load_state_dict({"first": layer.mask.flatten(), "drift": {}})
+    births = gaussian_births(spec.parameterisation, spec.grow_sigma, spec.grow_sigma_value)
+    topology = Topology(spec, method.layers, 100, score=lambda x: method.score(x.mean, x.sigma), births=births)
+    topology.load_state_dict({"first": mask, "drift": {}})
     clock = Clock(1, 100, step=7)
     assert topology.update(clock, flat, given["gradient"].flatten(), [optimizer]) is None
 

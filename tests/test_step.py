@@ -53,7 +53,6 @@ def take(trainer: Trainer, steps: int) -> dict[str, torch.Tensor]:
     """The network after some steps, and the sums of loss, hits and images over them."""
     for i in range(steps):
         trainer._step(torch.arange(128 * i, 128 * (i + 1)).to(trainer.device))
-    trainer.method.settle()
     return {**trainer.model.state_dict(), "totals": trainer.take_step.totals}
 
 
@@ -153,7 +152,7 @@ def test_a_lost_gradient_is_noticed_before_the_first_step(
     trainer = start(digits, tmp_path / "run", Machine(CPU, compile=True), precision=precision)
     said = capsys.readouterr().err
     assert said.count("WARNING: --compile is switched off: VariationalLayer") == 1
-    kind = "realised" if name == "variance" else "mean"
+    kind = "rho" if name == "variance" else "mean"
     assert re.search(rf"\) {kind} of [\w.]+ is {off} from where it should be \(allowed: 0\.\d+\)", said), said
     assert not trainer.take_step.machine.compile
     assert not json.loads((tmp_path / "run" / "spec.json").read_text())["provenance"]["switches"]["compile"]
@@ -277,7 +276,7 @@ def test_layers_in_either_memory_order_compute_the_same_distribution(tmp_path, d
         trainer = start(digits, tmp_path / str(channels_last), Machine(CPU, channels_last=channels_last))
         batch = trainer.take_step.batch(torch.arange(128))
         with torch.no_grad():
-            trainer.method.before_step()
+            trainer.method.before_step(trainer.clock)
             losses.append(torch.stack([trainer.take_step.loss(batch)[0] for _ in range(200)]))
     a, b = losses
     assert abs(float(a.mean() - b.mean())) < 5 * float((a.var() + b.var()).div(200).sqrt())
@@ -289,7 +288,7 @@ def test_half_precision_follows_the_full_one(tmp_path, digits) -> None:
     other = take(start(digits, tmp_path / "other", Machine(CPU), precision="bf16"), 6)
     loss = [float(x["totals"][0] / x["totals"][2]) for x in (full, other)]
     assert loss[1] == pytest.approx(loss[0], rel=0.02)
-    assert other["head.rho"].dtype == torch.float32
+    assert other["subspace_rho"].dtype == torch.float32
 
 
 def test_short_trainings_are_not_compiled_by_themselves(monkeypatch) -> None:

@@ -8,8 +8,12 @@ import torch
 from scipy import integrate
 
 from ssvi.methods.vd import LOG_ALPHA, TINY, VD, log_alpha, log_uniform_kl, log_uniform_kl_slope
+from ssvi.network import build
 from ssvi.noise import NormalSource
+from ssvi.progress import Lines
 from ssvi.spec import make_spec
+from ssvi.step import Machine
+from ssvi.trainer import Settings, Trainer
 
 
 def exact_kl(log_alpha: float) -> float:
@@ -58,3 +62,22 @@ def test_a_weight_that_is_zero_has_a_finite_ratio_and_gradient() -> None:
     a = log_alpha(torch.zeros(1), torch.tensor([0.01]))
     assert float(a) == pytest.approx(math.log(1e-4 / TINY), rel=1e-6)
     assert torch.isfinite(log_uniform_kl(a)).all()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_statistics_are_taken_anew_without_the_noise_of_what_is_pruned(tmp_path, digits, channels_last) -> None:
+    """They are those of the published network, in which a pruned weight is 0 and has no variance."""
+    spec = make_spec({"method": "vd", "model": "resnet8", "width": 0.25, "epochs": 1, "log_variance_init": -4.0})
+    machine = Machine(torch.device("cpu"), channels_last=channels_last)
+    trainer = Trainer(spec, digits, tmp_path / "run", Settings(machine), Lines())
+    trainer._open()
+    with trainer.streams.noise.held():
+        trainer._finish()
+        published = trainer.method.tensors()
+        assert sum(int((~value).sum()) for name, value in published.items() if name.endswith("mask")) > 1000
+        fresh, _ = build(spec, 1, 8, 10, trainer.streams.noise)
+        fresh.load_state_dict(published)
+        trainer.model = fresh.to(memory_format=machine.memory_format)
+        trainer._recalibrate()
+    for name, value in fresh.state_dict().items():
+        assert torch.allclose(value.double(), published[name].double(), rtol=1e-4, atol=1e-6), name

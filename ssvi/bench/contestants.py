@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 
+from ssvi.bench.worker import PEERS
 from ssvi.data import Data
 from ssvi.evaluate import predictions
 from ssvi.models import MODELS
@@ -76,17 +77,23 @@ class Training:
             self.clock.step += 1
 
 
-class _PeerLayers:
-    """What a network asks for its layers, answered by another package's."""
+class _OtherLayers:
+    """What a network asks for its layers, answered by PyTorch's or another package's."""
 
     def __init__(self, linear: Callable[..., nn.Module], conv: Callable[..., nn.Module]) -> None:
         self._linear, self._conv = linear, conv
+
+    def gate(self, channels: int, site: str) -> nn.Module:
+        return nn.Identity()
 
     def linear(self, inputs: int, outputs: int) -> nn.Module:
         return self._linear(inputs, outputs)
 
     def conv2d(self, inputs: int, outputs: int, kernel: int, *, stride=1, padding=0, stem=False) -> nn.Module:
         return self._conv(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
+
+
+PLAIN = _OtherLayers(nn.Linear, nn.Conv2d)
 
 
 class _OutputOnly(nn.Module):
@@ -104,10 +111,10 @@ class _OutputOnly(nn.Module):
 
 def installed_peers() -> list[str]:
     """Names in `PEERS` whose package is installed."""
-    return [name for name, (package, _) in PEERS.items() if importlib.util.find_spec(package)]
+    return [name for name, package in PEERS.items() if importlib.util.find_spec(package)]
 
 
-def _torchbnn() -> tuple[_PeerLayers, Callable[[nn.Module], Tensor]]:
+def _torchbnn() -> tuple[_OtherLayers, Callable[[nn.Module], Tensor]]:
     import torchbnn
 
     def linear(inputs: int, outputs: int) -> nn.Module:
@@ -117,10 +124,10 @@ def _torchbnn() -> tuple[_PeerLayers, Callable[[nn.Module], Tensor]]:
         return torchbnn.BayesConv2d(0.0, 0.1, *sizes, **options)
 
     loss = torchbnn.BKLLoss(reduction="sum")
-    return _PeerLayers(linear, conv), loss
+    return _OtherLayers(linear, conv), loss
 
 
-def _bayesian_torch(kind: str) -> tuple[_PeerLayers, Callable[[nn.Module], Tensor]]:
+def _bayesian_torch(kind: str) -> tuple[_OtherLayers, Callable[[nn.Module], Tensor]]:
     from bayesian_torch import layers
 
     def wrap(name: str) -> Callable[..., nn.Module]:
@@ -130,19 +137,19 @@ def _bayesian_torch(kind: str) -> tuple[_PeerLayers, Callable[[nn.Module], Tenso
     def kl(model: nn.Module) -> Tensor:
         return torch.stack([m.kl for m in model.modules() if isinstance(m, _OutputOnly)]).sum()
 
-    return _PeerLayers(wrap("Linear"), wrap("Conv2d")), kl
+    return _OtherLayers(wrap("Linear"), wrap("Conv2d")), kl
 
 
-PEERS: dict[str, tuple[str, Callable[[], tuple[_PeerLayers, Callable[[nn.Module], Tensor]]]]] = {
-    "torchbnn": ("torchbnn", _torchbnn),
-    "bayesian_torch": ("bayesian_torch", lambda: _bayesian_torch("Reparameterization")),
-    "flipout": ("bayesian_torch", lambda: _bayesian_torch("Flipout")),
+LAYERS: dict[str, Callable[[], tuple[_OtherLayers, Callable[[nn.Module], Tensor]]]] = {
+    "torchbnn": _torchbnn,
+    "bayesian_torch": lambda: _bayesian_torch("Reparameterization"),
+    "flipout": lambda: _bayesian_torch("Flipout"),
 }
 
 
 def peer_step(name: str, data: Data, batch_size: int) -> Step:
     """A training step of the same network made of another package's layers: same images, loss and optimiser."""
-    layers, kl = PEERS[name][1]()
+    layers, kl = LAYERS[name]()
     model = MODELS["resnet18"](layers, 3, 32, CLASSES, 1.0).train()  # type: ignore[arg-type]
     spec = RunSpec(dataset="cifar10")
     optimizer = SGD(model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True)
@@ -158,13 +165,36 @@ def peer_step(name: str, data: Data, batch_size: int) -> Step:
     return step
 
 
+def library_step(data: Data, spec: Mapping[str, Any]) -> Step:
+    """A training step of the same network, of PyTorch's layers, converted and in a loop as anybody would write it."""
+    import ssvi
+
+    layout = torch.channels_last
+    plain = MODELS["resnet18"](PLAIN, 3, 32, CLASSES, 1.0)  # type: ignore[arg-type]
+    given = RunSpec(dataset="cifar10", **spec)
+    net = ssvi.sparsify(plain.to(memory_format=layout), given.density, sampling=given.sampling, seed=0).train()
+    groups = ssvi.parameter_groups(net, weight_decay=given.weight_decay)
+    optimizer = SGD(groups, lr=given.lr, momentum=given.momentum, fused=True)
+    # a step without an update, as those of the trainer are timed
+    subspace = ssvi.Subspace(net, optimizer, total_steps=10**9, update_every=10**8)
+    index, source = torch.arange(given.batch_size), torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        x = data.normalise(data.augment(data.train_images[index], source)).contiguous(memory_format=layout)
+        loss = functional.cross_entropy(net(x), data.train_labels[index])
+        (loss + ssvi.kl(net) * (given.kl_scale / data.n_train)).backward()
+        subspace.step()
+        optimizer.zero_grad()
+
+    return step
+
+
 def predict(training: Training, samples: int) -> Step:
     """Predict 1,000 images with some weight samples, as an evaluation does."""
     trainer = training.trainer
     source = NormalSource(0, "evaluation")
 
     def step() -> None:
-        trainer.method.settle()
         for _ in predictions(trainer.model, trainer.method, trainer.data, trainer.data.test_images, samples, source):
             pass
 

@@ -15,10 +15,10 @@ import torch
 from ssvi import process
 from ssvi.bench import contestants
 from ssvi.bench.accuracy import accuracy
-from ssvi.bench.contestants import PEERS, Training, images, installed_peers, ratios
+from ssvi.bench.contestants import Training, images, installed_peers, ratios
 from ssvi.bench.operations import Operations
 from ssvi.bench.record import Figure
-from ssvi.bench.worker import BATCH, THREADS, Worker, in_turn
+from ssvi.bench.worker import BATCH, LIBRARY, PEERS, THREADS, Worker, in_turn
 from ssvi.step import choose_machine
 from ssvi.trainer import Settings
 
@@ -30,7 +30,7 @@ NOTE = f"ResNet-18, batch {BATCH}, {THREADS} threads"
 
 
 def steps(repeats: int, say: Say) -> list[Figure]:
-    """Training steps on the CPU in turn: plain, SSVI, SSVI with weight samples, SSVI in bf16, and the peers."""
+    """Training steps on the CPU in turn: plain, SSVI, with weight samples, in bf16, in an own loop, and the peers."""
     specs: dict[str, dict[str, Any]] = {
         "plain": {"method": "dense"},
         "lrt": SSVI,
@@ -40,14 +40,16 @@ def steps(repeats: int, say: Say) -> list[Figure]:
     peers = installed_peers()
     if len(peers) < len(PEERS):
         say("peers are missing: pip install -e '.[bench]'")
-    say(f"{repeats} rounds of {', '.join([*specs, *peers])}")
+    say(f"{repeats} rounds of {', '.join([*specs, *peers, LIBRARY])}")
     workers = {name: Worker(spec) for name, spec in specs.items()} | {name: Worker({}, peer=name) for name in peers}
+    workers[LIBRARY] = Worker(SSVI, peer=LIBRARY)
     taken = in_turn(workers, repeats)
     seconds = {name: [x["seconds"] for x in each] for name, each in taken.items()}
     peak = {name: max(x["bytes"] for x in each) for name, each in taken.items()}
     pairs = {
         "cpu.lrt_over_plain": ("lrt", "plain"),
         "cpu.sampling_over_plain": ("sampling", "plain"),
+        "cpu.library_over_trainer": ("library", "lrt"),
         "cpu.lrt_over_flipout": ("lrt", "flipout"),
         "cpu.sampling_over_torchbnn": ("sampling", "torchbnn"),
         "cpu.sampling_over_bayesian_torch": ("sampling", "bayesian_torch"),

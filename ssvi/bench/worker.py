@@ -18,6 +18,9 @@ from ssvi import process
 
 BATCH = 64
 THREADS = 2
+# Other packages by their contestant's name, and this one in a loop of one's own.
+PEERS = {"torchbnn": "torchbnn", "bayesian_torch": "bayesian_torch", "flipout": "bayesian_torch"}
+LIBRARY = "library"
 
 
 class Worker:
@@ -25,7 +28,8 @@ class Worker:
 
     Args:
         spec: options of the run, a ResNet-18 on CIFAR-sized images where they say nothing else.
-        peer: name of another package in `contestants.PEERS`, in place of this one's layers.
+        peer: name of another package in `PEERS`, in place of this one's layers; or LIBRARY, the same in a loop of one's
+            own in place of the trainer's.
         depth: blocks a stage.
         samples: if not 0, a step predicts 1,000 images with this many weight samples, in place of training.
     """
@@ -34,7 +38,7 @@ class Worker:
         request = json.dumps({"spec": {**spec}, "peer": peer, "depth": depth, "samples": samples})
         command = [sys.executable, "-c", "from ssvi.bench.worker import main; main()", request]
         environment = {k: v for k, v in os.environ.items() if k not in process.CALM}
-        environment |= {} if peer else process.CALM
+        environment |= {} if peer in PEERS else process.CALM
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -73,12 +77,13 @@ def _make(request: dict[str, Any]) -> tuple[Callable[[], None], Callable[[], int
     """The step, and a function that gives the bytes used since before the network was made."""
     import torch
 
-    from ssvi.bench.contestants import Training, images, peer_step, predict
+    from ssvi.bench.contestants import Training, images, library_step, peer_step, predict
     from ssvi.models import MODELS, ResNet
     from ssvi.provenance import peak_memory
     from ssvi.step import choose_machine
 
-    if not request["peer"]:
+    peer = request["peer"]
+    if peer not in PEERS:
         process.hold_memory()
     torch.set_num_threads(THREADS)
     device, spec, depth = torch.device("cpu"), request["spec"], request["depth"]
@@ -89,8 +94,10 @@ def _make(request: dict[str, Any]) -> tuple[Callable[[], None], Callable[[], int
     )
     machine = choose_machine(device)
     before = peak_memory(device)
-    if request["peer"]:
-        step = peer_step(request["peer"], data, batch)
+    if peer == LIBRARY:
+        step = library_step(data, spec)
+    elif peer:
+        step = peer_step(peer, data, batch)
     else:
         training = Training(data, machine, spec)
         step = predict(training, request["samples"]) if request["samples"] else training.step

@@ -63,7 +63,6 @@ def _walk(data_root: Path, options: dict[str, Any], machine: Machine) -> Walk:
     take, model = training.trainer.take_step, training.trainer.model
 
     def state() -> dict[str, Tensor]:
-        training.trainer.method.settle()
         return {k: v.detach().double().cpu() for k, v in model.state_dict().items() if v.is_floating_point()}
 
     start = state()

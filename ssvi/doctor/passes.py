@@ -10,15 +10,16 @@ from torch import Tensor
 
 from ssvi.bench.cuda import WAYS
 from ssvi.errors import UserError
-from ssvi.layers import Operation, local_reparameterisation
+from ssvi.layers import local_reparameterisation
 from ssvi.noise import NormalSource, generator
+from ssvi.operations import Convolution, Operation
 from ssvi.step import choose_machine
 
 # Operation, shapes of weight and input; no two sizes that could be taken for each other are the same.
 OPERATIONS = {
     "linear": (Operation(), (8, 12), (16, 12)),
-    "convolution": (Operation(1, 1), (8, 4, 3, 3), (16, 4, 6, 6)),
-    "strided convolution": (Operation(2, 0, kernel=1), (8, 4, 1, 1), (16, 4, 6, 6)),
+    "convolution": (Convolution((3, 3), 1, 1), (8, 4, 3, 3), (16, 4, 6, 6)),
+    "strided convolution": (Convolution((1, 1), 2), (8, 4, 1, 1), (16, 4, 6, 6)),
 }
 # With local reparameterisation, and with a weight that was sampled.
 LAYERS = tuple(f"{name}{how}" for how in ("", " of a sampled weight") for name in OPERATIONS)
@@ -47,8 +48,8 @@ def cannot_compile(device: str, backend: str) -> str:
 def alike(source: NormalSource) -> AbstractContextManager[None]:
     """Make its noise the same however a step is computed.
 
-    On a CPU it is, by the same generators. On CUDA compiled kernels draw other numbers than eager ones, so there every
-    draw is the same pattern, and all that is done with it is still compared.
+    On a CPU it is, by the same generators. On CUDA the runs before a capture draw too, so there every draw is the same
+    pattern, and all that is done with it is still compared.
     """
     return source.held() if source.device.type == "cuda" else nullcontext()
 

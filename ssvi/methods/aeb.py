@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssvi.errors import Diverged, UserError
-from ssvi.flat import FlatWeights
+from ssvi.flat import ActiveWeights
 from ssvi.methods.base import Batch, Clock, Record
 from ssvi.methods.chain import Chain
 from ssvi.samplers import SGHMC
@@ -88,14 +88,14 @@ class AEB(Chain):
     def prepare(self) -> None:
         self.prior = PRIORS[self.spec.aeb_prior]
         self.sparse = {name: layer for name, layer in self.layers.items() if not layer.dense_stem}
-        total, own = (sum(x.mean.numel() for x in xs.values()) for xs in (self.layers, self.sparse))
+        total, own = (sum(x.size for x in xs.values()) for xs in (self.layers, self.sparse))
         self.target = (1 - self.spec.density) * total / max(own, 1)
         if self.target >= 1 or not own:
             raise UserError(
                 f"density is {self.spec.density:g}, but the stem alone, which method aeb does not prune, is "
                 f"{1 - own / total:.3g} of the weights; choose a larger density or another network."
             )
-        self.flat = FlatWeights(self.sparse.values())
+        self.flat = ActiveWeights(self.bench.model, self.sparse.values())
         beta = self.flat.mean
         self.temperature = torch.ones((), device=beta.device)
         self.delta = torch.full((len(self.sparse),), 0.5, device=beta.device)
@@ -108,13 +108,11 @@ class AEB(Chain):
             else:
                 self.d0, self.d1 = torch.full_like(beta, start[1]), torch.full_like(beta, start[1])
         self._mask = torch.ones_like(beta)
-        self._counts = {name: layer.mean.numel() for name, layer in self.layers.items()}
+        self._counts = {name: layer.size for name, layer in self.layers.items()}
 
     def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
-        flat = {id(layer.mean) for layer in self.sparse.values()}
-        others = [p for p in model.parameters() if id(p) not in flat]
         spec = self.spec
-        groups = [{"params": [self.flat.mean], "weight_decay": 0.0}, {"params": others}]
+        groups = [{"params": [self.flat.mean], "weight_decay": 0.0}, {"params": self.unmasked(model)}]
         return [
             SGHMC(
                 groups,
@@ -137,12 +135,8 @@ class AEB(Chain):
         cold, colder = TAU
         self.temperature.fill_(1 / (cold * (colder / cold) ** (clock.epoch / clock.epochs)))
 
-    def before_step(self) -> None:
-        self.flat.spread()
-
     @torch.no_grad()
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
-        self.flat.gather()
         beta = self.flat.mean
         penalty = self.d1 * beta / self.sigma.square() + self.d0 * beta.sign() / self.sigma
         self.flat.mean.grad.add_(penalty, alpha=1 / self.bench.n_train)
@@ -196,13 +190,19 @@ class AEB(Chain):
         share = self.target * (1 - MISSING**progress if progress < 1 else 1.0)
         sizes, values = self.flat.sizes, self.flat.ordered(self.flat.mean.detach()).abs()
         n_keep = [size - math.floor(share * size) for size in sizes.sizes]
-        keep = largest_of_each(values, sizes, n_keep, torch.tensor(n_keep, device=values.device)) & self.flat.active
+        keep = largest_of_each(values, sizes, n_keep, torch.tensor(n_keep, device=values.device)) & self._masks()
         found = fetched({"counts": sizes.counts(keep), "lost": values.isnan().any().long()})
         if found["lost"]:
             raise Diverged("a weight that is to be ranked is not a number")
         self._counts |= dict(zip(self.sparse, found["counts"], strict=True))
-        self._mask.copy_(self.flat.close(keep))
+        for layer, part in zip(self.sparse.values(), keep.split(sizes.sizes), strict=True):
+            layer.mask.copy_(part.view(layer.shape))
+        self._mask.copy_(self.flat.laid(keep))
         self._hold()
+
+    def _masks(self) -> Tensor:
+        """Which weights are not pruned, bool, in the order of the layers and of the index within one."""
+        return torch.cat([layer.mask.flatten() for layer in self.sparse.values()])
 
     # Figures ------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class AEB(Chain):
 
     def n_computed(self) -> dict[str, int]:
         """The published training is dense: a pruned weight is multiplied like any other."""
-        return {name: layer.mean.numel() for name, layer in self.layers.items()}
+        return {name: layer.size for name, layer in self.layers.items()}
 
     def kept_epochs(self, epochs: int) -> set[int]:
         return set(range(max(1, epochs - SNAPSHOTS + 1), epochs + 1))
@@ -227,4 +227,4 @@ class AEB(Chain):
         for name, value in state["latent"].items():
             getattr(self, name).copy_(value)
         self._counts = state["counts"]
-        self._mask.copy_(self.flat.close(self.flat.active))
+        self._mask.copy_(self.flat.laid(self._masks()))

@@ -2,7 +2,7 @@
 
 The trainer's loop is the same for every method:
 
-    method.before_step()             -> what the forward pass uses is written into the layers
+    method.before_step(clock)        -> what is to be kept of the step is told
     data_loss.backward()             -> method.on_data_gradient(clock, batch)
     method.extra_loss(clock)         -> backward, if there is one
     method.on_gradient(clock, batch) -> whether the optimisers step
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from ssvi.counting import Positions, active_macs
+from ssvi.flat import active_weights, dense_state
 from ssvi.layers import LayerFactory, MaskedLayer, masked_layers
 from ssvi.noise import NormalSource, Streams
 from ssvi.spec import RunSpec
@@ -129,7 +130,7 @@ class Method:
 
     def unmasked(self, model: nn.Module) -> list[nn.Parameter]:
         """Biases and BatchNorm: the parameters that no mask concerns."""
-        masked = {id(p) for layer in self.layers.values() for p in layer.parameters() if p.shape == layer.mask.shape}
+        masked = {id(p) for weights in active_weights(model) for p in weights.parameters()}
         return [p for p in model.parameters() if id(p) not in masked]
 
     def sgd(self, parameters: list[nn.Parameter], extra: list[dict[str, Any]] | None = None) -> Optimizer:
@@ -155,11 +156,8 @@ class Method:
         """Whether the subspace is updated after this step."""
         return False
 
-    def before_step(self) -> None:
+    def before_step(self, clock: Clock) -> None:
         """The network is about to be used by a training step."""
-
-    def settle(self) -> None:
-        """Bring the network's own tensors up to date, before they are read or stored."""
 
     def extra_loss(self, clock: Clock) -> Tensor | None:
         """What is added to the mean cross-entropy of a batch."""
@@ -173,7 +171,7 @@ class Method:
         return True
 
     def end_epoch(self, clock: Clock) -> None:
-        """After the last step of an epoch, when the network's own tensors are up to date."""
+        """After the last step of an epoch."""
 
     def finish(self) -> None:
         """After the last epoch: prune what the method prunes at the end, before the network is published."""
@@ -201,7 +199,7 @@ class Method:
 
     def n_active(self) -> dict[str, int]:
         """Active weights per layer."""
-        return {name: layer.mean.numel() for name, layer in self.layers.items()}
+        return {name: layer.size for name, layer in self.layers.items()}
 
     def epoch_figures(self, clock: Clock) -> dict[str, float]:
         """Figures of the history that only some methods have (kl, beta, sigma_mean)."""
@@ -241,7 +239,7 @@ class Method:
 
     def tensors(self) -> dict[str, Tensor]:
         """What is published of a trained run."""
-        return self.bench.model.state_dict()
+        return dense_state(self.bench.model)
 
     def take_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep what is the method's own of what was published; returns the rest, the network's."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ssvi.flat import dense_state
 from ssvi.methods.base import Clock, Method
 from ssvi.noise import NormalSource
 
@@ -37,7 +38,7 @@ class Chain(Method, ABC):
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of the network as it is."""
-        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        return {name: value.detach().clone() for name, value in dense_state(self.model).items()}
 
     def samples(self, n: int, source: NormalSource) -> Iterator[int]:
         """At most n of the snapshots, spread evenly over them, the last one among them."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ssvi.flat import FlatWeights
+from ssvi.flat import ActiveWeights
 from ssvi.methods.base import Batch, Clock, Network, Record
 from ssvi.methods.chain import Chain
 from ssvi.methods.structured import Structured
@@ -152,7 +152,7 @@ class MBNN(Structured, Chain):
 
     def prepare(self) -> None:
         # before there are masks: the weights of closed nodes are trained too, by the prior alone
-        self.flat = FlatWeights(self.layers.values())
+        self.flat = ActiveWeights(self.bench.model, self.layers.values())
         super().prepare()
         started = [int(gate.nodes.sum()) for gate in self.gates]
         self.prior = NodePrior(
@@ -182,13 +182,9 @@ class MBNN(Structured, Chain):
         done = min((clock.epoch - 1) / half, 1.0)
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
-    def before_step(self) -> None:
-        self.flat.spread()
-
     @torch.no_grad()
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
         """Add the gradient of the Cauchy prior, 2 theta/(scale^2 + theta^2), on weights and their biases."""
-        self.flat.gather()
         biases = [layer.bias for layer in self.layers.values() if layer.bias is not None]
         for p in (self.flat.mean, *biases):
             p.grad.add_(2 * p / (CAUCHY**2 + p.square()), alpha=1 / self.bench.n_train)

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ssvi.flat import FlatWeights
+from ssvi.exchange import magnitude, plain_births
+from ssvi.flat import ActiveWeights
 from ssvi.methods.base import Batch, Clock, Method, Record
 from ssvi.methods.topology import Topology
-from ssvi.subspace import Change, Groups
 
 
 class RigL(Method):
@@ -20,9 +20,11 @@ class RigL(Method):
 
     def prepare(self) -> None:
         steps = self.bench.clock.total_steps
-        self.topology = Topology(self.spec, self.layers, steps, score=_score, births=_births, moving=self.moving)
+        self.topology = Topology(
+            self.spec, self.layers, steps, score=magnitude, births=plain_births, moving=self.moving
+        )
         self.topology.start(self.bench.streams["masks"])
-        self.flat = FlatWeights(self.layers.values())
+        self.flat = ActiveWeights(self.bench.model, self.layers.values())
 
     def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
         return [self.sgd([self.flat.mean, *self.unmasked(model)])]
@@ -31,20 +33,20 @@ class RigL(Method):
         return self.topology.schedule.is_due(step)
 
     def routine(self, step: int) -> bool:
-        return not self._skips(step)
+        return not self.watches(step)
+
+    def watches(self, step: int) -> bool:
+        """Whether the dense gradient of this step is asked for."""
+        return self.updates(step)
 
     def _skips(self, step: int) -> bool:
         """Whether the optimisers leave out this step."""
         return self.updates(step) and self.spec.update_step == "skip"
 
-    def before_step(self) -> None:
-        self.flat.spread()
-
-    def settle(self) -> None:
-        self.flat.settle()
+    def before_step(self, clock: Clock) -> None:
+        self.flat.watch(self.watches(clock.step))
 
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
-        self.flat.gather()
         return not self._skips(clock.step)
 
     def after_step(self, clock: Clock, batch: Batch) -> Record | None:
@@ -61,7 +63,7 @@ class RigL(Method):
     def growth_flops(self, images: int) -> int:
         """The dense gradient of the mean, one product a weight that is not active: 2 (M - M_S)."""
         places = self.bench.positions
-        outside = sum(places[n] * (x.mean.numel() - self.n_active()[n]) for n, x in self.layers.items())
+        outside = sum(places[n] * (x.size - self.n_active()[n]) for n, x in self.layers.items())
         return 2 * outside * images
 
     def notes(self) -> list[str]:
@@ -82,13 +84,3 @@ class RigL(Method):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.topology.load_state_dict(state["topology"])
-        self.flat.follow()
-
-
-def _score(weights: FlatWeights) -> Tensor:
-    return weights.mean.detach().abs()
-
-
-def _births(weights: FlatWeights, change: Change, active: Groups) -> list[Tensor]:
-    """A born weight is 0."""
-    return [weights.mean.new_zeros(len(active.sizes))]

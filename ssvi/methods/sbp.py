@@ -92,7 +92,7 @@ class SBP(Structured):
 
     def n_computed(self) -> dict[str, int]:
         """Nothing is pruned before the end."""
-        return {name: layer.mean.numel() for name, layer in self.layers.items()}
+        return {name: layer.size for name, layer in self.layers.items()}
 
     def end_epoch(self, clock: Clock) -> None:
         self.update_masks()

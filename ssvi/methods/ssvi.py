@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from ssvi.criteria import addition_scores, compared, scores
-from ssvi.flat import FlatPosterior
-from ssvi.layers import TO_RHO, TO_SIGMA, VariationalLayer
+from ssvi.exchange import gaussian_births
+from ssvi.flat import ActiveWeights
+from ssvi.layers import VariationalLayer
 from ssvi.methods.base import Batch, Clock, Record
 from ssvi.methods.rigl import RigL
 from ssvi.methods.topology import Topology, frozen_batch_statistics
 from ssvi.methods.vi import VI
 from ssvi.overlap import overlap_matrices
-from ssvi.subspace import Change, Groups
+from ssvi.subspace import Groups
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 
@@ -31,7 +32,7 @@ class SSVI(VI, RigL):
             self.layers,
             self.bench.clock.total_steps,
             score=lambda weights: self.score(weights.mean, weights.sigma),
-            births=self.births,
+            births=gaussian_births(self.spec.parameterisation, self.spec.grow_sigma, self.spec.grow_sigma_value),
             describe=self.describe,
             drifting=lambda weights: weights.sigma,
             moving=self.moving,
@@ -50,43 +51,17 @@ class SSVI(VI, RigL):
         """Importance of weights by the run's removal criterion (section 3.3.1)."""
         return scores(self.spec.criterion, mean, sigma, self.spec.exp_lambda, self.spec.score_arithmetic)
 
-    @torch.no_grad()
-    def births(self, weights: FlatPosterior, change: Change, active: Groups) -> list[Tensor]:
-        """Start values of born weights, by layer: mu = 0 and rho as section 3.2 has it of sigma.
-
-        `mean` is over the weights that were kept; `mean_rho`, as the published code does it once the new mask is in
-        place, over those removed and added again as well. A layer that lost all its weights takes the network's mean.
-        """
-        spec, rho = self.spec, weights.rho.double()
-        if spec.grow_sigma == "mean_rho":
-            start = _means(rho, change.still, active)
-        else:
-            sigma = _means(TO_SIGMA[spec.parameterisation](rho), change.kept, active)
-            chosen = sigma if spec.grow_sigma == "mean" else torch.full_like(sigma, spec.grow_sigma_value)
-            start = TO_RHO[spec.parameterisation](chosen)
-        return [torch.zeros_like(start), start.to(weights.rho.dtype)]
-
     # The gradient that ranks candidates (section 3.3.2) ------------------------------------------
 
-    @property
-    def _ranks_by_step(self) -> bool:
-        """Whether candidates are ranked by the gradient that the step has anyway."""
-        return self.spec.addition == "mc1" and self.spec.addition_gradient == "data"
-
-    def routine(self, step: int) -> bool:
-        if self._collects_signed(step):
-            return False
-        return not self.updates(step) or (self._ranks_by_step and not self._skips(step))
+    def watches(self, step: int) -> bool:
+        return self.updates(step) or self._collects_signed(step)
 
     def ranking(self) -> Tensor:
-        if self._ranks_by_step:
-            return super().ranking()
         gradients, self._gradients = self._gradients, None
         return gradients
 
     def on_data_gradient(self, clock: Clock, batch: Batch) -> None:
-        VI.on_data_gradient(self, clock, batch)
-        if not self._ranks_by_step:
+        if self.watches(clock.step):
             self._collect(clock, batch)
 
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
@@ -94,12 +69,9 @@ class SSVI(VI, RigL):
         return not self._skips(clock.step)
 
     def _collect(self, clock: Clock, batch: Batch) -> None:
-        """Gather |gradient| [d] where an update is due, in whichever of the three ways was asked for."""
-        spec, signed, due = self.spec, self._collects_signed(clock.step), self.updates(clock.step)
-        if not (signed or due):
-            return
-        self.settle()
-        if signed:
+        """Gather |gradient| [d] in whichever of the three ways was asked for."""
+        spec = self.spec
+        if self._collects_signed(clock.step):
             self._collect_signed(clock)
             return
         if spec.addition == "mean":
@@ -108,22 +80,19 @@ class SSVI(VI, RigL):
         total = self._rated(self._with_kl(self.flat.gradient))
         extra = spec.addition_samples - 1 if spec.addition == "mcK" else 0
         for _ in range(extra):
-            self.flat.spread()
             total += self._gradient_of(self.bench.fresh_batch(), at_mean=False)
         self._gradients = total / (1 + extra)
 
     def _rated(self, gradient: Tensor) -> Tensor:
         """What the addition rule makes of a signed gradient [d]."""
-        layers = self.layers.values()
-        mean, sigma = (torch.cat([getattr(x, of).detach().flatten() for x in layers]) for of in ("mean", "sigma"))
+        mean, sigma = (self.flat.dense(vector.detach()) for vector in (self.flat.mean, self.flat.sigma))
         return addition_scores(self.spec.addition, gradient, mean, sigma)
 
     def _with_kl(self, gradient: Tensor) -> Tensor:
         """Add the KL's gradient mu/prior^2 if candidates are ranked by the total."""
         if self.spec.addition_gradient == "data":
             return gradient
-        means = torch.cat([layer.mean.detach().flatten() for layer in self.layers.values()])
-        return gradient + self._kl_weight * means / self.spec.prior_sigma**2
+        return gradient + self._kl_weight * self.flat.dense(self.flat.mean.detach()) / self.spec.prior_sigma**2
 
     def _collects_signed(self, step: int) -> bool:
         """Whether the gradient of this step is one of the last K before an update that averages them signed."""
@@ -146,10 +115,7 @@ class SSVI(VI, RigL):
         with frozen_batch_statistics(self.bench.model):
             loss = self.bench.data_loss(batch)
         self.set_train()
-        layers = self.layers.values()
-        sampled = not at_mean and self.spec.sampling == "weight"
-        gradients = torch.autograd.grad(loss, [layer.realised if sampled else layer.mean for layer in layers])
-        return self._with_kl(torch.cat([gradient.flatten() for gradient in gradients])).abs()
+        return self._with_kl(self.flat.ordered(torch.autograd.grad(loss, self.flat.probe)[0])).abs()
 
     def growth_flops(self, images: int) -> int:
         """Dense gradients of the mean, and the extra passes of `mean` and `mcK`."""
@@ -165,7 +131,7 @@ class SSVI(VI, RigL):
     # Records ------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def describe(self, weights: FlatPosterior, active: Groups) -> tuple[Record, list[Record]]:
+    def describe(self, weights: ActiveWeights, active: Groups) -> tuple[Record, list[Record]]:
         """Overlap of the criteria, and per layer the quantiles of sigma and |mu|/sigma."""
         mu, sigma = weights.mean, weights.sigma
         table = {name: scores(name, mu, sigma, self.spec.exp_lambda) for name in compared(self.spec.criterion)}
@@ -179,12 +145,6 @@ class SSVI(VI, RigL):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._gradients = state["gradients"]
-
-
-def _means(values: Tensor, among: Tensor, groups: Groups) -> Tensor:
-    """The mean of each group over what a mask holds, or over what it holds of all groups where that is nothing."""
-    sums, numbers = groups.sums(torch.where(among, values, 0.0)), groups.counts(among)
-    return torch.where(numbers > 0, sums / numbers, sums.sum() / numbers.sum())
 
 
 def _quantiles(values: Tensor) -> dict[str, Tensor]:

@@ -30,5 +30,4 @@ class Pruned(StaticVI):
 
     def finish(self) -> None:
         if not self.spec.epochs:
-            self.flat.spread()
             self.bench.recalibrate()

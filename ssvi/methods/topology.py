@@ -15,24 +15,23 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from ssvi.errors import Diverged
-from ssvi.flat import FlatWeights
+from ssvi.exchange import Births, decide, exchange
+from ssvi.flat import ActiveWeights
 from ssvi.layers import MaskedLayer
 from ssvi.methods.base import Clock, Record
 from ssvi.spec import RunSpec
-from ssvi.subspace import Change, Groups, LayerShape, UpdateSchedule, best_masks, random_masks, update
+from ssvi.subspace import Change, Groups, LayerShape, UpdateSchedule, best_masks, random_masks
 from ssvi.tensors import fetched
 
 N_RECORDS = 20
 
-# Importance [s] of the active weights; what they start with that are born, one tensor [layers] for each vector.
-Score = Callable[[FlatWeights], Tensor]
-Births = Callable[[FlatWeights, Change, Groups], list[Tensor]]
+# Importance [s] of the active weights.
+Score = Callable[[ActiveWeights], Tensor]
 # What a record says beside the counts, given how the active weights lie in layers that have some: of the network, and
 # of each of those layers; tensors are fetched with the rest.
-Describe = Callable[[FlatWeights, Groups], tuple[Record, list[Record]]]
+Describe = Callable[[ActiveWeights, Groups], tuple[Record, list[Record]]]
 # A statistic [s] of the active weights whose mean is followed.
-Statistic = Callable[[FlatWeights], Tensor]
+Statistic = Callable[[ActiveWeights], Tensor]
 
 
 @contextmanager
@@ -69,7 +68,7 @@ class Topology:
             layers: every layer with a mask, by name.
             total_steps: steps of the whole training.
             score: ranks the active weights of a layer, or of the network where the allocation is global.
-            births: given the weights as they were, what changes, and how the active ones lie in layers.
+            births: what new weights start with.
             describe: given the weights before the update, and the active ones by layer.
             drifting: how much of the change of its mean came by gradient, how much by exchanging weights, is recorded.
             moving: whether the subspace is ever updated.
@@ -95,7 +94,7 @@ class Topology:
         self._start(best_masks(self._shapes(), self.spec.density, self.spec.allocation, scores))
 
     def _shapes(self) -> list[LayerShape]:
-        return [LayerShape(tuple(x.mean.shape), x.dense_stem) for x in self.layers.values()]
+        return [LayerShape(x.shape, x.dense_stem) for x in self.layers.values()]
 
     def _start(self, masks: list[Tensor]) -> None:
         for layer, mask in zip(self.layers.values(), masks, strict=True):
@@ -106,17 +105,14 @@ class Topology:
 
     def _recount(self) -> None:
         counts = torch.stack([layer.mask.sum() for layer in self.layers.values()])
-        self._active = Groups(tuple(counts.tolist()), counts)
-        self._counts = dict(zip(self.layers, self._active.sizes, strict=True))
+        self._know(Groups(tuple(counts.tolist()), counts))
 
-    def _ranked(self, weights: FlatWeights) -> tuple[Groups, Groups]:
-        """What is ranked together, of the active weights and of all: layers, or the network."""
-        if self.spec.allocation != "global":
-            return self._active, weights.sizes
-        return self._active.together(), weights.sizes.together()
+    def _know(self, active: Groups) -> None:
+        self._active = active
+        self._counts = dict(zip(self.layers, active.sizes, strict=True))
 
     @torch.no_grad()
-    def follow(self, weights: FlatWeights) -> None:
+    def follow(self, weights: ActiveWeights) -> None:
         """Begin to follow the statistic whose drift is recorded."""
         if self._drifting:
             value = self._means(weights)
@@ -126,14 +122,14 @@ class Topology:
         """Active weights per layer, counted when they change."""
         return self._counts
 
-    def _means(self, weights: FlatWeights) -> Tensor:
+    def _means(self, weights: ActiveWeights) -> Tensor:
         """The drifting statistic's mean in each layer, 0 where nothing is active: float64 [layers]."""
         assert self._drifting is not None
         return self._active.sums(self._drifting(weights)) / self._active.on_device.clamp_min(1)
 
     @torch.no_grad()
     def update(
-        self, clock: Clock, weights: FlatWeights, gradient: Tensor, optimizers: Sequence[Optimizer] = ()
+        self, clock: Clock, weights: ActiveWeights, gradient: Tensor, optimizers: Sequence[Optimizer] = ()
     ) -> Record | None:
         """Remove and add once.
 
@@ -151,18 +147,16 @@ class Topology:
         """
         step = clock.step
         keep_record = step // self.spec.delta_t - 1 in self.recorded
-        score = self._score(weights)
-        self._check_finite(step, weights, gradient, score)
-        fraction = self.schedule.drop_fraction(step)
+        fraction, together = self.schedule.drop_fraction(step), self.spec.allocation == "global"
+        change = decide(weights, self._active, self._score(weights), gradient, fraction, together, step)
         alive = [name for name, count in self._counts.items() if count]
         described: tuple[Record, list[Record]] = {}, [{} for _ in alive]
         if keep_record and self._describe:
             described = self._describe(weights, self._active.without_empty())
-        change = self.change(weights, score, gradient, fraction)
         drifted = self._means(weights) if self._drifting else None
-        weights.move(change.active, self._births(weights, change, self._active), optimizers)
-        if self.spec.allocation == "global":
-            self._recount()
+        exchange(weights, change, self._births, self._active, optimizers)
+        if together:
+            self._know(weights.counts())
         if drifted is not None:
             self._drift["gradient"] += drifted - self._drift["last"]
             self._drift["last"] = self._means(weights)
@@ -185,28 +179,12 @@ class Topology:
         when = {"step": step, "epoch": clock.epoch, "update": step // self.spec.delta_t, "drop_fraction": fraction}
         return {**when, **found["network"], "layers": layers}
 
-    def change(self, weights: FlatWeights, score: Tensor, gradient: Tensor, fraction: float) -> Change:
-        """What an update that exchanges this fraction of each group does, by scores [s] and |gradient| [d]."""
-        groups = self._ranked(weights)
-        return update(weights.active, score, gradient, groups, [int(n * fraction) for n in groups[0].sizes])
-
-    def _counted(self, weights: FlatWeights, change: Change) -> dict[str, Tensor]:
+    def _counted(self, weights: ActiveWeights, change: Change) -> dict[str, Tensor]:
         """What a record says of each layer, [layers] each."""
         counts = {key: weights.sizes.counts(getattr(change, key)) for key in ("removed", "added", "born")}
         counts["survivors"] = weights.sizes.counts(change.active & self._first)
         drift = {f"sigma_drift_{by}": self._drift[by] for by in ("gradient", "topology") if self._drift}
         return counts | drift
-
-    def _check_finite(self, step: int, weights: FlatWeights, gradient: Tensor, score: Tensor) -> None:
-        """What is not a number cannot be ranked; one look at the device for all of it."""
-        biases = [layer.bias for layer in self.layers.values() if layer.bias is not None]
-        parts = [x.isfinite().all() for x in (gradient, *weights.parameters(), *biases)]
-        finite, ranked = torch.stack([torch.stack(parts).all(), ~score.isnan().any()]).tolist()
-        if not (finite and ranked):
-            what = "a weight or score that is to be ranked is not a number"
-            raise Diverged(
-                f"{what if finite else 'a gradient or a parameter is not finite'} at the subspace update of step {step}"
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """The first masks and the drift so far (the present masks are in the network)."""

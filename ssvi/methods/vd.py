@@ -88,12 +88,13 @@ class VD(VI):
 
     def n_computed(self) -> dict[str, int]:
         """Nothing is pruned before the end."""
-        return {name: layer.mean.numel() for name, layer in self.layers.items()}
+        return {name: layer.size for name, layer in self.layers.items()}
 
     @torch.no_grad()
     def finish(self) -> None:
+        # from here on a mask stands beside the weights
+        self.flat.release()
         for layer in self.layers.values():
             layer.mask.copy_(self._keeps(layer))
             layer.apply_mask()
-            layer.realised = None  # from here on sigma comes from rho and the mask
         self.bench.recalibrate()

@@ -9,18 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from ssvi.flat import FlatPosterior
-from ssvi.layers import (
-    TO_RHO,
-    TO_SIGMA,
-    LayerFactory,
-    Operation,
-    VariationalLayer,
-    gaussian_kl,
-    gaussian_kl_gradient,
-)
+from ssvi.flat import ActiveWeights
+from ssvi.layers import TO_RHO, TO_SIGMA, LayerFactory, VariationalLayer, gaussian_kl, gaussian_kl_gradient
 from ssvi.methods.base import Batch, Clock, Method
 from ssvi.noise import NormalSource
+from ssvi.operations import Operation
 from ssvi.spec import parents as parents_of
 
 
@@ -42,7 +35,7 @@ class VI(Method):
     def factory(self) -> LayerFactory:
         settings = {**self.layer_settings(), "epsilon": self.spec.lrt_epsilon, "noise": self.noise}
 
-        def make(shape: tuple[int, ...], bias: bool, operation: Operation, dense_stem: bool) -> VariationalLayer:
+        def make(shape: tuple[int, ...], bias: bool, operation: Operation | None, dense_stem: bool) -> VariationalLayer:
             return VariationalLayer(shape, bias, operation, dense_stem, **settings)
 
         return LayerFactory(make)
@@ -58,7 +51,7 @@ class VI(Method):
                     layer.rho.copy_(TO_RHO[layer.parameterisation](sigma))
 
     def prepare(self) -> None:
-        self.flat = FlatPosterior(self.layers.values())
+        self.flat = ActiveWeights(self.bench.model, self.layers.values())
         self._kl_weight = torch.zeros((), device=self.flat.mean.device)
 
     def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
@@ -76,12 +69,6 @@ class VI(Method):
     def begin_epoch(self, clock: Clock) -> None:
         self._kl_weight.fill_(self.beta(clock) * self.spec.kl_scale / self.bench.n_train)
 
-    def before_step(self) -> None:
-        self.flat.spread()
-
-    def on_data_gradient(self, clock: Clock, batch: Batch) -> None:
-        self.flat.gather()
-
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
         """The KL enters by its closed-form gradient; its value is only computed where it is recorded."""
         self.flat.add_kl(self._kl_weight, self.kl_gradient)
@@ -94,9 +81,6 @@ class VI(Method):
     def kl(self, mu: Tensor, sigma: Tensor) -> Tensor:
         """KL(q || p) in nats, summed over weights."""
         return gaussian_kl(mu, sigma, self.spec.prior_sigma)
-
-    def settle(self) -> None:
-        self.flat.settle()
 
     @property
     def passes(self) -> int:  # type: ignore[override]
@@ -117,18 +101,11 @@ class VI(Method):
 
     def set_train(self) -> None:
         for layer in self.layers.values():
-            layer.mode = "train"
+            layer.forget()
 
     def samples(self, n: int, source: NormalSource) -> Iterator[int]:
         """n weight samples of the posterior, one set of weights for all images each."""
         for i in range(n):
             for layer in self.layers.values():
                 layer.draw(source)
-                layer.mode = "sample"
             yield i
-
-    # Resuming -----------------------------------------------------------------------------------
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.flat.follow()

@@ -14,8 +14,7 @@ import pytest
 from commands import SPECS, ended, fork, run, steps_begun_at, torn, training
 from stopping import results
 
-from ssvi import checkpoint, runs
-from ssvi.flat import FlatWeights
+from ssvi import checkpoint, flat, runs
 from ssvi.process import usable_cpus
 
 
@@ -136,9 +135,9 @@ def test_killed_while_a_line_is_appended(tmp_path, data_root, undisturbed, name:
 @pytest.mark.fault("SIGKILL during a topology update")
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_killed_during_a_topology_update(tmp_path, data_root, undisturbed, count: int) -> None:
-    """Weights or momenta are those of the new subspace, the masks not yet."""
+    """Weights or momenta are those of the new subspace, the index not yet."""
     log, folder = tmp_path / "log", tmp_path / "run"
-    calls, carry = iter(range(1, 10_000)), FlatWeights._carry
+    calls, carry = iter(range(1, 10_000)), flat._carry
 
     def carry_and_die(*arguments):
         carry(*arguments)
@@ -146,7 +145,7 @@ def test_killed_during_a_topology_update(tmp_path, data_root, undisturbed, count
             os.kill(os.getpid(), signal.SIGKILL)
 
     arguments = training(SPECS["rigl"], folder, data_root)
-    assert run(arguments, log, lambda: setattr(FlatWeights, "_carry", carry_and_die)) == -signal.SIGKILL
+    assert run(arguments, log, lambda: setattr(flat, "_carry", carry_and_die)) == -signal.SIGKILL
     goes_on("rigl", folder, data_root, log, undisturbed("rigl"))
 
 

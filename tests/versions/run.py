@@ -34,6 +34,7 @@ NEEDED = (
 TESTS = (
     *("step", "layers", "noise", "flat", "precision", "network", "structure", "gates", "samplers", "subspace"),
     *("published_updates", "criteria", "evaluate", "methods", "trainer"),
+    *("operations", "convert_forms", "convert_attention", "loop", "loop_calls", "loop_states", "distributed"),
 )
 # Under 2.11 compiled passes once lost the gradients of local reparameterisation.
 MIDDLING = "2.11.0"
