@@ -294,16 +294,11 @@ class VariationalLayer(MaskedLayer):
     def reset(self, source: torch.Generator) -> None:
         """mu ~ N(0, mu_sd^2); sigma = |N(sigma_mean, sigma_sd^2)|, whatever the fan-in (as published)."""
         super().reset(source)
+        mu_sd, sigma_mean, sigma_sd = self.start
         with torch.no_grad():
-            self.mean.normal_(0, self.start[0], generator=source)
-        self.reset_sigma(source)
-
-    @torch.no_grad()
-    def reset_sigma(self, source: torch.Generator) -> None:
-        """sigma = |N(sigma_mean, sigma_sd^2)|."""
-        _, sigma_mean, sigma_sd = self.start
-        sigma = torch.empty_like(self.rho).normal_(sigma_mean, sigma_sd, generator=source).abs_()
-        self.rho.copy_(TO_RHO[self.parameterisation](sigma.clamp_min_(1e-12)))
+            self.mean.normal_(0, mu_sd, generator=source)
+            sigma = torch.empty_like(self.rho).normal_(sigma_mean, sigma_sd, generator=source).abs_()
+            self.rho.copy_(TO_RHO[self.parameterisation](sigma.clamp_min_(1e-12)))
 
     @torch.no_grad()
     def apply_mask(self) -> None:

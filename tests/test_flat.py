@@ -190,3 +190,14 @@ def test_values_and_momenta_move_with_their_weights_to_another_subspace(layout) 
     for name, value in dense_state(net).items():
         other.state_dict()[name].copy_(value)
     assert torch.allclose(net(*inputs()), other.eval()(*inputs()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_everything_follows_the_network_to_another_device(layout) -> None:
+    """To one that every machine has; what was counted or looked at before the move is not left behind."""
+    net = made(layout=layout)
+    flat = flat_of(net)
+    net(*inputs())
+    net.to("meta")
+    dense = flat.ordered(flat.laid(flat.sizes.spread(torch.ones(2, device="meta"))))
+    assert {x.device.type for x in (*flat.parameters(), flat.active, flat.sizes.on_device, dense)} == {"meta"}
