@@ -86,7 +86,7 @@ same-numbers: $(BIN)/.installed ## train every method here and in another checko
 	$(BIN)/python tests/versions/same_numbers.py $(or $(OLD),$(error OLD=path of the other checkout)) .
 
 readme: $(BIN)/.installed ## render README.md, docs/digits and the benchmarks' picture
-	$(BIN)/python -m ssvi.analysis.readme
+	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove the environments; results stay
 	rm -rf $(VENV) $(VENV)-*

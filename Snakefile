@@ -4,8 +4,8 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from ssvi.configfile import Sources, end_if_unreadable
-from ssvi.extras import end_if_missing
+from ssvi.runs.configfile import Sources, end_if_unreadable
+from ssvi.machine.extras import end_if_missing
 
 min_version("9.27")
 

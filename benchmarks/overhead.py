@@ -23,8 +23,9 @@ from statistics import median
 
 import yaml
 
-from ssvi import runs
-from ssvi.devices import processor_name
+from ssvi.machine.devices import processor_name
+from ssvi.machine.disk import write_json
+from ssvi.runs.records import check_record
 
 ROOT = Path(__file__).parent.parent
 RUNS = (4, 12)
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     if given.json:
-        runs.check_record(given.json, "when", "hardware", "figures")
+        check_record(given.json, "when", "hardware", "figures")
     few, many = RUNS
     slopes, fixed = [], []
     for i in range(given.repeats):
@@ -94,7 +95,7 @@ def main() -> None:
     }
     print(f"\na run beyond its training steps: {median(slopes):.2f} s of processor time (must be at most {LIMIT:g} s)")
     if given.json:
-        runs.write_json(given.json, record)
+        write_json(given.json, record)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 from statistics import median
 
-from ssvi import process
+from ssvi.machine import process
 
 process.calm_threads()
 
@@ -25,12 +25,13 @@ from torch.optim import SGD  # noqa: E402
 import ssvi  # noqa: E402
 from ssvi.bench.contestants import PLAIN, in_turn, ratios  # noqa: E402
 from ssvi.bench.worker import BATCH, THREADS  # noqa: E402
-from ssvi.convert import take_over  # noqa: E402
-from ssvi.flat import ActiveWeights  # noqa: E402
-from ssvi.layers import VariationalLayer, gaussian_kl_gradient, masked_layers  # noqa: E402
-from ssvi.models import MODELS  # noqa: E402
-from ssvi.noise import NormalSource, generator  # noqa: E402
-from ssvi.subspace import LayerShape, random_masks  # noqa: E402
+from ssvi.core.active import ActiveWeights  # noqa: E402
+from ssvi.core.allocation import LayerShape, random_masks  # noqa: E402
+from ssvi.core.convert import take_over  # noqa: E402
+from ssvi.core.gaussian import gaussian_kl_gradient  # noqa: E402
+from ssvi.core.layers import VariationalLayer, masked_layers  # noqa: E402
+from ssvi.core.models import MODELS  # noqa: E402
+from ssvi.core.noise import NormalSource, generator  # noqa: E402
 
 DENSITY, PRIOR, WEIGHT = 0.1, 0.005, 1e-7
 # Channels and side of an image.

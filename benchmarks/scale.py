@@ -26,10 +26,14 @@ from typing import Any
 
 import yaml
 
-from ssvi import runs as files
-from ssvi.config import resolve, study_runs
-from ssvi.devices import processor_name
-from ssvi.spec import RunSpec, run_path, to_flags
+from ssvi.machine.devices import processor_name
+from ssvi.machine.disk import write_json, write_text
+from ssvi.runs import files
+from ssvi.runs.config import resolve, study_runs
+from ssvi.runs.paths import run_path, to_flags
+from ssvi.runs.records import check_record
+from ssvi.runs.runfolder import read_spec, spec_record
+from ssvi.runs.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,7 +91,7 @@ def write_runs(results: Path, specs: dict[str, RunSpec]) -> None:
         folder.mkdir(parents=True)
         content = dict(patterns[spec.method])
         record = json.loads(content[files.SPEC])
-        content[files.SPEC] = json.dumps(files.spec_record(spec, record["provenance"])).encode()
+        content[files.SPEC] = json.dumps(spec_record(spec, record["provenance"])).encode()
         metrics = json.loads(content[files.METRICS])
         content[files.METRICS] = json.dumps(metrics | {"accuracy": 0.9 + 0.05 * (number % 97) / 97}).encode()
         for name, data in content.items():
@@ -194,7 +198,7 @@ def mirrored(results: Path, n: int) -> list[float]:
 
 def study_runs_of(results: Path) -> dict[str, RunSpec]:
     """The runs in a results folder by path."""
-    found = (files.read_spec(path.parent) for path in sorted((results / "runs").rglob(files.SPEC)))
+    found = (read_spec(path.parent) for path in sorted((results / "runs").rglob(files.SPEC)))
     return {run_path(spec): spec for spec in found}
 
 
@@ -217,9 +221,9 @@ def measure(n: int, mirror: int, note: Callable[[str, float, str], None]) -> Non
         ):
             for output in resolve(settings, "scale")[kind]:
                 for extension in extensions:
-                    files.write_text(folder / "reports" / "scale" / kind / f"{output}.{extension}", "made")
+                    write_text(folder / "reports" / "scale" / kind / f"{output}.{extension}", "made")
         for path in ("reports/scale/report.html", "results/mlflow/scale.json", "results/data/cifar10.json"):
-            files.write_text(folder / path, "made")
+            write_text(folder / path, "made")
         remember(folder, settings, specs)
         note("scale.plan_seconds", snakemake(folder, "-n"), "s")
         if mirror:
@@ -237,7 +241,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.json:
-        files.check_record(given.json, "when", "hardware", "figures")
+        check_record(given.json, "when", "hardware", "figures")
     figures: list[dict[str, Any]] = []
     for n in sorted(given.runs):
 
@@ -253,7 +257,7 @@ def main() -> None:
             "hardware": processor_name(),
             "figures": figures,
         }
-        files.write_json(given.json, record)
+        write_json(given.json, record)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,31 @@
 """Sparse Subspace Variational Inference: Bayesian networks that stay sparse from the first step on.
 
-Importing this module imports nothing else: the workflow reads `ssvi.spec` without loading torch, which comes with the
-first use of a public name.
+Importing this module imports nothing else: the workflow reads `ssvi.runs.spec` without loading torch, which comes with
+the first use of a public name.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ssvi.convert import sparsify as sparsify
-    from ssvi.loop import Subspace as Subspace
-    from ssvi.loop import kl as kl
-    from ssvi.loop import parameter_groups as parameter_groups
-    from ssvi.prediction import Prediction as Prediction
-    from ssvi.prediction import predict as predict
-    from ssvi.prediction import sample as sample
+    from ssvi.core.convert import sparsify as sparsify
+    from ssvi.core.loop import Subspace as Subspace
+    from ssvi.core.loop import kl as kl
+    from ssvi.core.loop import parameter_groups as parameter_groups
+    from ssvi.core.prediction import Prediction as Prediction
+    from ssvi.core.prediction import predict as predict
+    from ssvi.core.prediction import sample as sample
 
 __version__ = "0.1.0"
 
 # The public names, and the module that has each.
 PUBLIC = {
-    "sparsify": "ssvi.convert",
-    "parameter_groups": "ssvi.loop",
-    "Subspace": "ssvi.loop",
-    "kl": "ssvi.loop",
-    "predict": "ssvi.prediction",
-    "sample": "ssvi.prediction",
-    "Prediction": "ssvi.prediction",
+    "sparsify": "ssvi.core.convert",
+    "parameter_groups": "ssvi.core.loop",
+    "Subspace": "ssvi.core.loop",
+    "kl": "ssvi.core.loop",
+    "predict": "ssvi.core.prediction",
+    "sample": "ssvi.core.prediction",
+    "Prediction": "ssvi.core.prediction",
 }
 __all__ = [*PUBLIC]
 

@@ -1,7 +1,7 @@
 """Every removal criterion, addition rule, network and method, by name: where its code is. A new one is a line here.
 
 Standard library only: planning, tables and figures know names by this file, without importing torch. What is built in
-stands here; plugins (`ssvi.plugins`) add theirs to the same registries.
+stands here; plugins (`ssvi.runs.plugins`) add theirs to the same registries.
 """
 
 from __future__ import annotations
@@ -124,28 +124,30 @@ class Among(Sequence[str]):
 CRITERIA = Registry(
     "criterion",
     {
-        "abs_mu": "ssvi.criteria:abs_mu",
-        "snr": "ssvi.criteria:snr",
-        "e_abs": "ssvi.criteria:e_abs",
-        "snr_abs": "ssvi.criteria:snr_abs",
-        "e_exp": "ssvi.criteria:e_exp",
-        "snr_exp": "ssvi.criteria:snr_exp",
+        "abs_mu": "ssvi.core.criteria:abs_mu",
+        "snr": "ssvi.core.criteria:snr",
+        "e_abs": "ssvi.core.criteria:e_abs",
+        "snr_abs": "ssvi.core.criteria:snr_abs",
+        "e_exp": "ssvi.core.criteria:e_exp",
+        "snr_exp": "ssvi.core.criteria:snr_exp",
     },
 )
 # In these is no lambda; any other one may use exp_lambda.
 WITHOUT_LAMBDA = ("abs_mu", "snr", "e_abs", "snr_abs")
 WITH_LAMBDA = Among(CRITERIA, lambda name: name not in WITHOUT_LAMBDA)
 
-# What is made of a gradient to rank candidates; these differ in whose gradient it is (`ssvi.methods.ssvi`).
-ADDITIONS = Registry("addition", dict.fromkeys(("mc1", "mean", "mcK"), "ssvi.criteria:modulus"))
+# What is made of a gradient to rank candidates; these differ in whose gradient it is (`ssvi.methods.growth`).
+ADDITIONS = Registry("addition", dict.fromkeys(("mc1", "mean", "mcK"), "ssvi.core.criteria:modulus"))
 
 MODELS = Registry(
     "model",
-    {"mlp": "ssvi.models:mlp", "resnet8": "ssvi.models:resnet8", "resnet18": "ssvi.models:resnet18"},
+    {"mlp": "ssvi.core.models:mlp", "resnet8": "ssvi.core.models:resnet8", "resnet18": "ssvi.core.models:resnet18"},
 )
 
 # Groups of options that methods have in common; those that every run has are in `COMMON`.
 COMMON = ("dataset", "model", "method", "seed", "width", "image_size", "validation", "normalisation")
+# What a parent always has in common with its child.
+INHERITED = tuple(name for name in COMMON if name != "method")
 TRAINING = ("augment", "flip", "epochs", "batch_size", "precision", "record_best_test")
 SGD = (*TRAINING, "lr", "momentum", "weight_decay")
 ADAM = (*TRAINING, "adam_lr", "kl_weight")
@@ -177,6 +179,12 @@ class Kind:
         chain: whether these are states kept of its training, of which there may be fewer than are asked for.
         parents: methods that a parent may have.
         needs_parent: whether it cannot do without one.
+        same_to_the_end: whether its network is the same after an epoch as it would be if the training ended there:
+            nothing is pruned at the end, and predictions need no states from other epochs. Where it is not said, that
+            of a method with the common optimiser (option `lr`) is taken to be.
+        of_members: whether its parents are networks of which it has `members`, each with an equal share of its
+            density and a seed of its own; else it has one parent, of its own seed.
+        untrained: whether `epochs` may be 0, because a parent that is not trained on is a result too.
     """
 
     code: str
@@ -188,26 +196,38 @@ class Kind:
     chain: bool = False
     parents: tuple[str, ...] = ()
     needs_parent: bool = False
+    same_to_the_end: bool | None = None
+    of_members: bool = False
+    untrained: bool = False
 
-    @property
-    def same_to_the_end(self) -> bool:
-        """Whether its network is the same after an epoch as it would be if the training ended there: nothing is pruned
-        at the end, and predictions need no states from other epochs."""
-        return "lr" in self.uses
+    def __post_init__(self) -> None:
+        if self.same_to_the_end is None:
+            object.__setattr__(self, "same_to_the_end", "lr" in self.uses)
 
     @property
     def options(self) -> tuple[str, ...]:
         """Every option that it uses."""
         return (*COMMON, *self.uses, *(("parent",) if self.parents else ()))
 
+    @property
+    def hands_down(self) -> tuple[str, ...]:
+        """Options that its parents take from it."""
+        return (*INHERITED, "density") if self.of_members else INHERITED
+
 
 # In reading order of tables; Bayesian networks that are sparse come last, SSVI at the end.
 KINDS = Registry(
     "method",
     {
-        "dense": Kind("ssvi.methods.base:Method", "dense network", ("lr",), SGD, "6 M"),
+        "dense": Kind("ssvi.methods.dense:Dense", "dense network", ("lr",), SGD, "6 M", same_to_the_end=True),
         "vi": Kind(
-            "ssvi.methods.vi:VI", "dense BNN", ("sigma_init",), (*SGD, *GAUSSIAN, *START), "12 M", posterior=True
+            "ssvi.methods.vi:VI",
+            "dense BNN",
+            ("sigma_init",),
+            (*SGD, *GAUSSIAN, *START),
+            "12 M",
+            posterior=True,
+            same_to_the_end=True,
         ),
         "rigl": Kind(
             "ssvi.methods.rigl:RigL",
@@ -215,9 +235,15 @@ KINDS = Registry(
             ("density", "lr"),
             (*SGD, *MASKS, *UPDATES),
             "6 M × density, growth passes",
+            same_to_the_end=True,
         ),
         "static": Kind(
-            "ssvi.methods.static:Static", "static sparse", ("density", "lr"), (*SGD, *MASKS), "6 M × density"
+            "ssvi.methods.rigl:Static",
+            "static sparse",
+            ("density", "lr"),
+            (*SGD, *MASKS),
+            "6 M × density",
+            same_to_the_end=True,
         ),
         "ensemble": Kind(
             "ssvi.methods.ensemble:Ensemble",
@@ -227,6 +253,7 @@ KINDS = Registry(
             "its members' alone",
             parents=("rigl", "static"),
             needs_parent=True,
+            of_members=True,
         ),
         "vd": Kind(
             "ssvi.methods.vd:VD",
@@ -266,22 +293,25 @@ KINDS = Registry(
             chain=True,
         ),
         "pruned": Kind(
-            "ssvi.methods.static:Pruned",
+            "ssvi.methods.ssvi:Pruned",
             "pruned BNN",
             ("density", "criterion"),
             (*SGD, *GAUSSIAN, *MASKS, *SCORES),
             "12 M × density",
             posterior=True,
+            same_to_the_end=True,
             parents=("vi",),
             needs_parent=True,
+            untrained=True,
         ),
         "static_vi": Kind(
-            "ssvi.methods.static:StaticVI",
+            "ssvi.methods.ssvi:StaticVI",
             "static sparse BNN",
             ("density", "sigma_init"),
             (*SGD, *GAUSSIAN, *START, *MASKS),
             "12 M × density",
             posterior=True,
+            same_to_the_end=True,
         ),
         "ssvi": Kind(
             "ssvi.methods.ssvi:SSVI",
@@ -290,6 +320,7 @@ KINDS = Registry(
             (*SGD, *GAUSSIAN, *START, *MASKS, *UPDATES, *SCORES, *GROWTH),
             "12 M × density, growth passes",
             posterior=True,
+            same_to_the_end=True,
         ),
     },
 )

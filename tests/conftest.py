@@ -34,7 +34,7 @@ def digits(data_root: Path) -> object:
     import torch
 
     from ssvi.data import load
-    from ssvi.spec import RunSpec
+    from ssvi.runs.spec import RunSpec
 
     return load(RunSpec(dataset="digits"), data_root, torch.device("cpu"))
 

@@ -12,7 +12,7 @@ from fake_runs import with_seeds, write_run
 from ssvi.analysis import tables
 from ssvi.analysis.collect import Frames, load_frames
 from ssvi.analysis.records import OVERLAP_COLUMNS
-from ssvi.spec import RunSpec
+from ssvi.runs.spec import RunSpec
 
 DIGITS = {"dataset": "digits", "model": "resnet8", "epochs": 3}
 NOISE = (-0.06, 0.0, 0.06)  # differences of a noisy setting scatter by 6 points

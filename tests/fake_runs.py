@@ -12,11 +12,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ssvi import runs
 from ssvi.errors import UserError
+from ssvi.machine.disk import write_bytes, write_json, write_text
 from ssvi.registry import CRITERIA, MOVING, SPARSE, VARIATIONAL
-from ssvi.spec import RunSpec, parents, run_path
-from ssvi.ties import SEAL, TIED_SINCE, sealed, write_tied
+from ssvi.runs import files
+from ssvi.runs.parents import parents_of
+from ssvi.runs.paths import run_path
+from ssvi.runs.records import read_record, to_csv, to_jsonl, write_csv
+from ssvi.runs.runfolder import FORMAT, spec_record
+from ssvi.runs.spec import RunSpec
+from ssvi.runs.ties import SEAL, TIED_SINCE, sealed, write_tied
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 WEIGHTS = 11_000_000
@@ -34,7 +39,7 @@ def write_run(
     diverged: str | None = None,
     layers: int = 3,
     updates: int = 4,
-    format: int = runs.FORMAT,
+    format: int = FORMAT,
     **metrics: Any,
 ) -> str:
     """Write one finished run folder and return its run path; `metrics` replace the made-up ones."""
@@ -53,19 +58,19 @@ def write_run(
         "threads": 2,
         "started": "2025-01-02T03:04:05+00:00",
     }
-    runs.write_json(folder / runs.SPEC, runs.spec_record(spec, provenance) | {"format": format})
-    runs.write_csv(folder / runs.HISTORY, _history(spec, epochs), runs.HISTORY_COLUMNS)
+    write_json(folder / files.SPEC, spec_record(spec, provenance) | {"format": format})
+    write_csv(folder / files.HISTORY, _history(spec, epochs), files.HISTORY_COLUMNS)
     all_metrics = _metrics(spec, epochs, diverged) | metrics
     training = {key: all_metrics[key] for key in ("status", "cause", "diverged_epoch", "epochs_done", "steps")}
     records = _updates(spec, layers, updates, all_metrics["steps"])
-    runs.write_text(folder / runs.TOPOLOGY, runs.to_jsonl(map(_unnamed, records) if format == 1 else records))
-    runs.write_bytes(folder / runs.MODEL, model_file(spec))
-    runs.write_bytes(folder / runs.PREDICTIONS, f"{spec} {all_metrics}".encode())
-    started = {"parents": {run_path(parent): _fingerprint(parent) for parent in parents(spec)}}
+    write_text(folder / files.TOPOLOGY, to_jsonl(map(_unnamed, records) if format == 1 else records))
+    write_bytes(folder / files.MODEL, model_file(spec))
+    write_bytes(folder / files.PREDICTIONS, f"{spec} {all_metrics}".encode())
+    started = {"parents": {run_path(parent): _fingerprint(parent) for parent in parents_of(spec)}}
     seconds = {"training_seconds": all_metrics["training_seconds"]}
-    runs.write_json(folder / runs.TRAINING, training | seconds | started)
-    runs.write_json(folder / runs.METRICS, all_metrics)
-    runs.write_text(folder / runs.SAMPLES, runs.to_csv(_samples(spec, all_metrics), runs.SAMPLES_COLUMNS))
+    write_json(folder / files.TRAINING, training | seconds | started)
+    write_json(folder / files.METRICS, all_metrics)
+    write_text(folder / files.SAMPLES, to_csv(_samples(spec, all_metrics), files.SAMPLES_COLUMNS))
     if format >= TIED_SINCE:
         tie(folder)
     return run
@@ -73,9 +78,9 @@ def write_run(
 
 def tie(folder: Path) -> None:
     """Let training.json, metrics.json and samples.csv belong to what lies beside them now, as far as it can be read."""
-    for name in (runs.TRAINING, runs.METRICS):
+    for name in (files.TRAINING, files.METRICS):
         try:
-            record = runs.read_record(folder / name)
+            record = read_record(folder / name)
             before = record.pop("files", None) or {}
             record = write_tied(folder, name, record)
             record["files"] = before | record["files"]  # of what was taken away
@@ -83,13 +88,13 @@ def tie(folder: Path) -> None:
             continue
         (folder / name).write_text(json.dumps(record))
     try:
-        network = runs.read_record(folder / runs.TRAINING, files=dict)["files"][runs.MODEL]
-        head, *rows = (folder / runs.SAMPLES).read_text().splitlines()
+        network = read_record(folder / files.TRAINING, files=dict)["files"][files.MODEL]
+        head, *rows = (folder / files.SAMPLES).read_text().splitlines()
     except (OSError, ValueError, LookupError, UserError):
         return
     if head.endswith(f",{SEAL}"):
         head, *rows = (line.rpartition(",")[0] for line in (head, *rows))
-    (folder / runs.SAMPLES).write_text(sealed(str(network), "".join(f"{line}\n" for line in (head, *rows))))
+    (folder / files.SAMPLES).write_text(sealed(str(network), "".join(f"{line}\n" for line in (head, *rows))))
 
 
 def model_file(spec: RunSpec) -> bytes:

@@ -14,8 +14,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 import ssvi
-from ssvi.flat import active_weights
-from ssvi.layers import MaskedLayer, masked_layers
+from ssvi.core.active import active_weights
+from ssvi.core.layers import MaskedLayer, masked_layers
 
 PRIOR = 0.3
 POSTERIORS = {

@@ -18,8 +18,9 @@ import torch
 from fake_runs import tie
 from PIL import Image
 
-from ssvi import checkpoint, runs
-from ssvi.network import read_model, save_model
+from ssvi.runs import files
+from ssvi.training import checkpoint
+from ssvi.training.network import read_model, save_model
 
 # What is done to a good folder.
 Spoil = Callable[[Path], object]
@@ -130,7 +131,7 @@ def checkpoints(by: Callable[[bytes], bytes]) -> Spoil:
     """Both checkpoints of the interrupted run, so that no other is left."""
 
     def spoil(folder: Path) -> None:
-        for name in (runs.CHECKPOINT, runs.PREVIOUS_CHECKPOINT):
+        for name in (files.CHECKPOINT, files.PREVIOUS_CHECKPOINT):
             change(f"cut/{name}", by)(folder)
 
     return spoil

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from ssvi import runs
-from ssvi.progress import Lines
+from ssvi.runs import files
+from ssvi.runs.records import read_json
+from ssvi.training.progress import Lines
 
 MEASURED = (
     *("training_seconds", "training_cpu_seconds", "step_seconds", "images_per_second", "peak_memory_bytes"),
@@ -29,15 +30,15 @@ class StopAt(Lines):
 def results(folder: Path) -> dict[str, object]:
     """Everything a training publishes but the measured times."""
     # the last two columns are seconds
-    history = [line.rsplit(",", 2)[0] for line in (folder / runs.HISTORY).read_text().splitlines()]
-    summary = runs.read_json(folder / runs.TRAINING)
+    history = [line.rsplit(",", 2)[0] for line in (folder / files.HISTORY).read_text().splitlines()]
+    summary = read_json(folder / files.TRAINING)
     for measured in MEASURED:
         del summary[measured]
-    for name in (runs.HISTORY, runs.SPEC, runs.TRAINING):  # which hold times
+    for name in (files.HISTORY, files.SPEC, files.TRAINING):  # which hold times
         del summary["files"][name]
     return {
-        "model": (folder / runs.MODEL).read_bytes(),
+        "model": (folder / files.MODEL).read_bytes(),
         "history": history,
-        "topology": (folder / runs.TOPOLOGY).read_text(),
+        "topology": (folder / files.TOPOLOGY).read_text(),
         "summary": summary,
     }

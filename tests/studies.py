@@ -26,7 +26,8 @@ def copy_project(folder: Path) -> Path:
     """A copy of the code and of the workflow, to be changed; `environment` and `command` run it."""
     for name in ("ssvi", "workflow", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(ROOT / "Snakefile", folder)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy2(ROOT / name, folder)
     return folder
 
 

@@ -18,15 +18,18 @@ from fake_runs import tie, with_seeds, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssvi import errors, runs
+from ssvi import errors
 from ssvi.analysis import shown
 from ssvi.analysis.collect import COMPLETE, load_frames, write_collected
 from ssvi.analysis.figures import make_figure, write_figure
 from ssvi.analysis.report.make import make_all
 from ssvi.analysis.tables import TABLES, Table, make_table, to_html, to_latex, to_markdown, write_table
 from ssvi.errors import UserError, one_line, say
-from ssvi.progress import Lines
-from ssvi.spec import RunSpec, run_path
+from ssvi.runs import files
+from ssvi.runs.paths import run_path
+from ssvi.runs.records import to_jsonl
+from ssvi.runs.spec import RunSpec
+from ssvi.training.progress import Lines
 
 SOURCE = Path(errors.__file__).parent
 FORMULAS = [
@@ -214,15 +217,15 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, RunS
     for i, spec in enumerate(specs):
         run = write_run(results, spec, diverged=EVIL if i == len(specs) - 1 else None)
         folder = results / "runs" / run
-        record = json.loads((folder / runs.SPEC).read_text())
+        record = json.loads((folder / files.SPEC).read_text())
         for name in ("commit", "cpu", "device", "ssvi", "torch", "python", "started", "computed_precision"):
             record["provenance"][name] = f"{EVIL}{i if name == 'cpu' else ''}"
-        (folder / runs.SPEC).write_text(json.dumps(record))
-        lines = [json.loads(line) for line in (folder / runs.TOPOLOGY).read_text().splitlines()]
+        (folder / files.SPEC).write_text(json.dumps(record))
+        lines = [json.loads(line) for line in (folder / files.TOPOLOGY).read_text().splitlines()]
         for line in lines:
             for layer in line["layers"]:
                 layer["layer"] += EVIL
-        (folder / runs.TOPOLOGY).write_text(runs.to_jsonl(lines))
+        (folder / files.TOPOLOGY).write_text(to_jsonl(lines))
         tie(folder)
     return results, {run_path(spec): spec for spec in specs}
 

@@ -1,106 +1,50 @@
-"""Imports run one way: config -> spec -> trainer -> run folder -> tables -> figures -> mirror."""
+"""Imports run one way: errors, registry, plugins -> machine, core -> runs -> data, methods -> training -> bench ->
+doctor -> cli, and runs -> analysis beside them. What a room may import is a line of `MAY_IMPORT`."""
 
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ssvi"
-
-FILES_ONLY = {
-    *("errors", "versions", "imports", "registry", "spec", "runs", "devices", "config", "plan", "preload", "process"),
-    *("configfile", "arguments", "evaluated", "images", "changed", "ties", "disk", "extras", "plugins"),
-}
 TABLE_HALF = {"pandas", "matplotlib", "mlflow", "filelock", "snakemake", "seaborn"}
 TRAINING_HALF = {"torch", "torchvision", "sklearn", "safetensors", "PIL", "rich"}
+PLANNING = {"yaml", "jsonschema", "numpy", "scipy"}
 
-# module: the modules of this package it may import (beside `errors`, which all may).
+# room: the rooms it may import beside itself, `errors`, and the face to those who extend it, `registry` and `plugins`,
+# which know nothing of the others.
 MAY_IMPORT = {
-    "__init__": {"convert", "loop", "prediction"},  # for checkers of types, or when a name is first used
-    "__main__": {"cli"},
     "errors": set(),
-    "imports": set(),
-    "extras": set(),
-    "disk": set(),
-    "devices": {"disk"},
     "registry": set(),
-    "spec": {"registry"},
-    "plugins": {"imports", "registry", "spec"},
-    "runs": {"", "spec", "disk", "plugins"},
-    "ties": {"spec", "runs"},
-    "images": {"spec", "runs"},
-    "changed": {"spec", "runs", "images"},
-    "config": {"", "spec", "registry", "configfile", "paths", "plugins"},
-    "evaluated": {"spec", "registry", "runs", "ties"},
-    "due": {"spec", "runs", "ties"},
-    "paths": set(),
-    "configfile": set(),
-    "arguments": {"spec", "configfile", "paths"},
-    "plan": {"spec", "runs"},
-    "noise": set(),
-    "criteria": {"registry"},
-    "metrics": set(),
-    "subspace": set(),
-    "overlap": {"subspace"},
-    "operations": set(),
-    "layers": {"noise", "operations"},
-    "models": {"registry", "layers"},
-    "counting": {"layers"},
-    "checkpoint": {"disk", "runs"},
-    "lock": {"disk", "runs"},
-    "tensors": set(),
-    "provenance": {"", "precision", "process", "versions"},
-    "watch": set(),
-    "resume": {"plugins", "runs", "checkpoint", "process"},
-    "versions": {"spec"},
-    "doctor": {
-        "", "registry", "spec", "paths", "configfile", "config", "versions", "precision", "process", "runs", "disk",
-        "extras", "noise", "operations", "layers", "methods", "step", "data", "trainer", "progress", "bench",
-        "analysis", "doctor",
-    },
-    "precision": set(),
-    "selfcheck": {"layers", "flat", "methods", "step"},
-    "process": set(),
-    "flat": {"layers", "noise", "subspace"},
-    "exchange": {"flat", "layers", "subspace"},
-    "prediction": {"flat", "metrics", "noise"},
-    "convert": {"flat", "layers", "noise", "operations", "subspace"},
-    "loop": {"criteria", "exchange", "flat", "layers", "noise", "prediction", "subspace"},
-    "gates": {"noise"},
-    "samplers": {"noise"},
-    "structure": {"layers"},
-    "methods": {
-        "spec", "registry", "noise", "operations", "layers", "flat", "exchange", "gates", "samplers",
-        "structure", "counting", "criteria",
-        "subspace", "overlap", "tensors", "methods",
-    },
-    "step": {"spec", "process", "noise", "precision", "data", "methods"},
-    "network": {"convert", "tensors", "spec", "disk", "runs", "noise", "layers", "models", "methods"},
-    "data": {"tensors", "spec", "disk", "runs", "images", "data"},
-    "progress": {"methods"},
-    "trainer": {
-        "spec", "runs", "noise", "data", "methods", "network", "counting", "checkpoint", "progress", "provenance",
-        "flat", "step", "process", "selfcheck", "versions", "layers", "registry", "resume", "watch", "ties",
-        "plugins",
-    },
-    "evaluate": {"spec", "registry", "runs", "noise", "precision", "data", "methods", "metrics", "prediction",
-        "network", "counting", "versions", "ties"},
-    "analysis": {"spec", "registry", "disk", "runs", "ties", "config", "changed", "evaluated", "analysis"},
-    "preload": {"disk"},
-    "bench": {
-        "", "spec", "devices", "process", "noise", "data", "models", "step", "trainer", "progress", "evaluate",
-        "provenance", "bench",
-    },
-    "cli": {
-        "", "registry", "devices", "preload", "process", "lock", "spec", "runs", "config", "data", "step", "trainer",
-        "evaluate", "progress", "analysis", "bench", "doctor", "changed", "resume", "arguments", "evaluated", "ties",
-        "disk", "extras", "plugins",
-    },
-}  # fmt: skip
+    "plugins": set(),
+    "machine": set(),
+    "core": set(),
+    "runs": {"machine"},
+    "data": {"core", "runs", "machine"},
+    "methods": {"core", "runs"},
+    "training": {"methods", "data", "core", "runs", "machine"},
+    "analysis": {"runs", "machine"},
+    "bench": {"training", "methods", "data", "core", "runs", "machine"},
+    "doctor": {"bench", "training", "methods", "data", "core", "runs", "machine", "analysis"},
+    "cli": {"doctor", "bench", "training", "methods", "data", "core", "runs", "machine", "analysis"},
+    "__init__": {"core"},  # for checkers of types, or when a name is first used
+    "__main__": {"cli"},
+}
+# What a room may load of other packages: planning loads neither half, analysis no torch, and training no pandas.
+FORBIDDEN = {
+    **dict.fromkeys(("errors", "registry", "plugins", "machine"), TRAINING_HALF | TABLE_HALF | PLANNING),
+    "core": TABLE_HALF | {"PIL", "rich", "torchvision", "yaml", "jsonschema"},
+    "runs": TRAINING_HALF | TABLE_HALF,
+    "analysis": TRAINING_HALF,
+    **dict.fromkeys(("data", "methods", "training", "bench", "doctor", "cli", "__init__", "__main__"), TABLE_HALF),
+}
+# Clocks, files and processes, which the core is to know nothing of.
+NOT_IN_THE_CORE = {"os", "time", "datetime", "pathlib", "json", "csv", "tempfile", "shutil", "subprocess", "signal"}
 
 
 def imports(path: Path) -> set[str]:
@@ -115,39 +59,38 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def module_of(path: Path) -> str:
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+def test_every_file_is_in_a_room() -> None:
+    assert {room_of(path) for path in FILES} == MAY_IMPORT.keys() == FORBIDDEN.keys()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_one_way(path: Path) -> None:
-    module = module_of(path)
-    parts = [name.split(".") for name in imports(path)]
-    own = {p[1] if len(p) > 1 and module_exists(p[1]) else "" for p in parts if p[0] == "ssvi"} - {"errors"}
-    assert own <= MAY_IMPORT[module], f"{module} imports {own - MAY_IMPORT[module]}"
+    room, found = room_of(path), imports(path)
+    parts = [name.split(".") for name in found]
+    # `from ssvi import __version__` is of no room
+    own = {p[1] for p in parts if p[0] == "ssvi" and len(p) > 1 and p[1] in MAY_IMPORT}
+    assert own <= MAY_IMPORT[room] | {room, "errors", "registry", "plugins"}, f"{room} imports {own}"
     outside = {p[0] for p in parts}
-    if module == "analysis":
-        assert not outside & TRAINING_HALF
-    elif module in FILES_ONLY:
-        assert not outside & (TRAINING_HALF | TABLE_HALF)
-    else:
-        assert not outside & TABLE_HALF
+    assert not outside & FORBIDDEN[room], f"{room} imports {outside & FORBIDDEN[room]}"
+    assert room != "core" or not outside & NOT_IN_THE_CORE
+    # within the analysis
     assert "mlflow" not in outside or path.parent.name == "tracking"
+    if path.parent.name == "figures":
+        assert not any(name.startswith("ssvi.analysis.tables") for name in found)
 
 
-def module_exists(name: str) -> bool:
-    return (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()
-
-
-def test_no_cycles_but_within_a_folder() -> None:
-    done: set[str] = {"__init__"}
+def test_no_circle() -> None:
+    done: set[str] = set()
     while len(done) < len(MAY_IMPORT):
-        ready = {m for m, uses in MAY_IMPORT.items() if m not in done and uses - {m, ""} <= done | {"errors"}}
-        assert ready, set(MAY_IMPORT) - done
+        ready = {room for room, uses in MAY_IMPORT.items() if room not in done and uses <= done}
+        assert ready, MAY_IMPORT.keys() - done
         done |= ready
 
 
@@ -164,11 +107,10 @@ def loaded(code: str) -> set[str]:
 
 
 def test_planning_loads_no_heavy_module_and_training_no_table_half() -> None:
-    assert not loaded("import ssvi.config, ssvi.runs, ssvi.cli, ssvi.devices; ssvi.cli.plugins.load()") & (
-        TRAINING_HALF | TABLE_HALF
-    )
+    planning = "import ssvi.runs.config, ssvi.cli, ssvi.machine.devices, ssvi.runs.plugins as p; p.load()"
+    assert not loaded(planning) & (TRAINING_HALF | TABLE_HALF)
     assert not loaded("import ssvi; dir(ssvi)") & (TRAINING_HALF | TABLE_HALF | {"numpy"})
-    training = loaded("import ssvi.trainer, ssvi.evaluate, ssvi.network")
+    training = loaded("import ssvi.training.trainer, ssvi.training.evaluate, ssvi.training.network")
     assert "torch" in training
     assert not training & (TABLE_HALF | {"torchvision", "sklearn", "rich"})
     tables = loaded("import ssvi.analysis.tables, ssvi.analysis.figures, ssvi.analysis.collect")
@@ -176,8 +118,6 @@ def test_planning_loads_no_heavy_module_and_training_no_table_half() -> None:
 
 
 def test_conda_environment_is_what_pyproject_asks_for() -> None:
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(item["pip"] for item in conda if isinstance(item, dict))
@@ -185,8 +125,25 @@ def test_conda_environment_is_what_pyproject_asks_for() -> None:
     assert f"python{project['requires-python']}" in conda
 
 
+FUNCTIONS = [
+    (path, node)
+    for path in FILES
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.FunctionDef)
+]
+
+
 def test_public_functions_are_typed() -> None:
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                assert node.returns is not None, f"{path}: {node.name}"
+    for path, node in FUNCTIONS:
+        assert node.name.startswith("_") or node.returns is not None, f"{path}: {node.name}"
+
+
+def test_functions_are_short() -> None:
+    """Without what they say of themselves."""
+    for path, node in FUNCTIONS:
+        lines = node.end_lineno - node.lineno + 1 - _docstring_lines(node)
+        assert lines <= 50, f"{path.relative_to(ROOT)}: {node.name} has {lines} lines"
+
+
+def _docstring_lines(node: ast.FunctionDef) -> int:
+    return node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) is not None else 0

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ssvi.analysis import performance
-from ssvi.analysis.readme import PERFORMANCE, RESULTS, gallery, insert, section, snapshot
+from benchmarks import performance
+from benchmarks.readme import PERFORMANCE, RESULTS, gallery, insert, section, snapshot
 from ssvi.cli import parser
-from ssvi.config import load_config, resolve
 from ssvi.errors import UserError
+from ssvi.runs.config import load_config, resolve
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

@@ -28,12 +28,14 @@ from PIL import Image
 from spoiling import Trap, encoded, framed, png, saved
 from studies import ROOT, command, config_of, environment, write_config
 
-from ssvi import config, configfile, runs
 from ssvi.cli import main
-from ssvi.configfile import schema
 from ssvi.data import prepare
 from ssvi.errors import UserError
-from ssvi.spec import RunSpec, make_spec
+from ssvi.runs import config
+from ssvi.runs.configfile import schema
+from ssvi.runs.loader import Loader
+from ssvi.runs.runfolder import read_spec
+from ssvi.runs.spec import RunSpec, make_spec
 
 CODE = sorted(path for folder in ("ssvi", "workflow/scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 RULES = [ROOT / "Snakefile", *sorted((ROOT / "workflow/rules").glob("*.smk"))]
@@ -57,7 +59,7 @@ ONLY_WITH = {
 # The places that are known: a loader that is stricter than yaml.SafeLoader, an archive whose checksum was verified, and
 # the version of the user's own MLflow server, of which 200 bytes are read and matched.
 KNOWN = {
-    ("ssvi/configfile.py", "yaml.load"),
+    ("ssvi/runs/configfile.py", "yaml.load"),
     ("ssvi/data/sources.py", "utils.extract_archive"),
     ("ssvi/doctor/services.py", "urllib.request.urlopen"),
 }
@@ -134,8 +136,8 @@ def test_no_code_runs_what_it_reads(path: Path) -> None:
 def test_the_known_places_are_there_and_safe() -> None:
     found = {(str(p.relative_to(ROOT)), name) for p in CODE for name in dangers(p.read_text())}
     assert found == KNOWN
-    assert issubclass(configfile._loader(), yaml.SafeLoader)
-    assert configfile._loader().yaml_constructors.keys() == yaml.SafeLoader.yaml_constructors.keys()
+    assert issubclass(Loader, yaml.SafeLoader)
+    assert Loader.yaml_constructors.keys() == yaml.SafeLoader.yaml_constructors.keys()
 
 
 @pytest.mark.parametrize("path", [*CODE, *RULES], ids=lambda path: str(path.relative_to(ROOT)))
@@ -506,5 +508,5 @@ def test_the_oddest_names_go_from_the_images_to_the_report(tmp_path) -> None:
     made = {Path(name).parts[0] for name in odd.values()}
     assert {path.name for path in tmp_path.iterdir()} == before | made | {".snakemake"}
     (metrics,) = (tmp_path / odd["results"]).rglob("metrics.json")
-    assert runs.read_spec(metrics.parent).dataset == f"folder:{images}"
+    assert read_spec(metrics.parent).dataset == f"folder:{images}"
     assert (tmp_path / odd["reports"] / "tiny/report.html").exists()

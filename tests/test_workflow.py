@@ -15,7 +15,7 @@ from fake_runs import tie
 from images import make_image_folder
 from studies import BIN, ROOT, command, config_of, environment, write_config
 
-from ssvi.config import resolve
+from ssvi.runs.config import resolve
 
 CONFIG = config_of(
     "tiny",

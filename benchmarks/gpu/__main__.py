@@ -26,7 +26,8 @@ from benchmarks.gpu.record import figures, found, record
 from benchmarks.gpu.running import Outcome, Runner
 from ssvi.bench.cuda import CONTESTANTS
 from ssvi.errors import UserError, unknown
-from ssvi.runs import check_record, write_json
+from ssvi.machine.disk import write_json
+from ssvi.runs.records import check_record
 
 ROOT = Path(__file__).resolve().parents[2]
 # Shares of the time, among the stages that were asked for; with tiny sizes all but the checks take next to none.

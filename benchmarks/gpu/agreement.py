@@ -9,7 +9,7 @@ import torch
 from benchmarks.gpu.given import Fault, Given
 from ssvi.bench.cuda import WAYS
 from ssvi.doctor.agreement import faults, moved_off, options_of_walk, walk
-from ssvi.step import Machine
+from ssvi.training.step import Machine
 
 
 def agreement(method: str, precision: str, given: Given) -> None:

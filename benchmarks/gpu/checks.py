@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import ssvi.evaluate
+import ssvi.training.evaluate
 from benchmarks.gpu.given import Fault, Given, spec_of
 from ssvi import cli
 from ssvi.bench.record import record
 from ssvi.doctor.agreement import replaced
 from ssvi.doctor.gpu import smi
 from ssvi.doctor.precision import FP32, errors, switches
-from ssvi.provenance import git_state
-from ssvi.spec import run_path, to_flags
-from ssvi.step import Stepper, choose_machine
+from ssvi.runs.paths import run_path, to_flags
+from ssvi.training.provenance import git_state
+from ssvi.training.step import Stepper, choose_machine
 
 
 def probe(given: Given) -> None:
@@ -57,7 +57,7 @@ def probe(given: Given) -> None:
 def precision(given: Given) -> None:
     """In the processes of `ssvi train --precision=fp32` and of `ssvi evaluate`, once they have begun."""
     seen: dict[str, dict[str, float]] = {}
-    step, evaluate = Stepper.__call__, ssvi.evaluate.evaluate
+    step, evaluate = Stepper.__call__, ssvi.training.evaluate.evaluate
 
     def first_step(self: Stepper, index: Tensor) -> Any:
         batch = step(self, index)
@@ -73,7 +73,7 @@ def precision(given: Given) -> None:
     spec = spec_of("dense", epochs=1, precision="fp32")
     folder = given.room / "precision" / run_path(spec)
     common = ["--device", given.device, "--data-root", str(given.data)]
-    with replaced(Stepper, "__call__", first_step), replaced(ssvi.evaluate, "evaluate", evaluated):
+    with replaced(Stepper, "__call__", first_step), replaced(ssvi.training.evaluate, "evaluate", evaluated):
         cli.main(["train", *to_flags(spec), "--out", str(folder), "--capture=off", *common])
         cli.main(["evaluate", str(folder), *common])
     given.say(relative_errors=seen, switches=switches(), tolerance=FP32)

@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 from benchmarks.gpu.given import Fault, Given, Skipped, spec_of
-from ssvi import runs
 from ssvi.doctor.outcome import results
 from ssvi.registry import KINDS
-from ssvi.spec import run_path, to_flags, with_parents
+from ssvi.runs import files
+from ssvi.runs.parents import with_parents
+from ssvi.runs.paths import run_path, to_flags
+from ssvi.runs.records import read_json
 
 KEPT = ("accuracy", "nll", "ece", "sparsity", "training_seconds", "evaluation_seconds", "peak_memory_bytes")
 EPOCHS, TINY_EPOCHS = 8, 2
@@ -45,7 +47,7 @@ def digits(given: Given) -> None:
 def tests(given: Given) -> None:
     """The tests of a step that need a GPU, or are about one."""
     few = ["-k", "captur or machine or switch"]
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/test_step.py", *few]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/training/test_step.py", *few]
     job, last = subprocess.Popen(command, stdout=subprocess.PIPE, text=True), "no output"
     assert job.stdout is not None
     # as they come, for the case that time is over before they are
@@ -54,7 +56,7 @@ def tests(given: Given) -> None:
         last = line.strip() or last
     given.say(tests=last)
     if job.wait():
-        raise Fault(f"tests/test_step.py: {last}")
+        raise Fault(f"tests/training/test_step.py: {last}")
 
 
 def smoke(method: str, extra: tuple[str, ...], given: Given) -> None:
@@ -85,10 +87,10 @@ def smoke(method: str, extra: tuple[str, ...], given: Given) -> None:
         )
     folder = root / run_path(spec)
     run(ssvi(given, "evaluate", folder, "--device", given.device))
-    training, metrics = runs.read_json(folder / runs.TRAINING), runs.read_json(folder / runs.METRICS)
+    training, metrics = read_json(folder / files.TRAINING), read_json(folder / files.METRICS)
     given.say(
         method=method,
-        switches=runs.read_json(folder / runs.SPEC)["provenance"]["switches"],
+        switches=read_json(folder / files.SPEC)["provenance"]["switches"],
         self_check=training.get("self_check"),
         **{name: metrics.get(name) for name in ("status", *KEPT)},
     )
@@ -105,7 +107,7 @@ def _stop_in_the_middle(command: list[str], folder: Path, seconds: float) -> int
         Fault: if there is no first epoch in time.
     """
     job = subprocess.Popen(command)
-    until, live = time.monotonic() + seconds, folder / runs.LIVE_HISTORY
+    until, live = time.monotonic() + seconds, folder / files.LIVE_HISTORY
     while job.poll() is None and not (live.exists() and live.stat().st_size):
         if time.monotonic() > until:
             job.kill()
@@ -125,10 +127,10 @@ def resume(given: Given) -> None:
         if kind == "stopped":
             code = _stop_in_the_middle(command, folder, given.left / 2)
             given.say(exit_code_of_the_stopped=code)
-            if not (folder / runs.CHECKPOINT).exists() or runs.is_trained(folder):
+            if not (folder / files.CHECKPOINT).exists() or files.is_trained(folder):
                 raise Fault(f"the training was not stopped in the middle (exit code {code})")
         run(command)
-        sessions = len(runs.read_json(folder / runs.TRAINING)["sessions"])
+        sessions = len(read_json(folder / files.TRAINING)["sessions"])
         if sessions != (2 if kind == "stopped" else 1):
             raise Fault(f"the training {kind!r} was worked on by {sessions} processes")
         return results(folder)

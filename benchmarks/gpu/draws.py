@@ -7,8 +7,8 @@ from torch import Tensor
 
 from benchmarks.gpu.given import Fault, Given
 from ssvi.bench.cuda import WAYS
+from ssvi.core.noise import NormalSource
 from ssvi.doctor.passes import captured
-from ssvi.noise import NormalSource
 
 NUMBERS = 100_000
 DRAWS = 10

@@ -11,7 +11,8 @@ from typing import Any
 
 from ssvi.doctor import passes
 from ssvi.doctor.agreement import DIGITS
-from ssvi.spec import RunSpec, make_spec, options_of
+from ssvi.runs.options import options_of
+from ssvi.runs.spec import RunSpec, make_spec
 
 # A job ends with it where it has nothing to do on this device; "skipped", as for automake.
 SKIPPED = 77

@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from ssvi import process
+from ssvi.machine import process
 
 process.calm_threads()
 

@@ -12,8 +12,11 @@ from typing import Any
 
 from benchmarks.gpu.commands import run, ssvi
 from benchmarks.gpu.given import Fault, Given
-from ssvi import runs
-from ssvi.spec import FOLDER_PREFIX, RunSpec, make_spec, options_of, to_flags
+from ssvi.runs import files
+from ssvi.runs.options import FOLDER_PREFIX, options_of
+from ssvi.runs.paths import to_flags
+from ssvi.runs.records import read_json
+from ssvi.runs.spec import RunSpec, make_spec
 
 # What is trained, with the options in which they differ.
 RUNS: dict[str, dict[str, Any]] = {
@@ -83,7 +86,7 @@ def training(name: str, given: Given, dataset: str, epochs: int) -> None:
     known, stopped = 0, False
     while True:
         ended = job.poll() is not None
-        for row in _new_rows(folder / runs.LIVE_HISTORY, known):
+        for row in _new_rows(folder / files.LIVE_HISTORY, known):
             known += 1
             given.say(history={column: row[column] for column in TOLD})
         if ended:
@@ -92,13 +95,13 @@ def training(name: str, given: Given, dataset: str, epochs: int) -> None:
             stopped = True
             job.terminate()
         time.sleep(0.2)
-    if stopped and not runs.is_trained(folder):
+    if stopped and not files.is_trained(folder):
         given.say(stopped_after=known, epochs=epochs, exit_code=job.returncode)
         return
     if job.returncode:
         raise Fault(f"ssvi train: exit code {job.returncode}; its error stands in the log")
     run(ssvi(given, "evaluate", folder, "--device", given.device))
-    metrics, written = runs.read_json(folder / runs.METRICS), runs.read_json(folder / runs.TRAINING)
+    metrics, written = read_json(folder / files.METRICS), read_json(folder / files.TRAINING)
     kept = ("status", "accuracy", "nll", "ece", "sparsity", "training_seconds", "peak_memory_bytes")
     given.say(metrics={key: metrics.get(key) for key in kept}, self_check=written.get("self_check"))
     if metrics["status"] != "complete":

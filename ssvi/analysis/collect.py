@@ -6,68 +6,35 @@ import re
 import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ssvi import runs as files
-from ssvi import ties
 from ssvi.analysis import ranges, shown
 from ssvi.analysis.made import completed, plugin_files
-from ssvi.analysis.records import READERS, run_folder, used_options
+from ssvi.analysis.records import READERS, RunFiles, run_folder, used_options
 from ssvi.errors import UserError, one_line, told
-from ssvi.evaluated import check_evaluated, check_sampled
-from ssvi.spec import FIELDS, RunSpec
+from ssvi.machine.disk import write_text
+from ssvi.runs import files, ties
+from ssvi.runs.evaluated import check_evaluated, check_sampled
+from ssvi.runs.options import FIELDS
+from ssvi.runs.records import is_number, read_record, reading_once, told_by_version
+from ssvi.runs.runfolder import check_spec, plugins_of
+from ssvi.runs.spec import RunSpec
 
 METRIC_COLUMNS = (
-    "status",
-    "cause",
-    "diverged_epoch",
-    "evaluation_samples",
-    "evaluation_bins",
-    "evaluation_numerics",
-    "accuracy",
-    "nll",
-    "ece",
-    "ece_marginal",
-    "brier",
-    "temperature",
-    "nll_scaled",
-    "ece_scaled",
-    "ece_marginal_scaled",
-    "brier_scaled",
-    "predictive_entropy",
-    "mutual_information",
-    "mutual_information_share",
-    "accuracy_best_test",
-    "best_epoch",
-    "accuracy_best_checkpoint",
-    "nll_best_checkpoint",
-    "ece_best_checkpoint",
-    "ece_marginal_best_checkpoint",
-    "brier_best_checkpoint",
-    "test_images",
-    "density_actual",
-    "sparsity",
-    "active_weights",
-    "maskable_weights",
-    "complexity",
-    "stored_numbers",
-    "stored_bytes",
-    "training_flops",
-    "training_flops_dense",
-    "inference_flops",
-    "training_seconds",
-    "step_seconds",
-    "parent_flops",
-    "parent_seconds",
-    "evaluation_seconds",
-    "peak_memory_bytes",
-    "images_per_second",
-    "epochs_done",
-    "steps",
-    "machines",
+    *("status", "cause", "diverged_epoch", "evaluation_samples", "evaluation_bins", "evaluation_numerics"),
+    *("accuracy", "nll", "ece", "ece_marginal", "brier"),
+    *("temperature", "nll_scaled", "ece_scaled", "ece_marginal_scaled", "brier_scaled"),
+    *("predictive_entropy", "mutual_information", "mutual_information_share"),
+    *("accuracy_best_test", "best_epoch", "accuracy_best_checkpoint", "nll_best_checkpoint", "ece_best_checkpoint"),
+    *("ece_marginal_best_checkpoint", "brier_best_checkpoint", "test_images"),
+    *("density_actual", "sparsity", "active_weights", "maskable_weights", "complexity", "stored_numbers"),
+    *("stored_bytes", "training_flops", "training_flops_dense", "inference_flops"),
+    *("training_seconds", "step_seconds", "parent_flops", "parent_seconds", "evaluation_seconds"),
+    *("peak_memory_bytes", "images_per_second", "epochs_done", "steps", "machines"),
 )
 PROVENANCE_COLUMNS = (
     *("commit", "dirty", "device", "cpu", "computed_precision", "host_cpus", "threads"),
@@ -108,6 +75,76 @@ class Frames:
     samples: pd.DataFrame
 
 
+class RunFolders:
+    """The run folders of a study, whose files are read once for all that is made of them.
+
+    Args:
+        results: the results folder.
+        partial: name unfinished runs by how far they have got instead of refusing them.
+        evaluation: `evaluation` of the config, under which all of them must have been evaluated; None takes them as
+            they are.
+    """
+
+    def __init__(self, results: Path, *, partial: bool = False, evaluation: Mapping[str, int] | None = None) -> None:
+        self.results, self._partial, self._evaluation = results, partial, evaluation
+        self._row, self._files = cache(self._read_row), RunFiles(results)
+
+    def frames(self, specs: Mapping[str, RunSpec], needs: Collection[str] = ()) -> Frames:
+        """The frames of these runs.
+
+        A run is refused, and left out of all frames but `runs`, where its status is then `refused` and its cause says
+        why: its files are missing, unreadable, impossible, not of one training, or made under other options or on
+        other images; or it is a copy. The others go on.
+
+        Args:
+            specs: run paths and their specs. Options that a method does not use are empty; the density of a dense
+                method is 1. `density` is the one asked for, `density_actual` the measured one.
+            needs: which of history, updates, overlap, samples to read beside the runs.
+        """
+        runs = pd.DataFrame([self._row(*one) for one in specs.items()], columns=list(RUN_COLUMNS))
+        for causes in (_on_other_images, _copies):
+            runs = _refused(runs, causes(runs))
+        finished = {run: specs[run] for run in runs.loc[runs["status"].isin([COMPLETE, DIVERGED]), "run"]}
+        try:
+            more = self._beside(finished, needs)
+        except (UserError, OSError):
+            # The files of all runs are parsed at once, so which of them are to blame is asked for only now.
+            found = {run: self._problem({run: spec}, needs) for run, spec in finished.items()}
+            runs = _refused(runs, {run: cause for run, cause in found.items() if cause})
+            more = self._beside({run: spec for run, spec in finished.items() if not found[run]}, needs)
+        return Frames(runs, **more)
+
+    def _read_row(self, run: str, spec: RunSpec) -> dict[str, Any]:
+        try:
+            if self._partial and not (run_folder(self.results, run) / files.METRICS).is_file():
+                return _unfinished_row(self.results, run, spec)
+            with reading_once():
+                return _run_row(self.results, run, spec, self._evaluation)
+        except (UserError, OSError) as error:
+            return {"run": run, **used_options(spec), "status": REFUSED, "cause": cause(error)}
+
+    def _beside(self, specs: Mapping[str, RunSpec], needs: Collection[str]) -> dict[str, pd.DataFrame]:
+        """The frames beside the runs.
+
+        Raises:
+            UserError: at the first file that is unusable, or was made otherwise than the config says.
+        """
+        frames = {
+            name: read(self._files, specs)[list(columns)] if name in needs else pd.DataFrame([], columns=list(columns))
+            for name, (read, columns) in READERS.items()
+        }
+        for run in frames["samples"]["run"].unique() if self._evaluation is not None else ():
+            check_sampled(run_folder(self.results, run) / files.SAMPLES, specs[run], self._evaluation)
+        return frames
+
+    def _problem(self, spec: Mapping[str, RunSpec], needs: Collection[str]) -> str | None:
+        try:
+            self._beside(spec, needs)
+        except (UserError, OSError) as error:
+            return cause(error)
+        return None
+
+
 def load_frames(
     results: Path,
     specs: Mapping[str, RunSpec],
@@ -116,91 +153,13 @@ def load_frames(
     partial: bool = False,
     evaluation: Mapping[str, int] | None = None,
 ) -> Frames:
-    """The frames of these runs.
-
-    A run is refused, and left out of all frames but `runs`, where its status is then `refused` and its cause says why:
-    its files are missing, unreadable, impossible, not of one training, or made under other options or on other images;
-    or it is a copy. The others go on.
-
-    Args:
-        results: the results folder.
-        specs: run paths and their specs.
-        needs: which of history, updates, overlap, samples to read beside the runs.
-        partial: name unfinished runs by how far they have got instead of refusing them.
-        evaluation: `evaluation` of the config, under which all of them must have been evaluated; None takes them as
-            they are.
-    """
-    runs = load_runs(results, specs, partial=partial, evaluation=evaluation)
-    finished = _finished(runs, specs)
-    try:
-        more = _read(results, finished, needs, evaluation)
-    except (UserError, OSError):
-        # The files of all runs are parsed at once, so which of them are to blame is asked for only now.
-        found = {run: _problem(results, {run: spec}, needs, evaluation) for run, spec in finished.items()}
-        runs = _refused(runs, {run: cause for run, cause in found.items() if cause})
-        more = _read(results, _finished(runs, specs), needs, evaluation)
-    return Frames(runs, **more)
+    """The frames of these runs alone, by `RunFolders`."""
+    return RunFolders(results, partial=partial, evaluation=evaluation).frames(specs, needs)
 
 
-def _finished(runs: pd.DataFrame, specs: Mapping[str, RunSpec]) -> dict[str, RunSpec]:
-    return {run: specs[run] for run in runs.loc[runs["status"].isin([COMPLETE, DIVERGED]), "run"]}
-
-
-def _read(
-    results: Path, specs: Mapping[str, RunSpec], needs: Collection[str], evaluation: Mapping[str, int] | None
-) -> dict[str, pd.DataFrame]:
-    """The frames beside the runs.
-
-    Raises:
-        UserError: at the first file that is unusable, or was made otherwise than the config says.
-    """
-    frames = {
-        name: read(results, specs)[list(columns)] if name in needs else pd.DataFrame([], columns=list(columns))
-        for name, (read, columns) in READERS.items()
-    }
-    for run in frames["samples"]["run"].unique() if evaluation is not None else ():
-        check_sampled(run_folder(results, run) / files.SAMPLES, specs[run], evaluation)
-    return frames
-
-
-def _problem(
-    results: Path, spec: Mapping[str, RunSpec], needs: Collection[str], evaluation: Mapping[str, int] | None
-) -> str | None:
-    try:
-        _read(results, spec, needs, evaluation)
-    except (UserError, OSError) as error:
-        return _cause(error)
-    return None
-
-
-def _cause(error: Exception) -> str:
+def cause(error: UserError | OSError) -> str:
     """Why a run is refused: of a folder that this user may not read, what the system says."""
     return told(error) if isinstance(error, OSError) else str(error)
-
-
-def load_runs(
-    results: Path,
-    specs: Mapping[str, RunSpec],
-    *,
-    partial: bool = False,
-    evaluation: Mapping[str, int] | None = None,
-) -> pd.DataFrame:
-    """One row a run: its path, options, metrics and provenance; of one that is refused, the cause.
-
-    Options that a method does not use are empty; the density of a dense method is 1. `density` is
-    the one asked for, `density_actual` the measured one.
-    """
-    rows = []
-    for run, spec in specs.items():
-        try:
-            unfinished = partial and not (run_folder(results, run) / files.METRICS).is_file()
-            row = _unfinished_row(results, run, spec) if unfinished else _run_row(results, run, spec, evaluation)
-        except (UserError, OSError) as error:
-            row = {"run": run, **used_options(spec), "status": REFUSED, "cause": _cause(error)}
-        rows.append(row)
-    frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
-    frame = _refused(frame, _on_other_images(frame))
-    return _refused(frame, _copies(frame))
 
 
 def refusal(results: Path, run: str, spec: RunSpec, needs: Collection[str] = ()) -> str | None:
@@ -289,9 +248,9 @@ PROGRESS = re.compile(r"^epoch \d|^note: |: trained in |: already trained|: stop
 
 def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] | None = None) -> dict[str, Any]:
     folder = run_folder(results, run)
-    stored = files.check_spec(folder, spec)
+    stored = check_spec(folder, spec)
     path = folder / files.METRICS
-    metrics = files.read_record(path, status=str)
+    metrics = read_record(path, status=str)
     tied = [ties.check_ties(folder, name) for name in (files.TRAINING, files.METRICS)]
     verified = all(tied)
     ties.check_parents(folder, results / "runs", spec)
@@ -306,7 +265,7 @@ def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] |
     }
     measured |= {name: metrics.get(name) for name in METRIC_COLUMNS if name not in measured}
     origin = completed(stored.get("provenance", {}), metrics.get("sessions"), spec)
-    origin |= {"plugins": plugin_files(files.plugins_of(folder, stored))}
+    origin |= {"plugins": plugin_files(plugins_of(folder, stored))}
     origin |= {"network": metrics["files"].get(files.MODEL) if verified else None, "verified": verified}
     measured["machines"] = origin["machines"]
     provenance = {name: origin.get(name) for name in PROVENANCE_COLUMNS}
@@ -331,13 +290,13 @@ def _check_values(path: Path, values: Mapping[str, Any]) -> None:
     """Each a number of its range unless named in `WORDS` or `TRUTHS`, or None."""
     for name, value in values.items():
         kind = str if name in WORDS else bool if name in TRUTHS else float
-        if value is not None and not (files.is_number(value) if kind is float else isinstance(value, kind)):
-            must = {str: "a word", bool: "true or false", float: "a number"}[kind]
-            problem = f"{path}: {name} is {reprlib.repr(value)}, but must be {must}"
-            raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
-        if value is not None and kind is float and not ranges.inside(name, value):
-            problem = f"{path}: {name} is {value!r}, but must be {ranges.allowed(name)}"
-            raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
+        must = {str: "a word", bool: "true or false", float: "a number"}[kind], reprlib.repr(value)
+        right = is_number(value) if kind is float else isinstance(value, kind)
+        if right and kind is float and not ranges.inside(name, value):
+            right, must = False, (ranges.allowed(name), repr(value))
+        if value is not None and not right:
+            problem = f"{path}: {name} is {must[1]}, but must be {must[0]}"
+            raise UserError(f"{problem}; {told_by_version(path.parent)}")
 
 
 def write_collected(frames: Frames, out: Path) -> None:
@@ -345,4 +304,4 @@ def write_collected(frames: Frames, out: Path) -> None:
     for name in ("runs", *READERS):
         frame = getattr(frames, name)
         if name == "runs" or len(frame):
-            files.write_text(out / f"{name}.csv", shown.to_csv(frame))
+            write_text(out / f"{name}.csv", shown.to_csv(frame))

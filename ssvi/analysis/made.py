@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ssvi.spec import RunSpec
+from ssvi.runs.spec import RunSpec
 
 # What a run was computed with and its spec does not say, but other numbers come of: as much of a setting as an option.
 MADE = ("computed_precision", "numerics", "evaluation_numerics")

@@ -7,7 +7,7 @@ from typing import Any
 
 # Sums of rounded numbers may leave a range by their rounding.
 ROUNDING = 1e-6
-# A label that was given probability 0 costs this many nats (`ssvi.metrics.nll`).
+# A label that was given probability 0 costs this many nats (`ssvi.core.metrics.nll`).
 MOST_NATS = 708.4
 SHARE = (0.0, 1.0)
 POSITIVE = (0.0, math.inf)
@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("loss", "lr", "density_actual"), POSITIVE),
     **dict.fromkeys(("active_weights", "maskable_weights", "complexity", "stored_numbers", "stored_bytes"), POSITIVE),
     **dict.fromkeys(("training_flops", "training_flops_dense", "inference_flops", "parent_flops"), POSITIVE),
+    **dict.fromkeys(("training_flops_ratio", "step_seconds_ratio", "training_seconds_ratio"), POSITIVE),
     **dict.fromkeys(("training_seconds", "parent_seconds", "evaluation_seconds", "seconds"), (0.0, 1e10)),
     **dict.fromkeys(
         ("peak_memory_bytes", "images_per_second", "epochs_done", "steps", "step", "step_seconds"), POSITIVE
@@ -36,19 +37,9 @@ RANGES: dict[str, tuple[float, float]] = {
     ),
     "evaluation_samples": POSITIVE,  # none of a run that diverged
 }
-WHOLE = frozenset(
-    {
-        "epoch",
-        "step",
-        "samples",
-        "position",
-        "size",
-        "epochs_done",
-        "steps",
-        "best_epoch",
-        "diverged_epoch",
-        "test_images",
-    }
+WHOLE = (
+    *("epoch", "step", "samples", "position", "size", "epochs_done", "steps"),
+    *("best_epoch", "diverged_epoch", "test_images"),
 )
 # The same measure after something was done to it.
 DERIVED = ("_scaled", "_best_checkpoint")

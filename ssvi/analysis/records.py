@@ -5,21 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from ssvi import runs as files
 from ssvi.analysis import ranges
 from ssvi.errors import UserError, one_line
 from ssvi.registry import CRITERIA
-from ssvi.spec import FIELDS, RunSpec, options_of
-from ssvi.ties import check_sealed
+from ssvi.runs import files
+from ssvi.runs.options import FIELDS, options_of
+from ssvi.runs.records import ANEW, anew, read_jsonl, read_record, read_text, told_by_version
+from ssvi.runs.spec import RunSpec
+from ssvi.runs.ties import check_sealed
 
 # `lr` is the epoch's own learning rate, so the one of the spec needs another name here.
 HISTORY_COLUMNS = ("run", "method", "dataset", "seed", "density", "lr_start", *files.HISTORY_COLUMNS)
@@ -41,7 +45,7 @@ UNNAMED_CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
 UNNAMED_QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 
 # What to do where a CSV file of a run folder is damaged.
-REMEDIES = {name: files.anew(Path(name)) for name in (files.HISTORY, files.SAMPLES)}
+REMEDIES = {name: anew(Path(name)) for name in (files.HISTORY, files.SAMPLES)}
 
 Row = dict[str, Any]
 
@@ -51,6 +55,18 @@ def run_folder(results: Path, run: str) -> Path:
     return results / "runs" / run
 
 
+class RunFiles:
+    """The files of the runs of a results folder that become frames, each read once."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.csv_rows, self.updates = cache(_csv_rows), cache(_recorded)
+
+    def folder(self, run: str) -> Path:
+        """The folder of a run path."""
+        return run_folder(self.results, run)
+
+
 def used_options(spec: RunSpec) -> dict[str, Any]:
     """Every option of a spec, None where its method does not use it; a dense method has density 1."""
     used = options_of(spec.method)
@@ -58,23 +74,51 @@ def used_options(spec: RunSpec) -> dict[str, Any]:
     return options if "density" in used else options | {"density": 1.0}
 
 
-def _history(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
-    frame = _joined(results, specs, files.HISTORY, files.HISTORY_COLUMNS)
+def published_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of one history.csv as they are written, all cells text.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a history ({error}); {ANEW}") from None
+
+
+def live_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a history that is being written; a last line without its end is not there yet.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        if odd := [row for row in rows if not isinstance(row, dict)]:
+            raise ValueError(f"{reprlib.repr(odd[0])} is no row")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a history ({error}); the training writes it anew when it goes on.") from None
+    return rows
+
+
+def _history(of: RunFiles, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+    frame = _joined(of, specs, files.HISTORY, files.HISTORY_COLUMNS)
     for column in ("method", "dataset", "seed", "density"):
         frame[column] = frame["run"].map({run: used_options(spec)[column] for run, spec in specs.items()})
     frame["lr_start"] = frame["run"].map({run: spec.lr for run, spec in specs.items()})
     return frame
 
 
-def _samples(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
-    asked = {run: spec for run, spec in specs.items() if (run_folder(results, run) / files.SAMPLES).exists()}
-    frame = _joined(results, asked, files.SAMPLES, files.SAMPLES_COLUMNS)
+def _samples(of: RunFiles, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+    asked = {run: spec for run, spec in specs.items() if (of.folder(run) / files.SAMPLES).exists()}
+    frame = _joined(of, asked, files.SAMPLES, files.SAMPLES_COLUMNS)
     for run in asked:
-        check_sealed(run_folder(results, run))
+        check_sealed(of.folder(run))
     return frame.fillna({"numerics": 1})  # of versions that did not say
 
 
-def _joined(results: Path, specs: Mapping[str, RunSpec], name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+def _joined(of: RunFiles, specs: Mapping[str, RunSpec], name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """A CSV file of numbers of every run, one under the other, with the run in front.
 
     The files are joined as text and parsed at once, because a million rows are no rarity.
@@ -85,13 +129,13 @@ def _joined(results: Path, specs: Mapping[str, RunSpec], name: str, columns: tup
     runs = list(specs)
     parts = [f"run,{','.join(columns)}\n"]
     for number, run in enumerate(runs):
-        parts += [f"{number},{row}\n" for row in _csv_rows(run_folder(results, run) / name, columns)]
+        parts += [f"{number},{row}\n" for row in of.csv_rows(of.folder(run) / name, columns)]
     # an empty cell is none, and nothing else is
     as_written = {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": [""]}
     frame = pd.read_csv(io.StringIO("".join(parts)), low_memory=False, **as_written)
 
     def problem(row: pd.Series, text: str) -> str:
-        return f"{run_folder(results, runs[int(row['run'])]) / name}: {text}; {REMEDIES[name]}"
+        return f"{of.folder(runs[int(row['run'])]) / name}: {text}; {REMEDIES[name]}"
 
     _to_numbers(frame, columns, ("run", columns[0]), problem)
     frame["run"] = frame["run"].map(dict(enumerate(runs)))
@@ -107,11 +151,11 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[str]:
     Raises:
         UserError: if the file has not that column, has a column twice, or a row with more or fewer cells than columns.
     """
-    first, _, rest = files.read_text(path).partition("\n")
+    first, _, rest = read_text(path).partition("\n")
     found, rows = first.split(","), rest.splitlines() if rest.strip() else []
     if columns[0] not in found:
         problem = f"{path}: has the columns {reprlib.repr(first)}, but no {columns[0]!r}"
-        raise UserError(f"{problem}; {files.told_by_version(path.parent)}")
+        raise UserError(f"{problem}; {told_by_version(path.parent)}")
     if len(set(found)) < len(found):
         raise UserError(f"{path}: has a column twice ({reprlib.repr(first)}); {REMEDIES[path.name]}")
     if found != list(columns):
@@ -182,7 +226,7 @@ def _number(value: Any) -> float:
 
 
 def _records(
-    results: Path, specs: Mapping[str, RunSpec], rows_of: Callable[[dict[str, Any], dict[str, Any]], list[Row]]
+    of: RunFiles, specs: Mapping[str, RunSpec], rows_of: Callable[[dict[str, Any], dict[str, Any]], list[Row]]
 ) -> list[Row]:
     """The rows that `rows_of` makes of every recorded subspace update and the columns that say which and when.
 
@@ -191,20 +235,24 @@ def _records(
     """
     rows = []
     for run in specs:
-        folder = run_folder(results, run)
-        path = folder / files.TOPOLOGY
-        steps = files.read_record(folder / files.METRICS, steps=float)["steps"]
+        folder = of.folder(run)
+        steps, records = of.updates(folder)
         try:
-            for record in files.read_jsonl(path):
+            for record in records:
                 at = {"run": run, "step": record["step"], "epoch": record["epoch"], "progress": record["step"] / steps}
                 rows += rows_of(at, record)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            problem = f"{path}: not a record of updates ({error!r})"
-            raise UserError(f"{problem}; {files.told_by_version(folder)}") from None
+            problem = f"{folder / files.TOPOLOGY}: not a record of updates ({error!r})"
+            raise UserError(f"{problem}; {told_by_version(folder)}") from None
     return rows
 
 
-def _updates(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+def _recorded(folder: Path) -> tuple[float, list[Any]]:
+    """The number of a run's steps, and its records of updates."""
+    return read_record(folder / files.METRICS, steps=float)["steps"], read_jsonl(folder / files.TOPOLOGY)
+
+
+def _updates(of: RunFiles, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
     def rows_of(at: dict[str, Any], record: dict[str, Any]) -> list[Row]:
         rows = []
         for position, layer in enumerate(record["layers"]):
@@ -219,7 +267,7 @@ def _updates(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
             rows.append({**at, "drop_fraction": record["drop_fraction"], "position": position, **named, **quantiles})
         return rows
 
-    return _frame(results, _records(results, specs, rows_of), UPDATE_COLUMNS, words=("run", "layer"))
+    return _frame(of, _records(of, specs, rows_of), UPDATE_COLUMNS, words=("run", "layer"))
 
 
 def _quantiles(values: Mapping[str, float] | Sequence[float]) -> Mapping[str, float]:
@@ -227,11 +275,11 @@ def _quantiles(values: Mapping[str, float] | Sequence[float]) -> Mapping[str, fl
     return values if isinstance(values, dict) else dict(zip(UNNAMED_QUANTILES, values, strict=True))
 
 
-def _overlap(results: Path, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+def _overlap(of: RunFiles, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
     def rows_of(at: dict[str, Any], record: dict[str, Any]) -> list[Row]:
         return [{**at, **pair} for pair in _pairs(record)] if "iou" in record else []
 
-    return _frame(results, _records(results, specs, rows_of), OVERLAP_COLUMNS, words=("run", "first", "second"))
+    return _frame(of, _records(of, specs, rows_of), OVERLAP_COLUMNS, words=("run", "first", "second"))
 
 
 def _pairs(record: Mapping[str, Any]) -> list[Row]:
@@ -253,19 +301,19 @@ def _pairs(record: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _frame(results: Path, rows: list[Row], columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
+def _frame(of: RunFiles, rows: list[Row], columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(columns))
 
     def problem(row: pd.Series, text: str) -> str:
-        folder = run_folder(results, row["run"])
-        return f"{folder / files.TOPOLOGY}: {text}; {files.told_by_version(folder)}"
+        folder = of.folder(row["run"])
+        return f"{folder / files.TOPOLOGY}: {text}; {told_by_version(folder)}"
 
     numbers = [column for column in columns if column not in words]
     _to_numbers(frame, numbers, (*words, "step"), problem)
     return frame
 
 
-READERS: dict[str, tuple[Callable[[Path, Mapping[str, RunSpec]], pd.DataFrame], tuple[str, ...]]] = {
+READERS: dict[str, tuple[Callable[[RunFiles, Mapping[str, RunSpec]], pd.DataFrame], tuple[str, ...]]] = {
     "history": (_history, HISTORY_COLUMNS),
     "updates": (_updates, UPDATE_COLUMNS),
     "overlap": (_overlap, OVERLAP_COLUMNS),

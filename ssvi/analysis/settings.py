@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.made import MADE, told
 from ssvi.registry import CRITERIA, KINDS
-from ssvi.spec import FIELDS
+from ssvi.runs.options import FIELDS
+
+Thing = TypeVar("Thing")
 
 
 class _Titles(Mapping[str, str]):
@@ -28,6 +30,14 @@ class _Titles(Mapping[str, str]):
 
 
 METHOD_NAMES = _Titles()
+# What a column of a setting is called, if not as in `config.yaml`.
+HEADINGS = {
+    "dataset": "data set",
+    "evaluation_samples": "test samples",
+    "evaluation_bins": "bins",
+    "evaluation_numerics": "evaluated by numerics",
+    "computed_precision": "computed in",
+}
 SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins", *MADE)
 # More runs than these of one status and cause are counted, not listed.
 LISTED = 10
@@ -47,11 +57,18 @@ def setting_columns(frame: pd.DataFrame) -> list[str]:
 
 def settings(frame: pd.DataFrame) -> list[pd.DataFrame]:
     """The runs of each distinct setting (all options but the seed, and `MADE`), in reading order."""
-    columns = list(SETTING)
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for position, row in enumerate(frame[columns].itertuples(index=False, name=None)):
-        groups.setdefault(tuple(None if is_missing(v) else v for v in row), []).append(position)
+    rows = frame[list(SETTING)].itertuples(index=False, name=None)
+    keys = [tuple(None if is_missing(v) else v for v in row) for row in rows]
+    groups = split(range(len(keys)), keys.__getitem__)
     return [frame.iloc[groups[key]] for key in sorted(groups, key=_reading_order)]
+
+
+def split(things: Iterable[Thing], key: Callable[[Thing], Hashable]) -> dict[Any, list[Thing]]:
+    """Things by their key, both in the order in which they come first."""
+    found: dict[Any, list[Thing]] = {}
+    for thing in things:
+        found.setdefault(key(thing), []).append(thing)
+    return found
 
 
 def _reading_order(key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -84,13 +101,11 @@ def _unverified(done: pd.DataFrame) -> Iterator[str]:
 def _left_out(runs: pd.DataFrame) -> Iterator[str]:
     """A line for runs of the same status and cause, the first of many named; of many causes the first."""
     for status, of_status in runs.groupby("status", sort=False):
-        groups: dict[str, list[str]] = {}
-        for row in of_status.itertuples():
-            groups.setdefault("" if is_missing(row.cause) else f" ({row.cause})", []).append(row.run)
-        for cause, paths in list(groups.items())[:LISTED]:
-            many = len(paths) > LISTED
-            named = ", ".join(paths[:FIRST_OF_MANY] if many else paths)
-            rest = f" and {len(paths) - FIRST_OF_MANY} more" if many else ""
+        groups = split(of_status.itertuples(), lambda row: "" if is_missing(row.cause) else f" ({row.cause})")
+        for cause, rows in list(groups.items())[:LISTED]:
+            many = len(rows) > LISTED
+            named = ", ".join(row.run for row in (rows[:FIRST_OF_MANY] if many else rows))
+            rest = f" and {len(rows) - FIRST_OF_MANY} more" if many else ""
             yield f"Left out, {status}: {named}{rest}{cause}."
         if (rest := sum(map(len, list(groups.values())[LISTED:]))) > 0:
             yield f"Left out, {status}: {rest} more, each for a cause of its own."
@@ -128,6 +143,14 @@ def option_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.15g}"
     return str(value)
+
+
+def in_words(name: str, value: Any, *, spaced: bool = False) -> str:
+    """An option and its value: `batch_size 64`, as it is typed; `batch size 64` where it is `spaced`, as in figures."""
+    if name == "epochs" and value == 0:  # only of a method that prunes what it is given
+        return "not trained on"
+    label = name.replace("_", " ") if spaced else HEADINGS.get(name, name)
+    return f"{label} {option_text(value)}"
 
 
 def is_missing(value: Any) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ssvi.errors import one_line
-from ssvi.spec import DECIMAL
+from ssvi.runs.values import DECIMAL
 
 # Before it a spreadsheet would begin to calculate: at the start of a cell, and behind a semicolon, which separates the
 # cells where numbers have a decimal comma. The second row is the same characters in full width.

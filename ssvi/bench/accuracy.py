@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from ssvi import process
 from ssvi.bench.record import Figure
 from ssvi.data import load
-from ssvi.process import SWITCHES
-from ssvi.progress import Lines
-from ssvi.spec import RunSpec
-from ssvi.step import Machine, choose_machine
-from ssvi.trainer import Settings, Trainer
+from ssvi.machine import process
+from ssvi.machine.process import SWITCHES
+from ssvi.runs.spec import RunSpec
+from ssvi.training.progress import Lines
+from ssvi.training.step import Machine, choose_machine
+from ssvi.training.trainer import Settings, Trainer
 
 SEEDS = range(5)
 DIGITS = {"dataset": "digits", "model": "resnet8", "epochs": 12, "batch_size": 64, "lr": 0.1, "delta_t": 10,
@@ -37,7 +37,7 @@ def _history(spec: dict[str, Any], machine: Machine, seed: int) -> list[dict[str
         data = load(run, Path(os.environ.get("SSVI_DATA", "data")), machine.device)
         trainer = Trainer(run, data, Path(name), Settings(machine, 1e9), _Quiet())
         trainer.run()
-        return trainer.history
+        return trainer.journal.history
 
 
 def accuracy(repeats: int, say: Callable[[str], None]) -> list[Figure]:

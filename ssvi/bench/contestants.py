@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -14,15 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 
-from ssvi.bench.worker import PEERS
+from ssvi.core.models import MODELS
+from ssvi.core.noise import NormalSource
 from ssvi.data import Data
-from ssvi.evaluate import predictions
-from ssvi.models import MODELS
-from ssvi.noise import NormalSource
-from ssvi.progress import Lines
-from ssvi.spec import RunSpec
-from ssvi.step import Machine
-from ssvi.trainer import Settings, Trainer
+from ssvi.runs.spec import RunSpec
+from ssvi.training.measure import predictions
+from ssvi.training.progress import Lines
+from ssvi.training.step import Machine
+from ssvi.training.trainer import Settings, Trainer
 
 Step = Callable[[], None]
 CLASSES = 10
@@ -53,14 +51,14 @@ class Training:
         self.clock = self.trainer.clock
         self.clock.epoch = self.clock.epochs // 2
         self.clock.step = (self.clock.epoch - 1) * self.clock.steps_per_epoch + 1
-        self.trainer.take_step.set_lr(self.trainer._base_lr, 0.5)
+        self.trainer.take_step.set_lr(0.5)
         self.trainer.method.begin_epoch(self.clock)
         self.index = torch.arange(given.batch_size, device=machine.device)
 
     def step(self) -> None:
         """A step without a subspace update."""
         method = self.trainer.method
-        while method.updates(self.clock.step + 1) or not method.routine(self.clock.step + 1):
+        while method.subspace.is_due(self.clock.step + 1) or not method.routine(self.clock.step + 1):
             self.clock.step += 1
         self.trainer._step(self.index)
 
@@ -73,7 +71,7 @@ class Training:
     def to_update(self) -> None:
         """Go to the next step at which an update is due, which is yet to be taken."""
         self.clock.step += 1
-        while not self.trainer.method.updates(self.clock.step):
+        while not self.trainer.method.subspace.is_due(self.clock.step):
             self.clock.step += 1
 
 
@@ -107,11 +105,6 @@ class _OutputOnly(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out, self.kl = self.layer(x)
         return out
-
-
-def installed_peers() -> list[str]:
-    """Names in `PEERS` whose package is installed."""
-    return [name for name, package in PEERS.items() if importlib.util.find_spec(package)]
 
 
 def _torchbnn() -> tuple[_OtherLayers, Callable[[nn.Module], Tensor]]:

@@ -26,11 +26,12 @@ from torch.profiler import ProfilerActivity, profile
 from ssvi.bench.contestants import Step, Training, images, in_turn, ratios
 from ssvi.bench.record import Figure
 from ssvi.data import Data
-from ssvi.progress import Lines
-from ssvi.provenance import device_name, peak_memory
-from ssvi.spec import RunSpec
-from ssvi.step import Machine, choose_machine
-from ssvi.trainer import Settings, Trainer
+from ssvi.runs.spec import RunSpec
+from ssvi.training.passes import accuracy
+from ssvi.training.progress import Lines
+from ssvi.training.provenance import device_name, peak_memory
+from ssvi.training.step import Machine, choose_machine
+from ssvi.training.trainer import Settings, Trainer
 
 CONTESTANTS = {
     "dense": {"method": "dense"},
@@ -95,7 +96,8 @@ class Place:
             f"{name} without {switch}, which was switched off"
             for name, training in trainings.items()
             for switch in ("compile", "capture")
-            if getattr(training.trainer.machine, switch) and not getattr(training.trainer.take_step.machine, switch)
+            if getattr(training.trainer.settings.machine, switch)
+            and not getattr(training.trainer.take_step.machine, switch)
         ]
         return "; ".join([self.note, *off])
 
@@ -211,24 +213,24 @@ def beside(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[F
     index = torch.arange(place.size.batch * 9 // 16, device=place.device)
 
     def odd_batch() -> None:
-        while trainer.method.updates(training.clock.step + 1):
+        while trainer.method.subspace.is_due(training.clock.step + 1):
             training.clock.step += 1
         trainer._step(index)
 
     def validation() -> None:
-        trainer._accuracy(data.val_images, data.val_labels)
+        accuracy(trainer.take_step, data.val_images, data.val_labels)
 
     steps = {"update": training.update_step, "odd_batch": odd_batch, "validation": validation}
-    topology = trainer.method.topology
-    kept, topology.recorded = topology.recorded, set()
+    subspace = trainer.method.subspace
+    kept, subspace.records.recorded = subspace.records.recorded, set()
     for name, seconds in in_turn(steps, repeats, sync=place.sync).items():
         yield place.figure(f"ms.{name}", "ms", (1e3 * t for t in seconds))
     if place.cuda:
         yield place.figure("syncs_per_update", "", (waits(training.update_step),))
-    topology.recorded = range(topology.schedule.n_updates)
+    subspace.records.recorded = range(subspace.schedule.n_updates)
     recorded = in_turn({"it": training.update_step}, repeats, sync=place.sync)["it"]
     yield place.figure("ms.recorded_update", "ms", (1e3 * t for t in recorded))
-    topology.recorded = kept
+    subspace.records.recorded = kept
 
 
 def repeatable(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
@@ -254,7 +256,7 @@ def epochs(place: Place, repeats: int, say: Callable[[str], None]) -> Iterator[F
         spec = RunSpec(dataset="cifar10", epochs=repeats + 1, **place.options("ssvi"))
         trainer = Trainer(spec, place.data(), Path(name), Settings(place.machine()), Lines())
         trainer.run()
-    seconds = [row["seconds"] for row in trainer.history[1:]]
+    seconds = [row["seconds"] for row in trainer.journal.history[1:]]
     yield place.figure("seconds_per_epoch", "s", seconds, f"{place.size.images:,} images, {place.note}")
 
 

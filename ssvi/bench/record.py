@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ssvi.devices import processor_name
+from ssvi.machine.devices import processor_name
 
 VERSIONS = ("ssvi", "torch", "numpy", "torchbnn", "bayesian-torch")
 

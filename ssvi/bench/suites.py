@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 
-from ssvi import process
 from ssvi.bench import contestants
 from ssvi.bench.accuracy import accuracy
-from ssvi.bench.contestants import Training, images, installed_peers, ratios
+from ssvi.bench.contestants import Training, images, ratios
 from ssvi.bench.operations import Operations
+from ssvi.bench.peers import LIBRARY, PEERS, installed_peers
 from ssvi.bench.record import Figure
-from ssvi.bench.worker import BATCH, LIBRARY, PEERS, THREADS, Worker, in_turn
-from ssvi.step import choose_machine
-from ssvi.trainer import Settings
+from ssvi.bench.worker import BATCH, THREADS, Worker, in_turn
+from ssvi.machine import process
+from ssvi.training.step import choose_machine
+from ssvi.training.trainer import Settings
 
 Say = Callable[[str], None]
 Suite = Callable[[int, Say], Iterable[Figure]]
@@ -76,11 +77,11 @@ def topology(repeats: int, say: Say) -> list[Figure]:
     say("subspace updates")
     training = Training(images(20 * batch, machine.device), machine, {**SSVI, "batch_size": batch})
     sync = torch.cuda.synchronize if cuda else None
-    schedule = training.trainer.method.topology
+    subspace = training.trainer.method.subspace
     routine = contestants.in_turn({"step": training.step}, repeats, warm_up=5, sync=sync)["step"]
-    kept, schedule.recorded = schedule.recorded, set()
+    kept, subspace.records.recorded = subspace.records.recorded, set()
     plain = contestants.in_turn({"update": training.update_step}, repeats, warm_up=1, sync=sync)["update"]
-    schedule.recorded = set(range(schedule.schedule.n_updates))
+    subspace.records.recorded = range(subspace.schedule.n_updates)
     recorded = contestants.in_turn({"update": training.update_step}, max(2, repeats // 3), warm_up=1, sync=sync)[
         "update"
     ]
@@ -92,8 +93,8 @@ def topology(repeats: int, say: Say) -> list[Figure]:
         shares.append(max(extra, 0.0) / (100 * median(routine) + max(extra, 0.0)))
     where = f"ResNet-18, batch {batch}, {machine.device.type}"
     trainer, counted = training.trainer, {}
-    for name, kept in {"update": set(), "recorded": range(schedule.schedule.n_updates)}.items():
-        schedule.recorded = kept
+    for name, kept in {"update": set(), "recorded": range(subspace.schedule.n_updates)}.items():
+        subspace.records.recorded = kept
         training.to_update()
         drawn = trainer.take_step(training.index)
         with Operations() as counted[name]:
@@ -138,16 +139,17 @@ def checkpoints(repeats: int, say: Say) -> list[Figure]:
     training.step()
     trainer = training.trainer
     cost = contestants.in_turn({"save": trainer._save}, repeats, warm_up=1)["save"]
-    settings = Settings(trainer.machine)
+    settings = Settings(trainer.settings.machine)
     share = tuple(t / (t + settings.wait(t)) for t in cost)
     return [Figure("checkpoint.share", "", share, NOTE), Figure("checkpoint.seconds", "s", tuple(cost), NOTE)]
 
 
 FIRST_STEP = """
 import os, sys, time
-from ssvi import cli, process
+from ssvi import cli
+from ssvi.machine import process
 process.calm_threads()
-from ssvi.step import Stepper
+from ssvi.training.step import Stepper
 take = Stepper.__call__
 def first(self, index):
     take(self, index)

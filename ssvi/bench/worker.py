@@ -14,13 +14,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from ssvi import process
+from ssvi.bench.peers import LIBRARY, PEERS
+from ssvi.machine import process
 
 BATCH = 64
 THREADS = 2
-# Other packages by their contestant's name, and this one in a loop of one's own.
-PEERS = {"torchbnn": "torchbnn", "bayesian_torch": "bayesian_torch", "flipout": "bayesian_torch"}
-LIBRARY = "library"
 
 
 class Worker:
@@ -78,9 +76,9 @@ def _make(request: dict[str, Any]) -> tuple[Callable[[], None], Callable[[], int
     import torch
 
     from ssvi.bench.contestants import Training, images, library_step, peer_step, predict
-    from ssvi.models import MODELS, ResNet
-    from ssvi.provenance import peak_memory
-    from ssvi.step import choose_machine
+    from ssvi.core.models import MODELS, ResNet
+    from ssvi.training.provenance import peak_memory
+    from ssvi.training.step import choose_machine
 
     peer = request["peer"]
     if peer not in PEERS:

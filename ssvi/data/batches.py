@@ -13,7 +13,7 @@ from ssvi.data.folders import remarks
 from ssvi.data.pixels import moments
 from ssvi.data.sources import prepare
 from ssvi.errors import UserError
-from ssvi.spec import RunSpec
+from ssvi.runs.spec import RunSpec
 
 # Customary mean and sd of each colour, in units of the brightest value, by data set and `normalisation`.
 STATISTICS = {

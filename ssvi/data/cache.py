@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ssvi.disk import remove_leftovers, write_bytes
+from ssvi.core.tensors import fingerprint
 from ssvi.errors import UserError, one_line
-from ssvi.tensors import fingerprint
+from ssvi.machine.disk import remove_leftovers, write_bytes
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -29,8 +29,9 @@ class Prepared:
     """A data set in memory: images uint8 [n, C, H, W], labels int64 [n] that index `classes`.
 
     `fingerprint` is the SHA-256, in hex, of the class names and of every tensor's name, type, shape and bytes. Of a
-    folder of images, `content` is that of its files (`ssvi.images`), `reading` what was noticed when they were read,
-    `left_out` counts, by reason, the files that are not, and `images` has a row for each class (`Content.images`).
+    folder of images, `content` is that of its files (`ssvi.runs.images`), `reading` what was noticed when they were
+    read, `left_out` counts, by reason, the files that are not, and `images` has a row for each class
+    (`Content.images`).
     """
 
     train_images: Tensor

@@ -13,7 +13,7 @@ from torch import Tensor
 from ssvi.data.cache import Prepared, prepared
 from ssvi.data.pixels import Decoded, bits_of, decode, moments, scaled
 from ssvi.errors import UserError
-from ssvi.images import PARTS, Content, Folder, check_unchanged
+from ssvi.runs.images import PARTS, Content, Folder, check_unchanged
 
 # Of 255: images that differ by less than that show nothing.
 LEAST_SPREAD = 1.0

@@ -18,8 +18,8 @@ from ssvi.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-# What `ssvi.images.SUFFIXES` stand for (JPEG has MPO with it, the photos of many phones). PIL knows many more formats,
-# of which some are handed to other programs.
+# What `ssvi.runs.images.SUFFIXES` stand for (JPEG has MPO with it, the photos of many phones). PIL knows many more
+# formats, of which some are handed to other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 # The largest side of an image; the memory to scale a strip of a few pixels by millions is a thousand times its own.
 MOST_PIXELS_ACROSS = 65_535

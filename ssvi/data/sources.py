@@ -12,7 +12,8 @@ import http.client
 import importlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,16 +23,14 @@ from torch import Tensor
 
 from ssvi.data.cache import Form, Prepared, cached, prepared
 from ssvi.data.folders import read_folder
-from ssvi.disk import check_replaceable, replace, scratch
 from ssvi.errors import UserError, unknown
-from ssvi.images import content, dataset_path, scan
-from ssvi.spec import DATASETS
+from ssvi.machine.disk import check_replaceable, replace, scratch
+from ssvi.runs.images import content, dataset_path, scan
+from ssvi.runs.options import DATASETS
 
 # Part of the cache files' names: raised whenever a source is turned into tensors in another way.
 VERSION = 3
 
-CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-FORMS = {"digits": Form(10, 1, 8), "cifar10": Form(10, 3, 32), "cifar100": Form(100, 3, 32)}
 DIGITS_TEST = 360
 # A server that says nothing for so long is given up.
 SILENCE_SECONDS = 60.0
@@ -52,10 +51,8 @@ def prepare(
     Raises:
         UserError: if the data set is unknown, missing, damaged or not as it has to be.
     """
-    if dataset == "digits":
-        return cached(_cache_file(root, dataset), _digits, FORMS[dataset])
-    if dataset in CIFAR:
-        return cached(_cache_file(root, dataset), lambda: _cifar(dataset, root, download), FORMS[dataset])
+    if (source := SOURCES.get(dataset)) is not None:
+        return cached(_cache_file(root, dataset), lambda: source.read(root, download), source.form)
     if (path := dataset_path(dataset)) is not None:
         folder = scan(path, follow_links)
         held = content(folder, root)
@@ -73,7 +70,7 @@ def _cache_file(root: Path, name: str) -> Path:
 # ---------------------------------------------------------------- digits
 
 
-def _digits() -> Prepared:
+def _digits(root: Path, download: bool) -> Prepared:
     """1437 training and 360 test images, 8x8, grey, in fixed proportions of the ten classes."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -115,11 +112,11 @@ def import_torchvision() -> ModuleType:
     return importlib.import_module("torchvision")
 
 
-def _cifar(dataset: str, root: Path, download: bool) -> Prepared:
+def _cifar(name: str, root: Path, download: bool) -> Prepared:
     """CIFAR from the extracted folder or the archive under `root`; every file is checked against its MD5."""
     torchvision = import_torchvision()
     utils = importlib.import_module("torchvision.datasets.utils")
-    source = getattr(torchvision.datasets, CIFAR[dataset])
+    source, dataset = getattr(torchvision.datasets, name), name.lower()
     folder, archive = root / source.base_folder, root / source.filename
     hint = (
         f"Run `ssvi data {dataset} --root {root} --download`, or put {source.filename} (from {source.url}) into {root}."
@@ -182,3 +179,22 @@ def _read_cifar(source: Any, root: Path, download: bool = False) -> Prepared:
 
 def _cifar_tensors(part: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)
+
+
+# ---------------------------------------------------------------- by name
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a data set is read, given the folder of the data and whether it may be downloaded, and what it holds."""
+
+    form: Form
+    read: Callable[[Path, bool], Prepared]
+
+
+# Of the names in `DATASETS` (`ssvi.runs.options`), which planning knows without torch.
+SOURCES: dict[str, Source] = {
+    "digits": Source(Form(10, 1, 8), _digits),
+    "cifar10": Source(Form(10, 3, 32), functools.partial(_cifar, "CIFAR10")),
+    "cifar100": Source(Form(100, 3, 32), functools.partial(_cifar, "CIFAR100")),
+}

@@ -17,8 +17,8 @@ from ssvi.bench.cuda import WAYS, waits
 from ssvi.data import load
 from ssvi.doctor.passes import alike
 from ssvi.registry import KINDS
-from ssvi.spec import RunSpec
-from ssvi.step import Machine
+from ssvi.runs.spec import RunSpec
+from ssvi.training.step import Machine
 
 # Trainings on images of 8 x 8 pixels, which take seconds and show whether a method works.
 DIGITS = {"dataset": "digits", "model": "resnet8", "batch_size": 64, "lr": 0.1, "delta_t": 10, "prior_sigma": 0.05,
@@ -88,7 +88,7 @@ def _walk(data_root: Path, options: dict[str, Any], machine: Machine) -> Walk:
 
 def _has_updates(training: Training) -> bool:
     period = range(training.clock.step + 1, training.clock.step + 1000)
-    return any(training.trainer.method.updates(step) for step in period)
+    return any(training.trainer.method.subspace.is_due(step) for step in period)
 
 
 def moved_off(seen: Walk, eager: Walk) -> dict[str, float]:

@@ -16,7 +16,7 @@ from ssvi.doctor.running import play
 from ssvi.doctor.shown import summary, teller, to_json
 from ssvi.doctor.study import settings
 from ssvi.errors import UserError
-from ssvi.paths import at_home
+from ssvi.runs.home import at_home
 
 CONFIG = Path("config.yaml")
 # For all checks together, without and with thorough ones.

@@ -18,7 +18,7 @@ from ssvi.doctor.base import Asked, Result, worst
 from ssvi.doctor.gpu import device_of
 from ssvi.doctor.probing import PREFIX, nearest
 from ssvi.doctor.results import GIB, mount_of
-from ssvi.versions import installed
+from ssvi.runs.versions import installed
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet

@@ -8,7 +8,7 @@ from ssvi.doctor import study
 from ssvi.doctor.base import Asked, Result
 from ssvi.doctor.probing import nearest, scratch
 from ssvi.doctor.results import GIB
-from ssvi.spec import FOLDER_PREFIX
+from ssvi.runs.options import FOLDER_PREFIX
 
 # The folders that CIFAR's archives are unpacked to, and the archives.
 CIFAR = {

@@ -6,7 +6,16 @@ import platform
 
 from ssvi import __version__
 from ssvi.doctor.base import Asked, Result
-from ssvi.versions import COMPUTING, CONSTRAINTS, EVALUATION, NUMERICS, NUMERICS_OF_FOLDERS, installed, tested, untested
+from ssvi.runs.versions import (
+    COMPUTING,
+    CONSTRAINTS,
+    EVALUATION,
+    NUMERICS,
+    NUMERICS_OF_FOLDERS,
+    installed,
+    tested,
+    untested,
+)
 
 # Without these nothing trains; without the others of `COMPUTING` there are no digits.
 NEEDED = ("torch", "numpy", "safetensors", "pillow")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssvi.doctor.base import Asked, Result, worst
-from ssvi.process import usable_cpus
+from ssvi.machine.process import usable_cpus
 
 # Where the system's files are.
 ROOT = Path("/")

@@ -6,7 +6,7 @@ import csv
 import hashlib
 from pathlib import Path
 
-from ssvi import runs
+from ssvi.runs import files
 
 # Columns of its history that no two trainings have in common.
 SECONDS = ("seconds", "step_seconds")
@@ -14,7 +14,7 @@ SECONDS = ("seconds", "step_seconds")
 
 def results(folder: Path) -> str:
     """A digest of the bytes that a training publishes, but for the seconds in its history."""
-    with (folder / runs.HISTORY).open(newline="") as file:
+    with (folder / files.HISTORY).open(newline="") as file:
         history = [[value for name, value in row.items() if name not in SECONDS] for row in csv.DictReader(file)]
-    parts = [(folder / runs.MODEL).read_bytes(), repr(history).encode(), (folder / runs.TOPOLOGY).read_bytes()]
+    parts = [(folder / files.MODEL).read_bytes(), repr(history).encode(), (folder / files.TOPOLOGY).read_bytes()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

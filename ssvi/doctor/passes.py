@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ssvi.bench.cuda import WAYS
+from ssvi.core.noise import NormalSource, generator
+from ssvi.core.operations import Convolution, Operation
+from ssvi.core.reparameterisation import local_reparameterisation
 from ssvi.errors import UserError
-from ssvi.layers import local_reparameterisation
-from ssvi.noise import NormalSource, generator
-from ssvi.operations import Convolution, Operation
-from ssvi.step import choose_machine
+from ssvi.training.step import choose_machine
 
 # Operation, shapes of weight and input; no two sizes that could be taken for each other are the same.
 OPERATIONS = {
@@ -28,10 +28,10 @@ TOLERANCES = {"fp32": 1e-3, "bf16": 0.05}
 
 
 def ways(device: str, backend: str) -> tuple[list[str], dict[str, str]]:
-    """The ways to take a step that can be compared on a device, eager first; which switches are left out, and why."""
-    left_out = {} if device == "cuda" else {"capture": "only CUDA has graphs"}
-    left_out |= {"compile": reason} if (reason := cannot_compile(device, backend)) else {}
-    return [way for way, on in WAYS.items() if not any(on[switch] for switch in left_out)], left_out
+    """The ways to take a step that can be compared on a device, eager first; which switches it cannot take, and why."""
+    missing = {} if device == "cuda" else {"capture": "only CUDA has graphs"}
+    missing |= {"compile": reason} if (reason := cannot_compile(device, backend)) else {}
+    return [way for way, on in WAYS.items() if not any(on[switch] for switch in missing)], missing
 
 
 def cannot_compile(device: str, backend: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ssvi.noise import generator
+from ssvi.core.noise import generator
 
 # Relative errors: of fp32 below 1e-6, of TF32, which rounds what it multiplies to 11 bits, about 3e-4.
 FP32 = 3e-5

@@ -11,11 +11,11 @@ import threading
 import time
 from pathlib import Path
 
-from ssvi.disk import try_lock
 from ssvi.doctor import study
 from ssvi.doctor.base import Asked, Result, worst
 from ssvi.doctor.probing import nearest, scratch
-from ssvi.runs import METRICS
+from ssvi.machine.disk import try_lock
+from ssvi.runs.files import METRICS
 
 MIB, GIB = 2**20, 2**30
 MOUNTS = Path("/proc/self/mounts")

@@ -19,8 +19,8 @@ from ssvi.analysis.passwords import one_line, without_password
 from ssvi.doctor.base import Asked, Result
 from ssvi.doctor.probing import nearest
 from ssvi.errors import UserError
-from ssvi.extras import install
-from ssvi.versions import installed, tested
+from ssvi.machine.extras import install
+from ssvi.runs.versions import installed, tested
 
 PLUGIN = "snakemake-executor-plugin-"
 # A server has so long for each part of its answer.

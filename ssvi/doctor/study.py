@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ssvi.config import load_config, study_runs
-from ssvi.configfile import read_config
 from ssvi.doctor.base import Asked, Result
 from ssvi.errors import UserError
-from ssvi.extras import told
-from ssvi.spec import RunSpec
+from ssvi.machine.extras import told
+from ssvi.runs.config import load_config, study_runs
+from ssvi.runs.configfile import read_config
+from ssvi.runs.spec import RunSpec
 
 
 def settings(path: Path | None) -> dict[str, Any]:

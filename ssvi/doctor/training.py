@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from ssvi import runs
 from ssvi.bench.contestants import Training, images
 from ssvi.bench.cuda import WAYS
 from ssvi.doctor import agreement, passes, precision
@@ -19,13 +18,14 @@ from ssvi.doctor.base import Asked, Result
 from ssvi.doctor.gpu import device_of
 from ssvi.doctor.outcome import results
 from ssvi.doctor.probing import PREFIX
-from ssvi.methods.base import Clock
-from ssvi.precision import float32_is_full, full_float32
-from ssvi.process import Interrupted
-from ssvi.progress import Lines
-from ssvi.spec import RunSpec
-from ssvi.step import Machine, choose_machine
-from ssvi.trainer import Settings, Trainer
+from ssvi.machine.process import Interrupted
+from ssvi.methods.context import Clock
+from ssvi.runs import files
+from ssvi.runs.spec import RunSpec
+from ssvi.training.precision import float32_is_full, full_float32
+from ssvi.training.progress import Lines
+from ssvi.training.step import Machine, choose_machine
+from ssvi.training.trainer import Settings, Trainer
 
 BACKEND = "inductor"
 OFF = "train with --compile=off --capture=off, and say so to the authors"
@@ -86,7 +86,7 @@ def resume(asked: Asked) -> Result:
             if name == "stopped":
                 with contextlib.suppress(Interrupted):
                     Trainer(spec, data, folder, settings, _Stopping()).run()
-                if not (folder / runs.CHECKPOINT).exists() or runs.is_trained(folder):
+                if not (folder / files.CHECKPOINT).exists() or files.is_trained(folder):
                     raise RuntimeError("a training that was asked to stop did not")
             Trainer(spec, data, folder, settings, Lines()).run()
             return results(folder)
@@ -170,7 +170,7 @@ def waits(asked: Asked) -> Result:
 def method(asked: Asked, name: str) -> Result:
     """A method's first steps and an update in every way against the eager ones."""
     device = device_of(asked)
-    ways, left_out = passes.ways(device.type, BACKEND)
+    ways, missing = passes.ways(device.type, BACKEND)
     options, wrong, told = agreement.options_of_walk(name, "fp32"), list[str](), list[str]()
     with _own_cache(asked) as place:
         eager = None
@@ -184,5 +184,5 @@ def method(asked: Asked, name: str) -> Result:
     if wrong:
         return Result("failed", "; ".join(wrong), f"{name} would be trained otherwise than by eager steps", OFF)
     if not told:
-        return Result("skipped", f"only eager steps here: {'; '.join(left_out.values())}")
+        return Result("skipped", f"only eager steps here: {'; '.join(missing.values())}")
     return Result("ok", f"{', '.join(told)} of the way that each tensor went in {agreement.BEFORE} steps")

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ssvi import process
 from ssvi.doctor.base import Asked, Result
 from ssvi.errors import UserError, told
+from ssvi.machine import process
 
 
 def examined(code: str, of: str, asked: Asked) -> Result:

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
+from ssvi.core.active import ActiveWeights
+from ssvi.core.ranking import largest_of_each
+from ssvi.core.samplers import SGHMC
+from ssvi.core.tensors import fetched
 from ssvi.errors import Diverged, UserError
-from ssvi.flat import ActiveWeights
 from ssvi.methods.base import Batch, Clock, Record
 from ssvi.methods.chain import Chain
-from ssvi.samplers import SGHMC
-from ssvi.subspace import largest_of_each
-from ssvi.tensors import fetched
 
 # The published run is 1,000 epochs of 50 iterations. A run of any length passes through the same schedules: its steps
 # are worth as many published iterations as make it 50,000 in all.
@@ -95,7 +95,7 @@ class AEB(Chain):
                 f"density is {self.spec.density:g}, but the stem alone, which method aeb does not prune, is "
                 f"{1 - own / total:.3g} of the weights; choose a larger density or another network."
             )
-        self.flat = ActiveWeights(self.bench.model, self.sparse.values())
+        self.flat = ActiveWeights(self.model, self.sparse.values())
         beta = self.flat.mean
         self.temperature = torch.ones((), device=beta.device)
         self.delta = torch.full((len(self.sparse),), 0.5, device=beta.device)
@@ -110,17 +110,17 @@ class AEB(Chain):
         self._mask = torch.ones_like(beta)
         self._counts = {name: layer.size for name, layer in self.layers.items()}
 
-    def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
+    def make_optimizers(self) -> list[Optimizer]:
         spec = self.spec
-        groups = [{"params": [self.flat.mean], "weight_decay": 0.0}, {"params": self.unmasked(model)}]
+        groups = [{"params": [self.flat.mean], "weight_decay": 0.0}, {"params": self.unmasked()}]
         return [
             SGHMC(
                 groups,
                 lr=spec.aeb_lr,
                 friction=1 - spec.momentum,
                 temperature=self.temperature,
-                n=self.bench.n_train,
-                noise=self.bench.streams.noise,
+                n=self.context.n_train,
+                noise=self.context.streams.noise,
                 weight_decay=spec.weight_decay,
             )
         ]
@@ -139,7 +139,7 @@ class AEB(Chain):
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
         beta = self.flat.mean
         penalty = self.d1 * beta / self.sigma.square() + self.d0 * beta.sign() / self.sigma
-        self.flat.mean.grad.add_(penalty, alpha=1 / self.bench.n_train)
+        self.flat.mean.grad.add_(penalty, alpha=1 / self.context.n_train)
         return True
 
     @torch.no_grad()

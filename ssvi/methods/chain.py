@@ -8,60 +8,55 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssvi.flat import dense_state
+from ssvi.core.active import dense_state
+from ssvi.core.noise import NormalSource
 from ssvi.methods.base import Clock, Method
-from ssvi.noise import NormalSource
+from ssvi.methods.predictive import Predictive, load_state
 
 PREFIX = "snapshot"
 
 
-class Chain(Method, ABC):
-    """What methods share that predict with snapshots: keeping, storing and recalling them.
+class Snapshots(Predictive):
+    """Networks that a chain passed. The one published beside them is where it ended.
 
-    The network published beside them is where the chain ended.
+    Attributes:
+        kept: their tensors, in the order of time.
     """
 
-    snapshots: list[dict[str, Tensor]]
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.kept: list[dict[str, Tensor]] = []
 
-    def bind(self, model: nn.Module) -> None:
-        super().bind(model)
-        self.model = model
-        self.snapshots = []
-
-    @abstractmethod
-    def kept_epochs(self, epochs: int) -> set[int]:
-        """The epochs (from 1) at whose end a snapshot is kept."""
-
-    def end_epoch(self, clock: Clock) -> None:
-        if clock.epoch in self.kept_epochs(clock.epochs):
-            self.snapshots.append(self.snapshot())
+    def keep(self) -> None:
+        """Keep the network as it is."""
+        self.kept.append(self.snapshot())
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of the network as it is."""
         return {name: value.detach().clone() for name, value in dense_state(self.model).items()}
 
+    def recall(self, snapshot: dict[str, Tensor]) -> None:
+        """Be the network of a snapshot."""
+        self.model.load_state_dict(snapshot)
+
     def samples(self, n: int, source: NormalSource) -> Iterator[int]:
         """At most n of the snapshots, spread evenly over them, the last one among them."""
-        count = min(n, len(self.snapshots))
+        count = min(n, len(self.kept))
         for i in range(count):
-            self.model.load_state_dict(self.snapshots[-1 - (count - 1 - i) * len(self.snapshots) // count])
-            self.recalled()
+            self.recall(self.kept[-1 - (count - 1 - i) * len(self.kept) // count])
             yield i
 
     def states(self) -> Iterator[None]:
         # a chain that diverged has none, and is what it was last
-        for snapshot in self.snapshots or [self.snapshot()]:
+        for snapshot in self.kept or [self.snapshot()]:
             self.model.load_state_dict(snapshot)
             yield
 
-    def recalled(self) -> None:
-        """The network is that of a snapshot now."""
-
     def tensors(self) -> dict[str, Tensor]:
-        kept = {f"{PREFIX}.{i}.{name}": v for i, s in enumerate(self.snapshots) for name, v in s.items()}
+        kept = {f"{PREFIX}.{i}.{name}": v for i, s in enumerate(self.kept) for name, v in s.items()}
         return super().tensors() | kept
 
-    def take_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def load(self, tensors: dict[str, Tensor]) -> None:
         own: dict[int, dict[str, Tensor]] = {}
         rest = {}
         for key, value in tensors.items():
@@ -72,12 +67,29 @@ class Chain(Method, ABC):
                 rest[key] = value
         if any(snapshot.keys() != rest.keys() for snapshot in own.values()):
             raise KeyError("a snapshot is of another network")
-        self.snapshots = [own[number] for number in sorted(own)]
-        return rest
+        self.kept = [own[number] for number in sorted(own)]
+        load_state(self.model, rest)
+
+
+class Chain(Method, ABC):
+    """What methods share that predict with snapshots: keeping them, on the way and over a restart."""
+
+    predictive: Snapshots
+
+    def make_predictive(self) -> Snapshots:
+        return Snapshots(self.model)
+
+    @abstractmethod
+    def kept_epochs(self, epochs: int) -> set[int]:
+        """The epochs (from 1) at whose end a snapshot is kept."""
+
+    def end_epoch(self, clock: Clock) -> None:
+        if clock.epoch in self.kept_epochs(clock.epochs):
+            self.predictive.keep()
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"snapshots": self.snapshots}
+        return super().state_dict() | {"snapshots": self.predictive.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.snapshots = state["snapshots"]
+        self.predictive.kept = state["snapshots"]

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ssvi.core.noise import NormalSource
 from ssvi.methods.base import Method, Network
-from ssvi.noise import NormalSource
+from ssvi.methods.predictive import Predictive
 
 
 class Members(nn.Module):
@@ -27,33 +28,38 @@ class Members(nn.Module):
         return logs.logsumexp(0)
 
 
-class Ensemble(Method):
-    """Puts its parents together and trains nothing; the members' active weights add up to the density."""
+class EachMember(Predictive):
+    """Predicts with every member in turn, however many samples are asked for."""
 
     samples_are_parts = True
-
-    def build(self, network: Network) -> nn.Module:
-        return Members([network(self.factory()) for _ in range(self.spec.members)])
-
-    def bind(self, model: Members) -> None:
-        super().bind(model)
-        self.model = model
-
-    def inherit(self, parents: list[dict[str, Tensor]]) -> None:
-        for member, state in zip(self.model.members, parents, strict=True):
-            member.load_state_dict(state)
-
-    def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
-        return []
-
-    def n_active(self) -> dict[str, int]:
-        return {name: int(layer.mask.sum()) for name, layer in self.layers.items()}
+    model: Members
 
     def set_mean(self) -> None:
         self.model.chosen = None
 
     def samples(self, n: int, source: NormalSource) -> Iterator[int]:
-        """Every member, however many samples are asked for."""
         for i in range(len(self.model.members)):
             self.model.chosen = i
             yield i
+
+
+class Ensemble(Method):
+    """Puts its parents together and trains nothing; the members' active weights add up to the density."""
+
+    model: Members
+
+    def build(self, network: Network) -> nn.Module:
+        return Members([network(self.factory()) for _ in range(self.spec.members)])
+
+    def make_predictive(self) -> EachMember:
+        return EachMember(self.model)
+
+    def inherit(self, parents: list[dict[str, Tensor]]) -> None:
+        for member, state in zip(self.model.members, parents, strict=True):
+            member.load_state_dict(state)
+
+    def make_optimizers(self) -> list[Optimizer]:
+        return []
+
+    def n_active(self) -> dict[str, int]:
+        return {name: int(layer.mask.sum()) for name, layer in self.layers.items()}

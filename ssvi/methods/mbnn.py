@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ssvi.flat import ActiveWeights
+from ssvi.core.active import ActiveWeights
+from ssvi.core.modes import frozen_batch_statistics
+from ssvi.core.samplers import SGHMC
 from ssvi.methods.base import Batch, Clock, Network, Record
-from ssvi.methods.chain import Chain
-from ssvi.methods.structured import Structured
-from ssvi.methods.topology import frozen_batch_statistics
-from ssvi.samplers import SGHMC
+from ssvi.methods.chain import Chain, Snapshots
+from ssvi.methods.structured import Channels
 
 MOST_NODES = 3  # of one proposal (N_max)
 LEAST_LEFT = 2 * MOST_NODES  # nodes of a layer, below which its prior is 0: a layer must not die
@@ -132,46 +132,73 @@ def log_acceptance(
     return -math.inf if after_prior == -math.inf else after_prior - prior.log(before) + change + back - forth
 
 
-class MBNN(Structured, Chain):
+class Slimmed(Snapshots):
+    """Snapshots that predict without the nodes that are closed."""
+
+    def __init__(self, model: nn.Module, channels: Channels[NodeGate]) -> None:
+        super().__init__(model)
+        self._channels = channels
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Weights that cannot matter are 0 in a snapshot; in the chain they wait for a birth."""
+        found = super().snapshot()
+        for name, layer in self.layers.items():
+            found[f"{name}.mean"].mul_(layer.mask)
+        return found
+
+    def recall(self, snapshot: dict[str, Tensor]) -> None:
+        super().recall(snapshot)
+        self._channels.slim()
+
+    def uncounted(self) -> tuple[int, int]:
+        return self._channels.living().dead_numbers, 0
+
+
+class MBNN(Chain):
     """Samples weights and node masks. The likelihood of a move is that of the batch, scaled to all images.
 
     That is not exact Metropolis-Hastings, and a temperature of 1/N makes the weights' posterior a very cold one; both
     as published.
     """
 
-    sites = ("hidden", "stream")
-    gate_class = NodeGate
-    gates: list[NodeGate]
+    predictive: Slimmed
 
     def build(self, network: Network) -> nn.Module:
-        self.widening = self.spec.widening
-        return super().build(network)
+        widening = self.spec.widening
 
-    def gate(self, channels: int) -> NodeGate:
-        return NodeGate(channels, round(channels / self.widening))
+        def gate(channels: int) -> NodeGate:
+            return NodeGate(channels, round(channels / widening))
+
+        self.channels = Channels(network, ("hidden", "stream"), gate, lambda gate: gate.nodes, widening)
+        return self.channels.build()
+
+    def make_predictive(self) -> Slimmed:
+        self.channels.bind(self.model, self.spec)
+        self.gates = self.channels.gates
+        return Slimmed(self.model, self.channels)
 
     def prepare(self) -> None:
         # before there are masks: the weights of closed nodes are trained too, by the prior alone
-        self.flat = ActiveWeights(self.bench.model, self.layers.values())
-        super().prepare()
+        self.flat = ActiveWeights(self.model, self.layers.values())
+        self.channels.update_masks()
         started = [int(gate.nodes.sum()) for gate in self.gates]
         self.prior = NodePrior(
             tuple(len(gate.nodes) for gate in self.gates),
-            (self.spec.mask_lambda * math.log(self.bench.n_train)) ** 5,
+            (self.spec.mask_lambda * math.log(self.context.n_train)) ** 5,
             tuple(min(LEAST_LEFT, n) for n in started),
         )
 
-    def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
-        parameters = [self.flat.mean, *self.unmasked(model)]
-        temperature = torch.full((), 1 / self.bench.n_train, device=self.flat.mean.device)
+    def make_optimizers(self) -> list[Optimizer]:
+        parameters = [self.flat.mean, *self.unmasked()]
+        temperature = torch.full((), 1 / self.context.n_train, device=self.flat.mean.device)
         return [
             SGHMC(
                 parameters,
                 lr=self.spec.mbnn_lr,
                 friction=1.0,
                 temperature=temperature,
-                n=self.bench.n_train,
-                noise=self.bench.streams.noise,
+                n=self.context.n_train,
+                noise=self.context.streams.noise,
             )
         ]
 
@@ -187,7 +214,7 @@ class MBNN(Structured, Chain):
         """Add the gradient of the Cauchy prior, 2 theta/(scale^2 + theta^2), on weights and their biases."""
         biases = [layer.bias for layer in self.layers.values() if layer.bias is not None]
         for p in (self.flat.mean, *biases):
-            p.grad.add_(2 * p / (CAUCHY**2 + p.square()), alpha=1 / self.bench.n_train)
+            p.grad.add_(2 * p / (CAUCHY**2 + p.square()), alpha=1 / self.context.n_train)
         return True
 
     def after_step(self, clock: Clock, batch: Batch) -> Record | None:
@@ -212,16 +239,16 @@ class MBNN(Structured, Chain):
             gate.leaf = gate.nodes.float().requires_grad_()
             leaves.append(gate.leaf)
         with frozen_batch_statistics(self.model):
-            loss = self.bench.exact_loss(batch)
+            loss = self.context.exact_loss(batch)
             gradients = torch.autograd.grad(loss, leaves)
         for gate in self.gates:
             gate.leaf = None
-        n = self.bench.n_train
+        n = self.context.n_train
         return -n * float(loss.detach()), -n * torch.cat(gradients).cpu()
 
     def _move(self, batch: Batch) -> None:
         """Propose that up to three nodes, of whichever layers, are born or die, and accept or not."""
-        source = self.bench.streams["masks"]
+        source = self.context.streams["masks"]
         birth = bool(torch.rand((), generator=source) < 0.5)
         count = int(torch.randint(1, MOST_NODES + 1, (), generator=source))
         before = self._nodes()
@@ -236,31 +263,20 @@ class MBNN(Structured, Chain):
         self.flops += 2 * self.flops_per_image() * len(batch[1])
         ratio = log_acceptance(before, after, gradient, gradient_after, proposed - likelihood, self.prior)
         if math.log(max(float(torch.rand((), generator=source, dtype=torch.float64)), 1e-300)) < ratio:
-            self.update_masks()
+            self.channels.update_masks()
         else:
             self._set_nodes(before)
 
     # Sparsity, snapshots ------------------------------------------------------------------------
 
-    def open_channels(self) -> Iterator[Tensor]:
-        for gate in self.gates:
-            yield gate.nodes
+    def n_active(self) -> dict[str, int]:
+        return self.channels.n_active()
 
     def kept_epochs(self, epochs: int) -> set[int]:
         """At 60, 70, 80, 90 and 100 % of the epochs."""
         step = (1 - SNAPSHOTS_FROM) / (SNAPSHOTS - 1)
         return {math.ceil(round((SNAPSHOTS_FROM + i * step) * epochs, 6)) for i in range(SNAPSHOTS)}
 
-    def snapshot(self) -> dict[str, Tensor]:
-        """Weights that cannot matter are 0 in a snapshot; in the chain they wait for a birth."""
-        found = super().snapshot()
-        for name, layer in self.layers.items():
-            found[f"{name}.mean"].mul_(layer.mask)
-        return found
-
-    def recalled(self) -> None:
-        self.slim()
-
     def load_state_dict(self, state: dict[str, object]) -> None:
         super().load_state_dict(state)
-        self.update_masks()
+        self.channels.update_masks()

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
-from ssvi.layers import VariationalLayer
+from ssvi.core.layers import VariationalLayer
 from ssvi.methods.base import Clock
 from ssvi.methods.vi import VI
 
@@ -54,8 +54,8 @@ class VD(VI):
         start = (self.spec.mu_init_sd, math.exp(self.spec.log_variance_init / 2), 0.0)
         return {"parameterisation": "exp", "sampling": "local", "start": start}
 
-    def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
-        parameters = [self.flat.mean, self.flat.rho, *self.unmasked(model)]
+    def make_optimizers(self) -> list[Optimizer]:
+        parameters = [self.flat.mean, self.flat.rho, *self.unmasked()]
         return [Adam(parameters, lr=self.spec.adam_lr, fused=True, capturable=self.flat.mean.is_cuda)]
 
     def lr_factor(self, clock: Clock) -> float:
@@ -67,7 +67,7 @@ class VD(VI):
         return min((clock.epoch - 1) / ramp, 1.0) if ramp else 1.0
 
     def begin_epoch(self, clock: Clock) -> None:
-        self._kl_weight.fill_(self.beta(clock) * self.spec.kl_weight / self.bench.n_train)
+        self.kl_weight.fill_(self.beta(clock) * self.spec.kl_weight / self.context.n_train)
 
     def kl_gradient(self, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         slope = 2 * log_uniform_kl_slope(log_alpha(mu, sigma))
@@ -97,4 +97,4 @@ class VD(VI):
         for layer in self.layers.values():
             layer.mask.copy_(self._keeps(layer))
             layer.apply_mask()
-        self.bench.recalibrate()
+        self.context.recalibrate()

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from ssvi.flat import ActiveWeights
-from ssvi.layers import TO_RHO, TO_SIGMA, LayerFactory, VariationalLayer, gaussian_kl, gaussian_kl_gradient
+from ssvi.core.gaussian import TO_RHO, TO_SIGMA, gaussian_kl, gaussian_kl_gradient
+from ssvi.core.layers import LayerFactory, VariationalLayer
+from ssvi.core.operations import Operation
 from ssvi.methods.base import Batch, Clock, Method
-from ssvi.noise import NormalSource
-from ssvi.operations import Operation
-from ssvi.spec import parents as parents_of
+from ssvi.runs.parents import parents_of
 
 
 class VI(Method):
     """Minimises the mean cross-entropy + beta_e kl_scale / N KL(q || p), a cold posterior (eq. 1)."""
 
-    values_per_weight = 2
     layers: dict[str, VariationalLayer]
 
     def layer_settings(self) -> dict[str, Any]:
@@ -51,11 +48,11 @@ class VI(Method):
                     layer.rho.copy_(TO_RHO[layer.parameterisation](sigma))
 
     def prepare(self) -> None:
-        self.flat = ActiveWeights(self.bench.model, self.layers.values())
-        self._kl_weight = torch.zeros((), device=self.flat.mean.device)
+        self.flatten()
+        self.kl_weight = torch.zeros((), device=self.flat.mean.device)  # factor of the KL in this epoch
 
-    def make_optimizers(self, model: nn.Module) -> list[Optimizer]:
-        others, cuda = [self.flat.mean, *self.unmasked(model)], self.flat.rho.is_cuda
+    def make_optimizers(self) -> list[Optimizer]:
+        others, cuda = [self.flat.mean, *self.unmasked()], self.flat.rho.is_cuda
         if self.spec.sigma_optimizer == "adam":
             return [self.sgd(others), Adam([self.flat.rho], lr=self.spec.sigma_lr, fused=True, capturable=cuda)]
         return [self.sgd(others, [{"params": [self.flat.rho], "lr": self.spec.sigma_lr, "weight_decay": 0.0}])]
@@ -67,12 +64,13 @@ class VI(Method):
         return min(2 * clock.epoch / clock.epochs, 1.0) if self.spec.kl_warmup else 1.0
 
     def begin_epoch(self, clock: Clock) -> None:
-        self._kl_weight.fill_(self.beta(clock) * self.spec.kl_scale / self.bench.n_train)
+        self.kl_weight.fill_(self.beta(clock) * self.spec.kl_scale / self.context.n_train)
 
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
         """The KL enters by its closed-form gradient; its value is only computed where it is recorded."""
-        self.flat.add_kl(self._kl_weight, self.kl_gradient)
-        return True
+        takes = super().on_gradient(clock, batch)
+        self.flat.add_kl(self.kl_weight, self.kl_gradient)
+        return takes
 
     def kl_gradient(self, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """d KL/d mu and d KL/d sigma of each weight."""
@@ -82,11 +80,6 @@ class VI(Method):
         """KL(q || p) in nats, summed over weights."""
         return gaussian_kl(mu, sigma, self.spec.prior_sigma)
 
-    @property
-    def passes(self) -> int:  # type: ignore[override]
-        """12 with local reparameterisation: the mean's products and the variance's."""
-        return 12 if self.spec.sampling == "local" else 6
-
     @torch.no_grad()
     def epoch_figures(self, clock: Clock) -> dict[str, float]:
         return {
@@ -94,18 +87,3 @@ class VI(Method):
             "beta": self.beta(clock),
             "sigma_mean": float(self.flat.sigma.mean(dtype=torch.float64)),
         }
-
-    def set_mean(self) -> None:
-        for layer in self.layers.values():
-            layer.mode = "mean"
-
-    def set_train(self) -> None:
-        for layer in self.layers.values():
-            layer.forget()
-
-    def samples(self, n: int, source: NormalSource) -> Iterator[int]:
-        """n weight samples of the posterior, one set of weights for all images each."""
-        for i in range(n):
-            for layer in self.layers.values():
-                layer.draw(source)
-            yield i

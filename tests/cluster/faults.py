@@ -42,9 +42,10 @@ from scenario import (
     workflow,
 )
 
-from ssvi import runs as run_files
-from ssvi.config import study_experiments
 from ssvi.errors import UserError
+from ssvi.runs import files as run_files
+from ssvi.runs.config import study_experiments
+from ssvi.runs.records import read_json, read_jsonl
 
 PATIENCE = 600  # seconds for a call of the workflow
 KILLED = "Snakemake killed, started again"
@@ -181,8 +182,8 @@ def under_way(folder: Path) -> list[Victim]:
         path = owner.parents[1]
         # the process or the folder may vanish, a line be half written
         with contextlib.suppress(OSError, UserError, json.JSONDecodeError):
-            process = Path("/proc", str(run_files.read_json(owner)["process"]))
-            begun = (path / run_files.CHECKPOINT).exists() and run_files.read_jsonl(path / run_files.LIVE_HISTORY)
+            process = Path("/proc", str(read_json(owner)["process"]))
+            begun = (path / run_files.CHECKPOINT).exists() and read_jsonl(path / run_files.LIVE_HISTORY)
             if begun and not run_files.is_trained(path) and is_training(process):
                 lines = process.joinpath("environ").read_text().split("\0")
                 values = dict(line.partition("=")[::2] for line in lines)
@@ -249,7 +250,7 @@ def judge(run: str, began_by: datetime | None, here: Path, there: Path) -> tuple
     """
     if different := differences(run, here, there):
         return False, [], f"not as without disturbance: {', '.join(different)}"
-    record = run_files.read_json(there / "results" / "runs" / run / run_files.TRAINING)
+    record = read_json(there / "results" / "runs" / run / run_files.TRAINING)
     first, *others = record["sessions"]
     steps = [one["from_step"] for one in others]
     kept = began_by is None or datetime.fromisoformat(first["started"]) <= began_by

@@ -35,8 +35,8 @@ from scenario import (
     workflow,
 )
 
-from ssvi import runs as run_files
-from ssvi.config import study_runs
+from ssvi.runs import files as run_files
+from ssvi.runs.config import study_runs
 
 NODES = 2
 

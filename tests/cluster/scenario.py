@@ -21,7 +21,7 @@ from typing import Any
 import two_nodes
 import yaml
 
-from ssvi import runs as run_files
+from ssvi.runs import files as run_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"

@@ -9,12 +9,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from ssvi import runs
 from ssvi.cli import main
-from ssvi.spec import RunSpec, make_spec, to_flags
+from ssvi.runs.paths import to_flags
+from ssvi.runs.records import to_jsonl
+from ssvi.runs.spec import RunSpec, make_spec
 
 # What every command loads: a fork has it already. (The first optimiser of a process loads the first.)
-for module in ("torch._dynamo", "ssvi.data", "ssvi.evaluate", "ssvi.lock", "ssvi.trainer"):
+for module in ("torch._dynamo", "ssvi.data", "ssvi.training.evaluate", "ssvi.training.lock", "ssvi.training.trainer"):
     importlib.import_module(module)
 
 # Twelve steps, four of them with a subspace update.
@@ -79,9 +80,9 @@ def steps_begun_at(folder: Path) -> list[int]:
 def torn(path: Path, record: dict) -> None:
     """In place of `runs.append_jsonl`: half a line, and the end."""
     if record["step"] >= 8:
-        line = runs.to_jsonl([record])
+        line = to_jsonl([record])
         with path.open("a") as file:
             file.write(line[: len(line) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
     with path.open("a") as file:
-        file.write(runs.to_jsonl([record]))
+        file.write(to_jsonl([record]))

@@ -11,8 +11,8 @@ from images import make_image_folder
 from mistakes.kinds import CONFIG, TRAIN
 from stopping import results
 
-from ssvi import runs
 from ssvi.cli import main
+from ssvi.runs import files
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +39,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     main([*shlex.split(TRAIN)[1:], data, f"--out={folder / 'run'}", "--checkpoint-seconds=0"])
     main([*shlex.split(TRAIN)[1:], data, f"--runs={folder / 'runs'}", "--method=dense"])
     shutil.copytree(folder / "run", folder / "cut")
-    for name in (runs.HISTORY, runs.TOPOLOGY, runs.MODEL, runs.TRAINING):
+    for name in (files.HISTORY, files.TOPOLOGY, files.MODEL, files.TRAINING):
         (folder / "cut" / name).unlink()
     return folder

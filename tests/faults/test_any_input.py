@@ -21,18 +21,22 @@ from spoiling import (
     encoded,
 )
 
-from ssvi import checkpoint, runs
 from ssvi.analysis.collect import load_frames
-from ssvi.analysis.report.gather import read_curves
+from ssvi.analysis.report.gather import curves_of
 from ssvi.cli import parser
-from ssvi.config import load_config
+from ssvi.core.noise import NormalSource
 from ssvi.data.cache import cached, prepared
 from ssvi.data.pixels import decode, scaled
 from ssvi.errors import UserError
-from ssvi.network import build, load_model, read_model
-from ssvi.noise import NormalSource
-from ssvi.plan import make_plan
-from ssvi.spec import FIELDS, RunSpec, make_spec, run_path, to_flags
+from ssvi.runs import files
+from ssvi.runs.config import load_config
+from ssvi.runs.options import FIELDS
+from ssvi.runs.paths import run_path, to_flags
+from ssvi.runs.plan import make_plan
+from ssvi.runs.runfolder import check_spec, read_data, read_spec, read_training
+from ssvi.runs.spec import RunSpec, make_spec
+from ssvi.training import checkpoint
+from ssvi.training.network import build, load_model, read_model
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -189,7 +193,7 @@ KEYS = frozenset({"numbers", "words"})
 @pytest.mark.fault(MALFORMED)
 @pytest.mark.parametrize("previous", ["whole", "damaged", "missing"])
 def test_whatever_happens_to_a_checkpoint_a_saved_state_is_read_or_one_line(tmp_path, tried, previous: str) -> None:
-    newest, older = tmp_path / runs.CHECKPOINT, tmp_path / runs.PREVIOUS_CHECKPOINT
+    newest, older = tmp_path / files.CHECKPOINT, tmp_path / files.PREVIOUS_CHECKPOINT
     states = [{"numbers": torch.arange(40) + i, "words": ["a", {"b": i}]} for i in (0, 1)]
     for state in states:
         checkpoint.save(tmp_path, state)
@@ -227,12 +231,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
 
 # What of a report needs a file, beside every run's own row.
 FILES = {
-    runs.SPEC: (),
-    runs.TRAINING: (),
-    runs.METRICS: ("updates",),
-    runs.HISTORY: ("history",),
-    runs.TOPOLOGY: ("updates", "overlap"),
-    runs.SAMPLES: ("samples",),
+    files.SPEC: (),
+    files.TRAINING: (),
+    files.METRICS: ("updates",),
+    files.HISTORY: ("history",),
+    files.TOPOLOGY: ("updates", "overlap"),
+    files.SAMPLES: ("samples",),
 }
 
 
@@ -248,11 +252,12 @@ def test_whatever_happens_to_a_file_of_a_run_it_is_read_or_is_one_line(results, 
     def check(changed: bytes) -> None:
         path.write_bytes(changed)
         tie(run_folder)
-        for read in (runs.read_spec, runs.read_data, runs.read_training, partial(runs.check_spec, spec=spec)):
+        for read in (read_spec, read_data, read_training, partial(check_spec, spec=spec)):
             answer(partial(read, run_folder))
-        frame = load_frames(folder, specs, FILES[name], partial=True).runs
-        assert frame["status"].tolist() in (["complete"], ["diverged"], ["refused"])
-        read_curves(folder, [run])
+        frames = load_frames(folder, specs, FILES[name], partial=True)
+        assert frames.runs["status"].tolist() in (["complete"], ["diverged"], ["refused"])
+        for status in (frames.runs["status"][0], "in training"):
+            curves_of(folder, frames.runs.assign(status=status), frames.history)
         make_plan(folder, {"table": [run]}, specs, [run], [run])
 
     changes = mutated(content) | mutated_lines(content)
@@ -280,15 +285,15 @@ def test_whatever_happens_to_a_file_of_a_run_it_is_read_or_is_one_line(results, 
 
 @pytest.mark.fault(MALFORMED)
 def test_whatever_happens_to_a_model_it_is_read_or_is_one_line(world, tmp_path, tried) -> None:
-    spec = runs.read_spec(world / "run")
-    content = (world / "run" / runs.MODEL).read_bytes()
+    spec = read_spec(world / "run")
+    content = (world / "run" / files.MODEL).read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     whole = {name: value.tolist() for name, value in read_model(world / "run").items()}
 
     def check(head: bytes, tail: bytes) -> None:
-        (tmp_path / runs.MODEL).write_bytes(head + tail)
-        model, method = build(spec, 1, 8, 10, NormalSource(0, "test"))
-        found = answer(lambda: load_model(tmp_path, model, method))
+        (tmp_path / files.MODEL).write_bytes(head + tail)
+        _, method = build(spec, 1, 8, 10, NormalSource(0, "test"))
+        found = answer(lambda: load_model(tmp_path, method))
         assert found is None or {name: value.tolist() for name, value in found.items()} == whole
 
     tried(check, head=mutated(content[:header]), tail=st.just(content[header:]) | mutated(content[header:]))

@@ -46,13 +46,15 @@ from spoiling import (
     write,
 )
 
-from ssvi import runs
 from ssvi.analysis import records
 from ssvi.analysis.collect import load_frames
 from ssvi.cli import main
-from ssvi.config import study_experiments
-from ssvi.configfile import Sources, end_if_unreadable
-from ssvi.spec import RunSpec
+from ssvi.runs import files
+from ssvi.runs.config import study_experiments
+from ssvi.runs.configfile import Sources, end_if_unreadable
+from ssvi.runs.records import EVALUATE_ANEW
+from ssvi.runs.runfolder import FORMAT
+from ssvi.runs.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -74,7 +76,7 @@ def tree(folder: Path) -> dict[str, str]:
 def changes(before: dict[str, str], after: dict[str, str]) -> set[str]:
     """Names that came, went or changed, but for those of the cache and of who works in a run folder."""
     differ = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    return {name for name in differ if not name.startswith("data/cache/folder-") and not name.endswith(runs.OWNER)}
+    return {name for name in differ if not name.startswith("data/cache/folder-") and not name.endswith(files.OWNER)}
 
 
 def typed(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -121,8 +123,8 @@ def test_a_mistake_is_one_line_and_changes_nothing(bad: Bad, world, tmp_path, mo
 
 # ---------------------------------------------------------------- what a report says of files it cannot use
 
-HISTORY, SAMPLES = ",".join(runs.HISTORY_COLUMNS), ",".join(runs.SAMPLES_COLUMNS)
-LATER = "," * (len(runs.HISTORY_COLUMNS) - 3)
+HISTORY, SAMPLES = ",".join(files.HISTORY_COLUMNS), ",".join(files.SAMPLES_COLUMNS)
+LATER = "," * (len(files.HISTORY_COLUMNS) - 3)
 
 
 def first_update(**values: Any) -> Spoil:
@@ -132,66 +134,66 @@ def first_update(**values: Any) -> Spoil:
         first, *others = content.splitlines()
         return b"\n".join([json.dumps(json.loads(first) | values).encode(), *others, b""])
 
-    return change(runs.TOPOLOGY, by)
+    return change(files.TOPOLOGY, by)
 
 
 # Each is done to a run folder of its own; the report leaves that run out and says why.
 REPORTED = {
-    "no spec": (remove(runs.SPEC), "spec.json: no such file."),
-    "half a spec": (change(runs.SPEC, half), f"spec.json: {JSON} (...); {ANEW}"),
-    "a spec of another run": (record(runs.SPEC, spec__lr=0.5), f"spec.json: {other('lr', 0.5, 0.01)}"),
-    "a spec with an unknown option": (record(runs.SPEC, spec__rate=1), "spec.json: option 'rate' is unknown..."),
+    "no spec": (remove(files.SPEC), "spec.json: no such file."),
+    "half a spec": (change(files.SPEC, half), f"spec.json: {JSON} (...); {ANEW}"),
+    "a spec of another run": (record(files.SPEC, spec__lr=0.5), f"spec.json: {other('lr', 0.5, 0.01)}"),
+    "a spec with an unknown option": (record(files.SPEC, spec__rate=1), "spec.json: option 'rate' is unknown..."),
     "images that are a number": (
-        record(runs.SPEC, provenance__data=3),
+        record(files.SPEC, provenance__data=3),
         f"spec.json: data is 3, but must be a word; {VERSION}",
     ),
     "cores that are a word": (
-        record(runs.SPEC, provenance__host_cpus="x"),
+        record(files.SPEC, provenance__host_cpus="x"),
         f"spec.json: host_cpus is 'x', but must be a number; {VERSION}",
     ),
     "other images": (
-        record(runs.SPEC, provenance__data="0" * 64),
+        record(files.SPEC, provenance__data="0" * 64),
         "...: was trained on other images of 'digits' than ...",
     ),
-    "half of the metrics": (change(runs.METRICS, half), f"metrics.json: {JSON} (...); {runs.EVALUATE_ANEW}"),
-    "metrics that are a list": (write(runs.METRICS, "[]"), f"metrics.json: has no 'status'; {VERSION}"),
+    "half of the metrics": (change(files.METRICS, half), f"metrics.json: {JSON} (...); {EVALUATE_ANEW}"),
+    "metrics that are a list": (write(files.METRICS, "[]"), f"metrics.json: has no 'status'; {VERSION}"),
     "metrics without accuracy": (
-        record(runs.METRICS, accuracy=None),
+        record(files.METRICS, accuracy=None),
         "metrics.json: has no 'accuracy'; evaluate the run anew.",
     ),
     "an accuracy in words": (
-        record(runs.METRICS, accuracy="high"),
+        record(files.METRICS, accuracy="high"),
         f"metrics.json: accuracy is 'high', but must be a number; {VERSION}",
     ),
     "NaN": (
-        write(runs.METRICS, '{"status": NaN}'),
-        f"metrics.json: {JSON} (NaN is no number of JSON); {runs.EVALUATE_ANEW}",
+        write(files.METRICS, '{"status": NaN}'),
+        f"metrics.json: {JSON} (NaN is no number of JSON); {EVALUATE_ANEW}",
     ),
     "an odd status": (
-        record(runs.METRICS, status="great"),
+        record(files.METRICS, status="great"),
         "metrics.json: status is 'great', but must be complete or diverged.",
     ),
-    "no history": (remove(runs.HISTORY), "history.csv: no such file."),
+    "no history": (remove(files.HISTORY), "history.csv: no such file."),
     "other columns": (
-        write(runs.HISTORY, "a,b\n1,2\n"),
+        write(files.HISTORY, "a,b\n1,2\n"),
         f"history.csv: has the columns 'a,b', but no 'epoch'; {VERSION}",
     ),
     "a word in the history": (
-        write(runs.HISTORY, f"{HISTORY}\n1,2,many{LATER}\n"),
+        write(files.HISTORY, f"{HISTORY}\n1,2,many{LATER}\n"),
         f"history.csv: loss is 'many', but must be a number; {ANEW}",
     ),
     "infinity in the history": (
-        write(runs.HISTORY, f"{HISTORY}\n1,2,inf{LATER}\n"),
+        write(files.HISTORY, f"{HISTORY}\n1,2,inf{LATER}\n"),
         f"history.csv: loss is ..., but must be a number; {ANEW}",
     ),
     "a row cut off": (
-        write(runs.HISTORY, f"{HISTORY}\n1,2\n"),
-        f"history.csv: a row has 2 cells instead of {len(runs.HISTORY_COLUMNS)}; {ANEW}",
+        write(files.HISTORY, f"{HISTORY}\n1,2\n"),
+        f"history.csv: a row has 2 cells instead of {len(files.HISTORY_COLUMNS)}; {ANEW}",
     ),
-    "a history of bytes": (write(runs.HISTORY, b"\xff\xfe"), f"history.csv: not readable as text (...); {ANEW}"),
-    "half an update": (change(runs.TOPOLOGY, half), f"topology.jsonl: {JSON} (...); {ANEW}"),
+    "a history of bytes": (write(files.HISTORY, b"\xff\xfe"), f"history.csv: not readable as text (...); {ANEW}"),
+    "half an update": (change(files.TOPOLOGY, half), f"topology.jsonl: {JSON} (...); {ANEW}"),
     "an update that is a list": (
-        write(runs.TOPOLOGY, "[]\n"),
+        write(files.TOPOLOGY, "[]\n"),
         f"topology.jsonl: not a record of updates (...); {VERSION}",
     ),
     "an update without a layer": (
@@ -203,24 +205,24 @@ REPORTED = {
         f"topology.jsonl: size is 'b', but must be a number; {VERSION}",
     ),
     "a newer format": (
-        record(runs.SPEC, format=runs.FORMAT + 1),
+        record(files.SPEC, format=FORMAT + 1),
         f"spec.json: {NEWER}",
     ),
     "a format in words": (
-        record(runs.SPEC, format="new"),
+        record(files.SPEC, format="new"),
         f"spec.json: format is 'new', but must be a whole number >= 1; {VERSION}",
     ),
     "columns that come twice": (
-        write(runs.SAMPLES, "samples,nll,nll\n1,2,3\n"),
+        write(files.SAMPLES, "samples,nll,nll\n1,2,3\n"),
         "samples.csv: has a column twice ('samples,nll,nll,seal'); delete this file to measure it anew.",
     ),
     "two numbers in a cell": (
-        write(runs.SAMPLES, 'samples,nll\n1,"2,3"\n'),
-        f"samples.csv: a row has {len(runs.SAMPLES_COLUMNS) + 1} cells instead of {len(runs.SAMPLES_COLUMNS)}; "
+        write(files.SAMPLES, 'samples,nll\n1,"2,3"\n'),
+        f"samples.csv: a row has {len(files.SAMPLES_COLUMNS) + 1} cells instead of {len(files.SAMPLES_COLUMNS)}; "
         "delete this file to measure it anew.",
     ),
     "a row cut off under other columns": (
-        write(runs.SAMPLES, "samples,nll\n1\n"),
+        write(files.SAMPLES, "samples,nll\n1\n"),
         "samples.csv: a row has 2 cells instead of 3; delete this file to measure it anew.",
     ),
     "an overlap of criteria that it does not name": (
@@ -236,11 +238,11 @@ REPORTED = {
         f"topology.jsonl: not a record of updates (...); {VERSION}",
     ),
     "samples with other columns": (
-        write(runs.SAMPLES, "x\n"),
+        write(files.SAMPLES, "x\n"),
         f"samples.csv: has the columns 'x,seal', but no 'samples'; {VERSION}",
     ),
     "a word in the samples": (
-        write(runs.SAMPLES, f"{SAMPLES}\n1,a{',' * (len(runs.SAMPLES_COLUMNS) - 2)}\n"),
+        write(files.SAMPLES, f"{SAMPLES}\n1,a{',' * (len(files.SAMPLES_COLUMNS) - 2)}\n"),
         "samples.csv: accuracy is 'a', but must be a number; delete this file to measure it anew.",
     ),
 }
@@ -297,7 +299,7 @@ def test_a_report_is_made_of_what_is_readable(spoiled, causes, monkeypatch, caps
     page = html.unescape((folder / "reports/tiny/so_far/report.html").read_text()).replace(r"\u003e", ">")
     shown = [cause for cause in causes.values() if cause.removeprefix(f"{folder}/") in page]
     # those of the files that neither the table nor the figure needs are no matter
-    unread = [cause for cause in causes.values() if runs.TOPOLOGY in cause or runs.SAMPLES in cause]
+    unread = [cause for cause in causes.values() if files.TOPOLOGY in cause or files.SAMPLES in cause]
     assert set(causes.values()) - set(shown) == set(unread)
     assert len(shown) >= 15
 
@@ -410,16 +412,16 @@ def test_a_workflow_with_a_broken_record_ends_in_order(tmp_path) -> None:
     write("config.yaml", CONFIG)(tmp_path)
     specs = write_runs(tmp_path / "results", study_experiments(yaml.safe_load(CONFIG), "tiny")["ssvi"].values())
     folder = tmp_path / "results/runs" / next(iter(specs))
-    write(runs.MODEL, "")(folder)
-    write(runs.TRAINING, "{")(folder)
-    (folder / runs.METRICS).unlink()
-    metrics = folder.relative_to(tmp_path) / runs.METRICS
+    write(files.MODEL, "")(folder)
+    write(files.TRAINING, "{")(folder)
+    (folder / files.METRICS).unlink()
+    metrics = folder.relative_to(tmp_path) / files.METRICS
     command = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--cores=1", "--retries=0", "--", metrics]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("ssvi: ")]
     assert len(said) == 1
-    assert says(f"ssvi: {metrics.parent / runs.TRAINING}: {JSON} (...); {ANEW}").fullmatch(said[0])
+    assert says(f"ssvi: {metrics.parent / files.TRAINING}: {JSON} (...); {ANEW}").fullmatch(said[0])
     assert "Traceback" not in done.stderr
     assert 'File "' not in done.stderr.replace('in file "', "")
     assert "Study tiny: 0 of 3 runs are trained; the same command goes on from here." in done.stderr

@@ -12,9 +12,8 @@ from small_disk import fill, free, small_disk
 from stopping import results
 from studies import config_of, write_config
 
-from ssvi import checkpoint, runs
-from ssvi.resume import CHECKPOINT_KEYS
-from ssvi.spec import make_spec
+from ssvi.runs import files
+from ssvi.runs.spec import make_spec
 
 # Bytes left at the start: none; less than a page; for the first files; for one checkpoint, two, three; for all of it.
 ROOM = (0, 2_000, 30_000, 150_000, 400_000, 700_000, 800_000, 900_000, 1_000_000, 1_200_000, 2_000_000, 4_000_000)
@@ -24,10 +23,12 @@ def check_whole(folder: Path) -> bool:
     """Whether there is a checkpoint; whatever file there is can be read."""
     import torch
 
-    for name in (runs.SPEC, runs.TRAINING):
+    from ssvi.training.state import State
+
+    for name in (files.SPEC, files.TRAINING):
         if (folder / name).exists():
             json.loads((folder / name).read_text())
-    return checkpoint.load(folder, torch.device("cpu"), CHECKPOINT_KEYS) is not None
+    return State.load(folder, torch.device("cpu")) is not None
 
 
 @pytest.mark.fault("disk full in a training", quick=4, whole=len(ROOM))
@@ -45,7 +46,7 @@ def test_a_training_ends_in_one_line_and_goes_on(tmp_path, data_root, undisturbe
                 "No space left on device; what was there before is whole: make space, and the same command goes on"
             )
             assert "Traceback" not in log.read_text()
-        assert code == (0 if runs.is_trained(folder) else 1)
+        assert code == (0 if files.is_trained(folder) else 1)
         had_one = check_whole(folder)
         filler.unlink()
         assert run(training(SPECS[name], folder, data_root), log) == 0
@@ -62,12 +63,12 @@ def test_an_evaluation_can_be_repeated(tmp_path, data_root) -> None:
         filler = fill(disk, 0)
         words = ["evaluate", str(folder), "--data-root", str(data_root)]
         assert run(words, log) == 1
-        assert f"ssvi: {folder / runs.PREDICTIONS}: No space left on device" in log.read_text()
-        assert not (folder / runs.METRICS).exists()
-        assert (folder / runs.CHECKPOINT).exists()
+        assert f"ssvi: {folder / files.PREDICTIONS}: No space left on device" in log.read_text()
+        assert not (folder / files.METRICS).exists()
+        assert (folder / files.CHECKPOINT).exists()
         filler.unlink()
         assert run(words, log) == 0
-        assert (folder / runs.METRICS).exists()
+        assert (folder / files.METRICS).exists()
 
 
 @pytest.mark.fault("disk full in tables, figures, report", quick=2, whole=6)

@@ -11,8 +11,9 @@ from commands import run, steps_begun_at, training
 from stopping import results
 from studies import command, config_of, environment, write_config
 
-from ssvi import runs
-from ssvi.spec import make_spec, run_path
+from ssvi.runs import files
+from ssvi.runs.paths import run_path
+from ssvi.runs.spec import make_spec
 
 # Long enough to be caught in the middle; two runs, because a single one is not handed over to a preloaded process.
 OPTIONS = {"dataset": "digits", "model": "resnet8", "width": 0.25, "epochs": 15, "batch_size": 128, "density": 0.2}
@@ -48,7 +49,7 @@ def trainings(workflow: subprocess.Popen) -> list[psutil.Process]:
 
 def both_in_training(folder: Path, workflow: subprocess.Popen) -> list[psutil.Process]:
     """The two trainings, once each has closed an epoch."""
-    histories = [folder / "results/runs" / path / runs.LIVE_HISTORY for path in SPECS]
+    histories = [folder / "results/runs" / path / files.LIVE_HISTORY for path in SPECS]
     while not all(path.exists() and path.stat().st_size for path in histories):
         assert workflow.poll() is None, (folder / "said").read_text()
         time.sleep(0.02)
@@ -84,7 +85,7 @@ def test_a_job_that_is_asked_to_stop_is_tried_again_and_goes_on(tmp_path, alone,
         assert results(there) == results(alone / path)
         if number != signal.SIGKILL:  # the first minute has no checkpoint otherwise
             assert steps_begun_at(there)[-1] > 0
-        assert not (there / runs.LIVE).exists()
+        assert not (there / files.LIVE).exists()
     assert (folder / "reports/two/tables/summary.md").exists()
 
 
@@ -95,7 +96,7 @@ def test_what_ends_while_no_workflow_is_there_is_not_trained_again(tmp_path, alo
     both_in_training(folder, workflow)
     workflow.kill()
     workflow.wait()
-    published = [folder / "results/runs" / path / runs.TRAINING for path in SPECS]
+    published = [folder / "results/runs" / path / files.TRAINING for path in SPECS]
     if trial == 0:
         while not all(path.exists() for path in published):
             time.sleep(0.1)
@@ -110,4 +111,4 @@ def test_what_ends_while_no_workflow_is_there_is_not_trained_again(tmp_path, alo
         assert steps_begun_at(there) in ([0], [0, 165]), (folder / "said").read_text()
         # no log has a hole where one attempt cut off another
         assert "\0" not in (folder / f"results/logs/train/{path}.log").read_text()
-        assert not (there / runs.LIVE).exists()
+        assert not (there / files.LIVE).exists()

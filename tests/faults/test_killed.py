@@ -14,8 +14,12 @@ import pytest
 from commands import SPECS, ended, fork, run, steps_begun_at, torn, training
 from stopping import results
 
-from ssvi import checkpoint, flat, runs
-from ssvi.process import usable_cpus
+from ssvi.core import exchange
+from ssvi.machine.disk import write_bytes
+from ssvi.machine.process import usable_cpus
+from ssvi.runs import files, records
+from ssvi.runs.records import read_json
+from ssvi.training import checkpoint
 
 
 def goes_on(name: str, folder: Path, data_root: Path, log: Path, whole: Path, seconds_between: float = 0) -> None:
@@ -25,8 +29,8 @@ def goes_on(name: str, folder: Path, data_root: Path, log: Path, whole: Path, se
     assert results(folder) == results(whole)
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     # a training that was never interrupted has just the one checkpoint
-    assert found | {runs.PREVIOUS_CHECKPOINT} == {*runs.WRITTEN, runs.PREVIOUS_CHECKPOINT, runs.LOCK} - {
-        runs.BEST_MODEL
+    assert found | {files.PREVIOUS_CHECKPOINT} == {*files.WRITTEN, files.PREVIOUS_CHECKPOINT, files.LOCK} - {
+        files.BEST_MODEL
     }
 
 
@@ -61,7 +65,7 @@ def test_killed_and_gone_on_with_on_another_number_of_threads(tmp_path, data_roo
     subprocess.run(words(tmp_path / "whole", 3600, 2), stderr=subprocess.DEVNULL, check=True)
     assert results(tmp_path / "whole")["model"] != results(undisturbed("ssvi"))["model"]  # of one thread
     with subprocess.Popen(words(folder, 0, 2), stderr=subprocess.DEVNULL) as process:
-        while not (folder / runs.PREVIOUS_CHECKPOINT).exists():
+        while not (folder / files.PREVIOUS_CHECKPOINT).exists():
             assert process.poll() is None
             time.sleep(0.005)
         process.kill()
@@ -69,7 +73,7 @@ def test_killed_and_gone_on_with_on_another_number_of_threads(tmp_path, data_roo
     assert results(folder) == results(tmp_path / "whole")
     if len(steps_begun_at(folder)) > 1:  # else it was killed too late
         assert "note: threads: 2 as when this training began, not 1" in again.stderr
-        assert {session["threads"] for session in runs.read_json(folder / runs.TRAINING)["sessions"]} == {2}
+        assert {session["threads"] for session in read_json(folder / files.TRAINING)["sessions"]} == {2}
 
 
 def watch_changes(folder: Path, change: Callable[[], None]) -> None:
@@ -95,7 +99,7 @@ def changes(tmp_path_factory, data_root) -> int:
         count[:] = (int.from_bytes(count[:]) + 1).to_bytes(8)
 
     run(training(SPECS["mlp"], folder / "run", data_root), folder / "log", lambda: watch_changes(folder, change))
-    assert runs.is_trained(folder / "run")
+    assert files.is_trained(folder / "run")
     return int.from_bytes(count[:])
 
 
@@ -122,8 +126,8 @@ def test_killed_between_two_changes_of_files(tmp_path, data_root, undisturbed, c
 def test_killed_while_a_line_is_appended(tmp_path, data_root, undisturbed, name: str, seconds_between: int) -> None:
     log, folder = tmp_path / "log", tmp_path / "run"
     arguments = training(SPECS[name], folder, data_root, seconds_between)
-    assert run(arguments, log, lambda: setattr(runs, "append_jsonl", torn)) == -signal.SIGKILL
-    written = [(folder / file).read_text() for file in (runs.LIVE_HISTORY, runs.LIVE_TOPOLOGY)]
+    assert run(arguments, log, lambda: setattr(records, "append_jsonl", torn)) == -signal.SIGKILL
+    written = [(folder / file).read_text() for file in (files.LIVE_HISTORY, files.LIVE_TOPOLOGY)]
     assert any(text and not text.endswith("\n") for text in written)
     goes_on(name, folder, data_root, log, undisturbed(name), seconds_between)
     assert steps_begun_at(folder) == ([0] if seconds_between else [0, int("step 7" in log.read_text()) * 7 or 11])
@@ -137,7 +141,7 @@ def test_killed_while_a_line_is_appended(tmp_path, data_root, undisturbed, name:
 def test_killed_during_a_topology_update(tmp_path, data_root, undisturbed, count: int) -> None:
     """Weights or momenta are those of the new subspace, the index not yet."""
     log, folder = tmp_path / "log", tmp_path / "run"
-    calls, carry = iter(range(1, 10_000)), flat._carry
+    calls, carry = iter(range(1, 10_000)), exchange._carry
 
     def carry_and_die(*arguments):
         carry(*arguments)
@@ -145,7 +149,7 @@ def test_killed_during_a_topology_update(tmp_path, data_root, undisturbed, count
             os.kill(os.getpid(), signal.SIGKILL)
 
     arguments = training(SPECS["rigl"], folder, data_root)
-    assert run(arguments, log, lambda: setattr(flat, "_carry", carry_and_die)) == -signal.SIGKILL
+    assert run(arguments, log, lambda: setattr(exchange, "_carry", carry_and_die)) == -signal.SIGKILL
     goes_on("rigl", folder, data_root, log, undisturbed("rigl"))
 
 
@@ -155,21 +159,21 @@ def test_asked_to_stop_at_a_random_moment(tmp_path, data_root, undisturbed, tria
     name, log, folder = list(SPECS)[trial % len(SPECS)], tmp_path / "log", tmp_path / "run"
     number = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)[trial % 4]
     process = fork(training(SPECS[name], folder, data_root, 3600), log)
-    while not (folder / runs.LIVE_TOPOLOGY).exists() or not (folder / runs.LIVE_TOPOLOGY).read_text():
+    while not (folder / files.LIVE_TOPOLOGY).exists() or not (folder / files.LIVE_TOPOLOGY).read_text():
         assert os.waitpid(process, os.WNOHANG) == (0, 0), log.read_text()
         time.sleep(0.002)
     time.sleep(random.Random(trial).uniform(0, 0.2))
     os.kill(process, number)
     code = ended(process)
     # it may have come too late
-    if not runs.is_trained(folder):
+    if not files.is_trained(folder):
         assert code == (130 if number == signal.SIGINT else 75), log.read_text()
         said = log.read_text().splitlines()[-1]
         assert said.startswith(f"ssvi: {folder}: stopped by {number.name} in epoch ")
         assert said.endswith("the same command goes on from there")
-        assert (folder / runs.CHECKPOINT).exists()
+        assert (folder / files.CHECKPOINT).exists()
     goes_on(name, folder, data_root, log, undisturbed(name), 3600)
-    assert steps_begun_at(folder)[-1] > 0 or runs.is_trained(folder)
+    assert steps_begun_at(folder)[-1] > 0 or files.is_trained(folder)
 
 
 @pytest.mark.fault("a second signal")
@@ -180,13 +184,12 @@ def test_a_second_signal_stops_at_once(tmp_path, data_root, undisturbed, number:
 
     def never_written(*arguments, **options):
         # one checkpoint as usual; in the middle of the next one, which the first signal wants, the disk hangs
-        if folder.joinpath(runs.CHECKPOINT).exists() and arguments[0].name == Path(runs.CHECKPOINT).name:
+        if folder.joinpath(files.CHECKPOINT).exists() and arguments[0].name == Path(files.CHECKPOINT).name:
             (tmp_path / "hangs").touch()
             while True:
                 time.sleep(60)
         write_bytes(*arguments, **options)
 
-    write_bytes = runs.write_bytes
     arguments = training(SPECS[name], folder, data_root)
     process = fork(arguments, log, lambda: setattr(checkpoint, "write_bytes", never_written))
     while not (tmp_path / "hangs").exists():
@@ -209,11 +212,11 @@ def test_a_process_of_its_own_is_no_different(tmp_path, data_root, undisturbed) 
     log, folder = tmp_path / "log", tmp_path / "run"
     words = [str(Path(sys.executable).parent / "ssvi"), *training(SPECS["ssvi"], folder, data_root)]
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)):
-        step = 0 if not (folder / runs.CHECKPOINT).exists() else (folder / runs.CHECKPOINT).stat().st_mtime_ns
+        step = 0 if not (folder / files.CHECKPOINT).exists() else (folder / files.CHECKPOINT).stat().st_mtime_ns
         with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
-            while not (folder / runs.CHECKPOINT).exists() or (folder / runs.CHECKPOINT).stat().st_mtime_ns == step:
+            while not (folder / files.CHECKPOINT).exists() or (folder / files.CHECKPOINT).stat().st_mtime_ns == step:
                 assert process.poll() is None
                 time.sleep(0.005)
             process.send_signal(number)
-        assert process.returncode == code or runs.is_trained(folder)
+        assert process.returncode == code or files.is_trained(folder)
     goes_on("ssvi", folder, data_root, log, undisturbed("ssvi"))

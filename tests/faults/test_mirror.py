@@ -24,9 +24,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from studies import command, config_of, environment, write_config
 
-from ssvi import runs as files
 from ssvi.analysis import tracking
-from ssvi.spec import RunSpec, run_path
+from ssvi.runs import files
+from ssvi.runs.paths import run_path
+from ssvi.runs.records import to_jsonl
+from ssvi.runs.spec import RunSpec
 
 FAULT = "MLflow server unreachable, slow, restarted, locked"
 SPECS = with_seeds(RunSpec(epochs=3), 2)
@@ -336,7 +338,7 @@ def begin_training(study: Study, spec: RunSpec) -> None:
     for record in records:
         record |= {name: None for name in names if name not in record}
     (folder / files.LIVE).mkdir()
-    (folder / files.LIVE_HISTORY).write_text(files.to_jsonl(records))
+    (folder / files.LIVE_HISTORY).write_text(to_jsonl(records))
     for name in (files.TRAINING, files.METRICS, files.HISTORY):
         (folder / name).unlink()
 
@@ -447,7 +449,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_mirror import SPECS
 from ssvi.analysis import tracking
-from ssvi.spec import run_path
+from ssvi.runs.paths import run_path
 
 specs = {run_path(spec): spec for spec in SPECS}
 print("ready", flush=True)

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from commands import SPECS, run, training
 
-from ssvi import process, runs
 from ssvi.cli import main
+from ssvi.machine import process
+from ssvi.runs import files
+from ssvi.runs.runfolder import read_spec
 
-SAYS = "import sys; from ssvi import process; process.hold_streams(); "
+SAYS = "import sys; from ssvi.machine import process; process.hold_streams(); "
 BOTH = SAYS + "print('a word', flush=True); print('another', file=sys.stderr); "
 FULL = Path("/dev/full")
 
@@ -63,10 +65,12 @@ def test_unbuffered_output_stays_so(tmp_path: Path) -> None:
     assert subprocess.run(words, capture_output=True, text=True).stdout == "a word\n"
 
 
-@pytest.mark.parametrize("command", ["data", "bench", "doctor", "evaluate"])
-def test_commands_whose_output_is_the_product_end_with_one_line(monkeypatch, capsys, command: str) -> None:
+@pytest.mark.parametrize(
+    ("room", "command"), [("data", "data"), ("checkup", "bench"), ("checkup", "doctor"), ("evaluate", "evaluate")]
+)
+def test_commands_whose_output_is_the_product_end_with_one_line(monkeypatch, capsys, room: str, command: str) -> None:
     """By their exit code 1; the others go on to 0, because what they are for is in files."""
-    monkeypatch.setattr(f"ssvi.cli._{command}", lambda given: print("lost"))
+    monkeypatch.setattr(f"ssvi.cli.{room}._{command}", lambda given: print("lost"))
     with open("/dev/full", "wb", buffering=0) as full, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", _output(full.fileno()))
         words = [command, *{"data": ["digits"], "evaluate": ["run"]}.get(command, [])]
@@ -101,6 +105,6 @@ def test_a_training_of_which_nobody_can_be_told_ends_as_any_other(tmp_path: Path
         process.hold_streams()
 
     assert run(training(SPECS["mlp"], tmp_path / "run", data_root), tmp_path / "log", mute) == 0
-    assert runs.is_trained(tmp_path / "run")
-    assert json.loads((tmp_path / "run" / runs.TRAINING).read_text())["status"] == "complete"
-    assert runs.read_spec(tmp_path / "run") == SPECS["mlp"]
+    assert files.is_trained(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / files.TRAINING).read_text())["status"] == "complete"
+    assert read_spec(tmp_path / "run") == SPECS["mlp"]

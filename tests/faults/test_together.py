@@ -18,16 +18,19 @@ import pytest
 from commands import SPECS, ended, fork, run, steps_begun_at, torn, training
 from stopping import results
 
-from ssvi import preload, runs
-from ssvi.analysis.collect import load_runs
-from ssvi.spec import make_spec, run_path, to_flags
+from ssvi.analysis.collect import load_frames
+from ssvi.machine import preload
+from ssvi.runs import files, records
+from ssvi.runs.paths import run_path, to_flags
+from ssvi.runs.records import read_json
+from ssvi.runs.spec import make_spec
 
 BIN = Path(sys.executable).parent
 
 
 def held(folder: Path) -> Path:
     """Wait until somebody trains in the folder and has said who."""
-    while not (folder / runs.OWNER).exists():
+    while not (folder / files.OWNER).exists():
         time.sleep(0.005)
     return folder
 
@@ -63,7 +66,7 @@ def test_the_second_waits_and_then_finds_it_done_or_goes_on(tmp_path, data_root,
         assert steps_begun_at(folder) == [0]
     else:
         assert "already trained" not in logs[1].read_text()
-        assert runs.read_json(folder / runs.OWNER)["process"] == second
+        assert read_json(folder / files.OWNER)["process"] == second
     (line,) = {line for line in logs[1].read_text().splitlines() if "waiting" in line}
     assert line.endswith("(Ctrl-C stops the waiting).")
 
@@ -71,9 +74,9 @@ def test_the_second_waits_and_then_finds_it_done_or_goes_on(tmp_path, data_root,
 @pytest.mark.fault("two processes train the same run")
 def test_a_lock_that_a_dead_process_left_holds_nobody_up(tmp_path, data_root, undisturbed) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"
-    assert run(training(SPECS["mlp"], folder, data_root), log, lambda: setattr(runs, "append_jsonl", torn)) < 0
-    assert (folder / runs.LOCK).exists()
-    assert (folder / runs.OWNER).exists()
+    assert run(training(SPECS["mlp"], folder, data_root), log, lambda: setattr(records, "append_jsonl", torn)) < 0
+    assert (folder / files.LOCK).exists()
+    assert (folder / files.OWNER).exists()
     assert run(training(SPECS["mlp"], folder, data_root), log) == 0
     assert "waiting" not in log.read_text()
     assert results(folder) == results(undisturbed("mlp"))
@@ -110,7 +113,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, data_root, undisturbed, 
 
 
 @pytest.mark.fault("config changed under finished results")
-@pytest.mark.parametrize("lost", [runs.TRAINED, (runs.MODEL,), (runs.TRAINING,)])
+@pytest.mark.parametrize("lost", [files.TRAINED, (files.MODEL,), (files.TRAINING,)])
 def test_metrics_of_a_training_before_do_not_stay(tmp_path, data_root, lost: tuple[str, ...]) -> None:
     """Trained again, a folder holds nothing that says how good it was before."""
     folder, log = tmp_path / "run", tmp_path / "log"
@@ -118,8 +121,8 @@ def test_metrics_of_a_training_before_do_not_stay(tmp_path, data_root, lost: tup
     assert run(["evaluate", str(folder), "--data-root", str(data_root)], log) == 0
     for name in lost:
         (folder / name).unlink()
-    assert run(training(SPECS["mlp"], folder, data_root), log, lambda: setattr(runs, "append_jsonl", torn)) < 0
-    assert not [name for name in (runs.TRAINING, runs.METRICS, runs.PREDICTIONS) if (folder / name).exists()]
+    assert run(training(SPECS["mlp"], folder, data_root), log, lambda: setattr(records, "append_jsonl", torn)) < 0
+    assert not [name for name in (files.TRAINING, files.METRICS, files.PREDICTIONS) if (folder / name).exists()]
 
 
 @pytest.mark.fault("two processes train the same run")
@@ -127,20 +130,20 @@ def test_results_that_a_workflow_deletes_meanwhile_are_published_whole(tmp_path,
     """A workflow that was killed and started again takes what is there for incomplete, and deletes it."""
     folder, log = tmp_path / "run", tmp_path / "log"
     process = fork(training(SPECS["ssvi"], folder, data_root), log)
-    while not (folder / runs.CHECKPOINT).exists():
+    while not (folder / files.CHECKPOINT).exists():
         time.sleep(0.005)
     os.kill(process, signal.SIGSTOP)
-    (folder / runs.SPEC).unlink()
+    (folder / files.SPEC).unlink()
     os.kill(process, signal.SIGCONT)
     assert ended(process) == 0
-    assert runs.is_trained(folder)
-    spec = (folder / runs.SPEC).read_bytes()
-    for name in runs.TRAINED:
+    assert files.is_trained(folder)
+    spec = (folder / files.SPEC).read_bytes()
+    for name in files.TRAINED:
         (folder / name).unlink()
     assert run(training(SPECS["ssvi"], folder, data_root), log) == 0
     assert results(folder) == results(undisturbed("ssvi"))
     assert steps_begun_at(folder) == [0, 12]
-    assert (folder / runs.SPEC).read_bytes() == spec
+    assert (folder / files.SPEC).read_bytes() == spec
 
 
 @pytest.mark.fault("results folder moved, or read elsewhere")
@@ -150,7 +153,7 @@ def test_a_moved_run_goes_on_and_is_read(tmp_path, data_root, undisturbed, name:
     log, here = tmp_path / "log", tmp_path / "here"
     spec = SPECS[name]
     folder = here / "runs" / run_path(spec)
-    assert run(training(spec, folder, data_root), log, lambda: setattr(runs, "append_jsonl", torn)) < 0
+    assert run(training(spec, folder, data_root), log, lambda: setattr(records, "append_jsonl", torn)) < 0
     there, data = tmp_path / "there", tmp_path / "other data"
     shutil.copytree(here, there)
     shutil.rmtree(here)
@@ -164,7 +167,7 @@ def test_a_moved_run_goes_on_and_is_read(tmp_path, data_root, undisturbed, name:
     finished = tmp_path / "somewhere" / "else"
     shutil.copytree(there, finished)
     shutil.rmtree(there)
-    (row,) = load_runs(finished, {run_path(spec): spec}).to_dict("records")
+    (row,) = load_frames(finished, {run_path(spec): spec}).runs.to_dict("records")
     assert row["status"] == "complete"
     assert row["accuracy"] > 0
     assert not [p for p in finished.rglob("*") if p.is_file() and str(tmp_path).encode() in p.read_bytes()]
@@ -177,19 +180,19 @@ def test_another_spec_than_the_folders_is_reported_not_averaged(tmp_path, data_r
     folder = tmp_path / "results" / "runs" / run_path(spec)
     assert run(training(spec, folder, data_root), log) == 0
     assert run(["evaluate", str(folder), "--data-root", str(data_root)], log) == 0
-    assert len(load_runs(tmp_path / "results", {run_path(spec): spec})) == 1
-    stored = json.loads((folder / runs.SPEC).read_text())
+    assert len(load_frames(tmp_path / "results", {run_path(spec): spec}).runs) == 1
+    stored = json.loads((folder / files.SPEC).read_text())
     was = stored["spec"][option]
     stored["spec"][option] = value
-    (folder / runs.SPEC).write_text(json.dumps(stored))
-    words = rf"{folder / runs.SPEC}: .*: {option} was {value!r} and is now {was!r}"
-    (row,) = load_runs(tmp_path / "results", {run_path(spec): spec}).to_dict("records")
+    (folder / files.SPEC).write_text(json.dumps(stored))
+    words = rf"{folder / files.SPEC}: .*: {option} was {value!r} and is now {was!r}"
+    (row,) = load_frames(tmp_path / "results", {run_path(spec): spec}).runs.to_dict("records")
     assert row["status"] == "refused"
     assert re.search(words.replace("+", r"\+"), row["cause"])
-    before = (folder / runs.MODEL).read_bytes()
+    before = (folder / files.MODEL).read_bytes()
     assert run(training(spec, folder, data_root), log) == 1
     assert f"{option} was {value!r} and is now {was!r}" in log.read_text()
-    assert (folder / runs.MODEL).read_bytes() == before
+    assert (folder / files.MODEL).read_bytes() == before
 
 
 @contextlib.contextmanager
@@ -246,7 +249,7 @@ def test_sixteen_at_once_lose_nothing(tmp_path, data_root, monkeypatch, trial: i
     for watcher in watchers:
         watcher.step()
     mirror(store, "sixteen", specs)
-    table = load_runs(store, specs)
+    table = load_frames(store, specs).runs
     assert list(table["status"]) == ["complete"] * 16
     client = MlflowClient(tracking_uri(store))
     mirrored = client.search_runs([client.get_experiment_by_name("sixteen").experiment_id])
@@ -276,7 +279,7 @@ def soak(tmp_path: Path, data_root: Path, seconds: float, epochs: int) -> list[t
     folder, log = tmp_path / "run", tmp_path / "log"
     process = fork(training(spec, folder, data_root, seconds_between=1), log)
     begun, seen = time.monotonic(), []
-    history = folder / runs.LIVE_HISTORY
+    history = folder / files.LIVE_HISTORY
     while len(seen) < epochs or time.monotonic() - begun < seconds:
         assert os.waitpid(process, os.WNOHANG) == (0, 0), log.read_text()
         size = history.stat().st_size if history.exists() else 0

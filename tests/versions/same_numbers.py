@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import importlib
 import json
 import math
 import os
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,9 @@ def train(folder: Path, names: list[str]) -> None:
 def train_one(folder: Path, options: dict[str, Any]) -> Path:
     """The folder of a run, which is trained here."""
     from ssvi.cli import main
-    from ssvi.spec import expand, make_spec, options_of, run_path, to_flags, unique, with_parents
 
+    names = ("make_spec", "expand", "options_of", "with_parents", "unique", "run_path", "to_flags")
+    make_spec, expand, options_of, with_parents, unique, run_path, to_flags = map(of_package, names)
     used = options_of(options["method"])
     spec = make_spec({k: v for k, v in SHARED.items() if k in used} | expand(options))
     machine = ["--threads=1", "--device=cpu", f"--data-root={folder / 'data'}"]
@@ -116,6 +118,15 @@ def train_one(folder: Path, options: dict[str, Any]) -> Path:
         main(["train", *to_flags(one), f"--runs={folder}", *machine])
     main(["evaluate", str(folder / run_path(spec)), *machine])
     return folder / run_path(spec)
+
+
+def of_package(name: str) -> Callable[..., Any]:
+    """A function of the package, in whichever module this version of it has that."""
+    import ssvi
+
+    root = Path(ssvi.__file__).parent
+    (file,) = (file for file in root.rglob("*.py") if f"\ndef {name}(" in file.read_text())
+    return getattr(importlib.import_module(".".join(file.relative_to(root.parent).with_suffix("").parts)), name)
 
 
 def trained(checkout: Path, folder: Path, names: list[str]) -> dict[str, dict[str, str]]:

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ssvi.layers import LayerFactory, MaskedLayer, VariationalLayer
-from ssvi.noise import NormalSource
-from ssvi.operations import Operation
+from ssvi.core.layers import LayerFactory, MaskedLayer, VariationalLayer
+from ssvi.core.noise import NormalSource
+from ssvi.core.operations import Operation
 
 # On small images nothing showed where memory was damaged on larger ones.
 SIDES = (8, 15, 32)

@@ -17,12 +17,13 @@ from snakemake.common import SNAKEFILE_CHOICES
 from snakemake.persistence import NO_PARAMS_CHANGE
 from snakemake.settings.types import DeploymentMethod
 
-from ssvi import plugins, preload
-from ssvi import runs as run_files
+from ssvi.machine import preload
+from ssvi.runs import plugins
+from ssvi.runs import files as run_files
 from ssvi.analysis.address import VARIABLE, given_address
 from ssvi.analysis.passwords import without_password
-from ssvi.changed import changed_data_sets, is_outdated
-from ssvi.config import (
+from ssvi.runs.changed import changed_data_sets, is_outdated
+from ssvi.runs.config import (
     check_output_names,
     data_sets,
     load,
@@ -30,13 +31,16 @@ from ssvi.config import (
     resolve,
     study_experiments,
 )
-from ssvi.devices import gpu_count
-from ssvi.due import to_train_anew
+from ssvi.machine.devices import gpu_count
+from ssvi.machine.disk import write_bytes
+from ssvi.runs.due import to_train_anew
 from ssvi.errors import UserError
-from ssvi.evaluated import most_samples, to_evaluate
-from ssvi.imports import closure
-from ssvi.plan import make_plan, to_text
-from ssvi.spec import parents, run_path, to_flags, unique, with_parents
+from ssvi.runs.evaluated import most_samples, to_evaluate
+from ssvi.runs.paths import run_path, to_flags, unique
+from ssvi.runs.imports import closure
+from ssvi.runs.parents import parents_of, with_parents
+from ssvi.runs.plan import make_plan, to_text
+from ssvi.runs.records import read_json, read_record
 
 # Rules that take long, and that no time of a file, no edit of code and no note of Snakemake's is a reason for.
 COSTLY = ("train", "evaluate", "samples")
@@ -212,7 +216,7 @@ def train_input(wildcards):
         raise WorkflowError(f"{run} is no run of study {NAME}.")
     files = [f"{RESULTS}/data/{DATA_OF[run]}.json"] + [
         f"{RESULTS}/runs/{run_path(parent)}/{name}"
-        for parent in parents(RUNS[run])
+        for parent in parents_of(RUNS[run])
         for name in (run_files.MODEL, run_files.TRAINING)
     ]
     if run in TRAIN_ANEW:
@@ -403,7 +407,7 @@ def remake_records():
             )
             # what went wrong is said, and again by the trainings
             if not done.returncode:
-                run_files.write_bytes(record, done.stdout)
+                write_bytes(record, done.stdout)
 
 
 def check_cores():
@@ -565,7 +569,7 @@ def mirror_error():
     """Why the mirror could not be brought up to date, by its record; None if it was, or was not tried."""
     path = Path(MIRROR)
     try:
-        record = run_files.read_json(path) if path.exists() else {}
+        record = read_json(path) if path.exists() else {}
     except UserError as error:
         return str(error)
     return record.get("error") if isinstance(record, dict) else f"{path}: no record"
@@ -591,6 +595,6 @@ def mirror_due(wildcards):
 def run_status(run):
     path = Path(RESULTS, "runs", run, run_files.TRAINING)
     try:
-        return run_files.read_record(path, status=str)["status"]
+        return read_record(path, status=str)["status"]
     except UserError:
         return "missing"  # or damaged, which is said by the job that needs it

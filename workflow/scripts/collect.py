@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ssvi.analysis.collect import load_frames, write_collected
 from ssvi.analysis.job import logged
-from ssvi.config import study_runs
+from ssvi.runs.config import study_runs
 
 job = snakemake  # noqa: F821 (Snakemake defines it)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from ssvi.analysis.collect import load_frames
 from ssvi.analysis.figures import make_figure, needs, write_figure
 from ssvi.analysis.job import logged
-from ssvi.config import output_runs
+from ssvi.runs.config import output_runs
 
 job = snakemake  # noqa: F821 (Snakemake defines it)
 

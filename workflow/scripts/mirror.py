@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ssvi.analysis.job import logged
 from ssvi.analysis.tracking import Unavailable, mirror
-from ssvi.config import study_runs
-from ssvi.runs import write_json
+from ssvi.runs.config import study_runs
+from ssvi.machine.disk import write_json
 
 job = snakemake  # noqa: F821 (Snakemake defines it)
 

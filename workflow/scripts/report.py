@@ -2,21 +2,21 @@
 
 from pathlib import Path
 
+from ssvi.analysis.collect import RunFolders
 from ssvi.analysis.job import logged
 from ssvi.analysis.report import write_report
-from ssvi.changed import changed_data_sets
-from ssvi.config import resolve, study_experiments, study_runs
+from ssvi.runs.changed import changed_data_sets
+from ssvi.runs.config import resolve, study_experiments, study_runs
 
 job = snakemake  # noqa: F821 (Snakemake defines it)
 
 with logged(job.log[0]):
     study, results = job.params.study, Path(job.config["results"])
     write_report(
-        results,
+        RunFolders(results, partial=True, evaluation=job.config["evaluation"]),
         Path(job.output[0]).parent,
         study,
         resolve(job.config, study),
         study_experiments(job.config, study),
         changed=changed_data_sets(results, study_runs(job.config, study), Path(job.config["data_root"])),
-        evaluation=job.config["evaluation"],
     )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
+
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures.ablations import allocation, exp_lambda, figure3_left, figure3_right, sampling, schedule
 from ssvi.analysis.figures.criteria import criteria, figure2_right, noise_floor_figure
@@ -14,10 +16,11 @@ from ssvi.analysis.figures.density import figure2_left
 from ssvi.analysis.figures.generic import generic
 from ssvi.analysis.figures.layers import layers, survival
 from ssvi.analysis.figures.overlap import iou, iou_course
+from ssvi.analysis.figures.panels import Drawing, write_figure
 from ssvi.analysis.figures.samples import weight_samples
 from ssvi.analysis.figures.sigma import sigma_drift, sigma_learning
 from ssvi.analysis.figures.sparsity import sparsity
-from ssvi.analysis.figures.style import Drawing, write_figure
+from ssvi.analysis.figures.style import rc
 from ssvi.analysis.figures.tradeoff import figure1
 from ssvi.errors import unknown
 
@@ -72,9 +75,10 @@ def make_figure(name: str, frames: Frames, content: Any = None) -> Drawing:
     Raises:
         UserError: for an unknown name, or runs that lack what the figure shows.
     """
-    if isinstance(content, Mapping):
-        axes = {key: content.get(key) for key in ("x", "y", "hue", "facets")}
-        return generic(frames, name, **axes)
-    if name not in FIGURES:
-        raise unknown("figure", name, FIGURES, "reports")
-    return FIGURES[name].draw(frames)
+    with matplotlib.rc_context(rc()):
+        if isinstance(content, Mapping):
+            axes = {key: content.get(key) for key in ("x", "y", "hue", "facets")}
+            return generic(frames, name, **axes)
+        if name not in FIGURES:
+            raise unknown("figure", name, FIGURES, "reports")
+        return FIGURES[name].draw(frames)

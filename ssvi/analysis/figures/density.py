@@ -3,112 +3,68 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import matplotlib
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.figures.points import n_text
-from ssvi.analysis.figures.style import (
-    COLOURS,
-    COLUMN,
-    LINES,
-    WIDE,
-    Drawing,
-    Series,
-    accuracy_axis,
-    complete_runs,
-    density_axis,
-    footnote,
-    legend,
-    panels,
-    row_of_axes,
-    scale_text,
-    series,
-    style,
-)
-from ssvi.analysis.settings import caveats
+from ssvi.analysis.figures import lines, panels, scales, style
+from ssvi.analysis.figures.panels import Drawing, Panel, Rows
+from ssvi.analysis.quantities import ACCURACY
 from ssvi.analysis.stats import mean_sd
 from ssvi.registry import SPARSE
 
+MEAN, SD = f"{ACCURACY.key}_mean", f"{ACCURACY.key}_sd"
+
 
 def figure2_left(frames: Frames) -> Drawing:
-    """Test accuracy against density: sparse methods as lines, dense ones as levels (figure 2, left, of the paper).
-
-    Raises:
-        UserError: if no finished run is there.
-    """
-    complete = complete_runs(frames.runs, "figure2_left")
-    rows: list[dict[str, Any]] = []
-    groups = panels(complete)
-    with matplotlib.rc_context(style()):
-        figure = Figure(
-            figsize=(COLUMN + 0.4 if len(groups) == 1 else WIDE / 2 * len(groups), 3.1), layout="constrained"
-        )
-        for axes, (title, panel) in zip(row_of_axes(figure, len(groups)), groups, strict=True):
-            axes.set_title(title)
-            rows += _draw_accuracy(axes, panel)
-        legend(figure)
-        footnote(figure, frames.runs)
+    """Test accuracy against density: sparse methods as lines, dense ones as levels (figure 2, left, of the paper)."""
+    parts = panels.split(panels.finished(frames, "figure2_left"))
     caption = (
         "Test accuracy against density, the kept fraction of the weights. Lines are means over seeds with one sample "
-        f"standard deviation, small points single runs, horizontal lines the dense networks ({n_text(rows)})."
-        f"{scale_text(figure)}"
+        "standard deviation, small points single runs, horizontal lines the dense networks ({n})."
     )
-    return Drawing(figure, pd.DataFrame(rows), caption, caveats(frames.runs))
+    return panels.draw(frames, parts, _draw_accuracy, caption, **panels.beside(parts, 3.1, alone=style.COLUMN + 0.4))
 
 
-def _draw_accuracy(axes: Axes, panel: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = []
-    lines = series(panel, along=("density",))
-    sparse = [line for line in lines if line.method in SPARSE]
-    width = density_axis(axes, sorted({d for line in sparse for d in line.runs["density"]}))
-    for position, line in enumerate(sparse):
-        points = _by_density(line)
-        rows += points
+def _draw_accuracy(line: list[Axes], panel: Panel) -> Rows:
+    (axes,) = line
+    rows: Rows = []
+    found = lines.series(panel.runs, along=("density",))
+    sparse = [one for one in found if one.method in SPARSE]
+    width = scales.density_axis(axes, sorted({d for one in sparse for d in one.runs["density"]}))
+    for position, one in enumerate(sparse):
         # A little apart, so that error bars at one density can be told from each other.
         shift = math.exp(0.008 * width * (position - (len(sparse) - 1) / 2))
-        x = [point["density"] * shift for point in points]
-        y = [point["accuracy_percent_mean"] for point in points]
-        spread = [0.0 if math.isnan(sd := point["accuracy_percent_sd"]) else sd for point in points]
-        axes.errorbar(x, y, yerr=spread, label=line.label, elinewidth=0.9, zorder=3, **line.look)
-        # Single runs stand beside their mean, where the marker does not hide them; one alone is its mean.
-        seeds = line.runs[line.runs.groupby("density")["run"].transform("size") > 1]
-        beside = seeds["density"] * shift * math.exp(-0.018 * width)
-        axes.scatter(
-            beside, seeds["accuracy"] * 100, s=4, color=COLOURS[line.method], alpha=0.7, linewidths=0, zorder=4
-        )
-    for number, line in enumerate(line for line in lines if line.method not in SPARSE):
-        (point,) = _by_density(line)
+        rows += _draw_line(axes, one, shift, shift * math.exp(-0.018 * width))
+    for number, one in enumerate(one for one in found if one.method not in SPARSE):
+        (point,) = _by_density(one)
         rows.append(point)
-        axes.axhline(
-            point["accuracy_percent_mean"],
-            color=COLOURS[line.method],
-            linewidth=0.9,
-            linestyle=LINES[1 + number % 3],
-            label=line.label,
-            zorder=2,
-        )
-    _fit(axes, rows, panel)
+        look = {"color": style.COLOURS[one.method], "linestyle": style.LINES[1 + number % 3]}
+        axes.axhline(point[MEAN], linewidth=0.9, label=one.label, zorder=2, **look)
+    ends = [row[MEAN] + sign * _bar(row) for row in rows for sign in (-1, 1)]
+    scales.accuracy_axis(axes, [*ends, *ACCURACY.of(panel.runs)], float(panel.runs["test_images"].max()))
     return rows
 
 
-def _fit(axes: Axes, rows: list[dict[str, Any]], panel: pd.DataFrame) -> None:
-    """An accuracy axis for the means with their error bars, and the single runs."""
-    sds = [0.0 if math.isnan(row["accuracy_percent_sd"]) else row["accuracy_percent_sd"] for row in rows]
-    ends = [row["accuracy_percent_mean"] + sign * sd for row, sd in zip(rows, sds, strict=True) for sign in (-1, 1)]
-    accuracy_axis(axes, [*ends, *(panel["accuracy"] * 100)], float(panel["test_images"].max()))
+def _draw_line(axes: Axes, line: lines.Series, shift: float, beside: float) -> Rows:
+    """The means over seeds, and single runs where the markers do not hide them; one alone is its mean."""
+    points = _by_density(line)
+    x, y = [point["density"] * shift for point in points], [point[MEAN] for point in points]
+    axes.errorbar(x, y, yerr=[_bar(point) for point in points], label=line.label, elinewidth=0.9, zorder=3, **line.look)
+    seeds = line.runs[line.runs.groupby("density")["run"].transform("size") > 1]
+    look = {"color": style.COLOURS[line.method], "alpha": 0.7, "linewidths": 0, "zorder": 4}
+    axes.scatter(seeds["density"] * beside, ACCURACY.of(seeds), s=4, **look)
+    return points
 
 
-def _by_density(line: Series) -> list[dict[str, Any]]:
+def _bar(point: dict[str, float]) -> float:
+    return 0.0 if math.isnan(point[SD]) else point[SD]
+
+
+def _by_density(line: lines.Series) -> Rows:
     points = []
-    for density, group in sorted(line.runs.groupby("density"), reverse=True):
-        first = group.iloc[0]
-        mean, sd = mean_sd(group["accuracy"], 100)
-        where = {"dataset": first["dataset"], "model": first["model"], "series": line.label, "method": line.method}
-        measured = {"accuracy_percent_mean": mean, "accuracy_percent_sd": sd, "n": len(group)}
-        points.append({**where, "lr": first["lr"], "density": density, **measured})
+    for _, group in sorted(line.runs.groupby("density"), reverse=True):
+        mean, sd = mean_sd(ACCURACY.of(group))
+        about = {**panels.of_one(group), "series": line.label, **panels.of_one(group, "method", "lr", "density")}
+        points.append({**about, MEAN: mean, SD: sd, "n": len(group)})
     return points

@@ -5,42 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.figures.style import (
-    LINES,
-    PALETTE,
-    SYMBOLS,
-    Drawing,
-    complete_runs,
-    legend,
-    row_of_axes,
-    style,
-)
+from ssvi.analysis.figures import panels, scales, style
+from ssvi.analysis.figures.panels import Drawing, Panel, Rows
 from ssvi.analysis.made import MADE, SPENT, comparable, one_machine
-from ssvi.analysis.settings import METHOD_NAMES, SETTING, caveats, is_missing, option_text, settings
+from ssvi.analysis.quantities import QUANTITIES, Quantity
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text, settings
 from ssvi.analysis.shown import to_label
 from ssvi.analysis.stats import mean_sd
 from ssvi.errors import UserError
-from ssvi.spec import FIELDS
+from ssvi.runs.options import FIELDS
 
 # A numeric axis whose values span more than this factor is logarithmic.
 LOG_SPAN = 20.0
-PERCENT = ("accuracy", "accuracy_best_test", "sparsity", "density", "density_actual")
-UNITS = {
-    "training_seconds": "s",
-    "step_seconds": "s",
-    "evaluation_seconds": "s",
-    "training_flops": "FLOPs",
-    "inference_flops": "FLOPs",
-    "nll": "nats",
-    "peak_memory_bytes": "bytes",
-}
 
 
 def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None, facets: str | None = None) -> Drawing:
@@ -58,35 +38,48 @@ def generic(frames: Frames, name: str, *, x: str, y: str, hue: str | None = None
         UserError: if no finished run has both x and y, y is not a number, or settings that differ in something
             that is not shown would stand at the same place.
     """
-    complete = complete_runs(frames.runs, name)
+    wanted = _having_both(frames, name, x, y)
+    made = [name for name in MADE if name not in (x, y, hue, facets) and wanted[name].nunique(dropna=False) > 1]
+    colours = {label: i for i, (label, _) in enumerate(_lines(wanted, hue, made))}
+    parts = [Panel(facet, runs) for facet, runs in _split(wanted, facets)]
+
+    def draw(line: list[Axes], panel: Panel) -> Rows:
+        (axes,) = line
+        if facets is not None:
+            axes.set_title(to_label(f"{_label(facets)} {panel.title}"))
+        place = _x_axis(axes, wanted[x], x)
+        rows: Rows = []
+        for label, runs in _lines(panel.runs, hue, made):
+            value = {hue: _text(hue, runs.iloc[0][hue])} if hue else {}
+            about = ({facets: panel.title} if facets else {}) | value | {n: runs.iloc[0][n] for n in made}
+            points = _points(runs, name, x, y, place, (x, hue, facets))
+            _draw(axes, points, y, colours[label], to_label(label) or None, words=bool(place))
+            rows += [about | {key: v for key, v in point.items() if key != "at"} for point in points]
+        axes.set_ylabel(_title(y))
+        return rows
+
+    unlike = {x, y} & set(SPENT) and not all(map(one_machine, settings(wanted)))
+    machines = ("Left out: points whose runs were computed on different machines.",) if unlike else ()
+    by = f", by {_label(hue)}" if hue else ""
+    caption = f"{_label(y)} against {_label(x)}{by}: means over seeds with one sample standard deviation."
+    return panels.draw(
+        *(frames, parts, draw, caption[0].upper() + caption[1:]),
+        size=(max(3.6, 3.2 * len(parts)), 3.2),
+        upright=True,
+        title=None,
+        notes=lambda rows: machines,
+        key={"title": _label(hue) if hue else None},
+    )
+
+
+def _having_both(frames: Frames, name: str, x: str, y: str) -> pd.DataFrame:
+    complete = panels.finished(frames, name)
     wanted = complete[complete[x].notna() & complete[y].notna()]
     if wanted.empty:
         raise UserError(f"figure {name}: no finished run of its experiments has both {x} and {y}.")
     if not _is_number(wanted[y]):
         raise UserError(f"figure {name}: y is {y!r}, which is not a number in the runs.")
-    made = [name for name in MADE if name not in (x, y, hue, facets) and wanted[name].nunique(dropna=False) > 1]
-    colours = {label: i for i, (label, _) in enumerate(_lines(wanted, hue, made))}
-    parts = _split(wanted, facets)
-    rows: list[dict[str, Any]] = []
-    with matplotlib.rc_context(style()):
-        figure = Figure(figsize=(max(3.6, 3.2 * len(parts)), 3.2), layout="constrained")
-        for axes, (facet, panel) in zip(row_of_axes(figure, len(parts)), parts, strict=True):
-            if facets is not None:
-                axes.set_title(to_label(f"{_label(facets)} {facet}"))
-            place = _x_axis(axes, wanted[x], x)
-            for label, line in _lines(panel, hue, made):
-                value = {hue: _text(hue, line.iloc[0][hue])} if hue else {}
-                where = ({facets: facet} if facets else {}) | value | {n: line.iloc[0][n] for n in made}
-                points = _points(line, name, x, y, place, (x, hue, facets))
-                _draw(axes, points, y, colours[label], to_label(label) or None, words=bool(place))
-                rows += [where | {key: v for key, v in point.items() if key != "at"} for point in points]
-            axes.set_ylabel(_title(y))
-        legend(figure, title=_label(hue) if hue else None)
-    unlike = {x, y} & set(SPENT) and not all(map(one_machine, settings(wanted)))
-    notes = ("Left out: points whose runs were computed on different machines.",) if unlike else ()
-    by = f", by {_label(hue)}" if hue else ""
-    caption = f"{_label(y)} against {_label(x)}{by}: means over seeds with one sample standard deviation."
-    return Drawing(figure, pd.DataFrame(rows), caption[0].upper() + caption[1:], (*notes, *caveats(frames.runs)))
+    return wanted
 
 
 def _split(runs: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:
@@ -118,8 +111,13 @@ def _label(column: str) -> str:
 
 
 def _title(column: str) -> str:
-    unit = "%" if column in PERCENT else UNITS.get(column)
+    unit = _quantity(column).unit
     return f"{_label(column)} ({unit})" if unit else _label(column)
+
+
+def _quantity(column: str) -> Quantity:
+    """What is known of a column; of one that is no quantity, its name."""
+    return QUANTITIES.get(column) or Quantity(column, _label(column))
 
 
 def _text(column: str, value: Any) -> str:
@@ -138,18 +136,12 @@ def _x_axis(axes: Axes, values: pd.Series, column: str) -> dict[str, float]:
         axes.set_xticks(range(len(names)), map(to_label, names))
         axes.set_xlim(-0.5, len(names) - 0.5)
         return {name: float(i) for i, name in enumerate(names)}
-    ticks = sorted(float(v) * _scale(column) for v in values.unique())
+    ticks = sorted(float(v) * _quantity(column).factor for v in values.unique())
     if ticks[0] > 0 and ticks[-1] / ticks[0] > LOG_SPAN:
         axes.set_xscale("log")
     if len(ticks) <= 8 and column in FIELDS:
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.6g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        scales.mark(axes.xaxis, ticks, "{:.6g}".format)
     return {}
-
-
-def _scale(column: str) -> float:
-    return 100.0 if column in PERCENT else 1.0
 
 
 def _points(
@@ -165,27 +157,21 @@ def _points(
             if (other := taken.setdefault(key, first)) is not first:
                 raise UserError(f"figure {name}: {_clash(other, first, shown)}")
         if place:
-            where: Any = _text(x, first[x])
-            at = place[where]
+            value: Any = _text(x, first[x])
+            at = place[value]
         else:
-            where = mean_sd(group[x])[0]
-            at = where * _scale(x)
-        mean, sd = mean_sd(group[y], _scale(y))
+            value = mean_sd(group[x])[0]
+            at = value * _quantity(x).factor
+        mean, sd = mean_sd(group[y], _quantity(y).factor)
         if not is_missing(at) and not is_missing(mean):
-            points.append({x: where, f"{y}_mean": mean, f"{y}_sd": sd, "n": len(group), "at": at})
+            points.append({x: value, f"{y}_mean": mean, f"{y}_sd": sd, "n": len(group), "at": at})
     return sorted(points, key=lambda point: point["at"])
 
 
 def _clash(one: pd.Series, other: pd.Series, shown: tuple[str | None, ...]) -> str:
     # An option that only one of two methods has is no choice that anybody made.
-    differing = [
-        option
-        for option in SETTING
-        if option not in shown
-        and not is_missing(one[option])
-        and not is_missing(other[option])
-        and one[option] != other[option]
-    ]
+    both = [o for o in SETTING if o not in shown and not is_missing(one[o]) and not is_missing(other[o])]
+    differing = [o for o in both if one[o] != other[o]]
     values = "; ".join(f"{o}: {_text(o, one[o])} and {_text(o, other[o])}" for o in differing)
     return (
         f"its runs also differ in what it does not show ({values}): make that its hue or its facets, "
@@ -194,13 +180,7 @@ def _clash(one: pd.Series, other: pd.Series, shown: tuple[str | None, ...]) -> s
 
 
 def _draw(axes: Axes, points: list[dict[str, Any]], y: str, number: int, label: str | None, *, words: bool) -> None:
-    axes.errorbar(
-        [point["at"] for point in points],
-        [point[f"{y}_mean"] for point in points],
-        yerr=[0.0 if is_missing(point[f"{y}_sd"]) else point[f"{y}_sd"] for point in points],
-        label=label,
-        color=PALETTE[number % len(PALETTE)],
-        marker=SYMBOLS[number % len(SYMBOLS)],
-        linestyle="none" if words else LINES[number // len(PALETTE) % len(LINES)],
-        elinewidth=0.9,
-    )
+    x, means, sds = ([point[key] for point in points] for key in ("at", f"{y}_mean", f"{y}_sd"))
+    dashes = "none" if words else style.LINES[number // len(style.PALETTE) % len(style.LINES)]
+    look = style.numbered(number) | {"linestyle": dashes, "elinewidth": 0.9}
+    axes.errorbar(x, means, yerr=[0.0 if is_missing(sd) else sd for sd in sds], label=label, **look)

@@ -4,49 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.figures.recorded import (
-    BANDS,
-    MOMENTS,
-    at_moments,
-    draw_band,
-    over_runs,
-    progress_axis,
-    recorded,
-    seeds,
-    setting_rows,
-    where,
-)
-from ssvi.analysis.figures.style import GREY, PALETTE, SYMBOLS, WIDE, Drawing, footnote, style
-from ssvi.analysis.settings import caveats
+from ssvi.analysis.figures import lines, panels, scales, style
+from ssvi.analysis.figures.panels import Drawing, Panel, Rows
+from ssvi.analysis.figures.recorded import MOMENTS, at_moments, of_runs, recorded, setting_panels
 from ssvi.registry import CRITERIA
 
-
-class _Symbols(dict[str, str]):
-    """As the paper writes them; one that is not in it has its name."""
-
-    def __missing__(self, name: str) -> str:
-        return name
-
-
-SYMBOL = _Symbols(
-    {
-        "abs_mu": r"$|\mu|$",
-        "snr": r"SNR$(\theta)$",
-        "e_abs": r"$\mathbb{E}\,|\theta|$",
-        "snr_abs": r"SNR$(|\theta|)$",
-        "e_exp": r"$\mathbb{E}\,e^{\lambda|\theta|}$",
-        "snr_exp": r"SNR$(e^{\lambda|\theta|})$",
-    }
-)
 PAIR = ["first", "second"]
-# The fraction that `ssvi.overlap` has each criterion remove, and the overlap of two random choices of it.
+# The fraction that `ssvi.core.overlap` has each criterion remove, and the overlap of two random choices of it.
 REMOVED = 0.3
 CHANCE = REMOVED / (2 - REMOVED)
 # The pairs that tell the criteria apart; the others coincide with one of these.
@@ -61,44 +30,40 @@ MEASURES = {"iou": "IoU of removed weights", "spearman": "Spearman correlation"}
 
 
 def iou(frames: Frames) -> Drawing:
-    """Overlap and rank correlation of the removal criteria at three moments of a training (appendix D.2).
-
-    Raises:
-        UserError: if no finished run has recorded them.
-    """
+    """Overlap and rank correlation of the removal criteria at three moments of a training (appendix D.2)."""
     runs, overlap = recorded(frames, "overlap", "iou")
-    groups = setting_rows(runs)
-    data = []
+    parts = setting_panels(runs)
+    images: list[Any] = []
     said: dict[str, str] = {}
-    with matplotlib.rc_context(style() | {"axes.grid": False}):
-        figure = Figure(figsize=(WIDE, 0.5 + 2.0 * len(groups)), layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.07)
-        grid = figure.subplots(len(groups), len(MOMENTS), squeeze=False)
-        for i, (title, group) in enumerate(groups):
-            summary = _at_moments(overlap[overlap["run"].isin(group["run"])])
-            data.append(pd.DataFrame({**where(group), **summary}))
-            for axes, moment in zip(grid[i], MOMENTS, strict=True):
-                images = _draw_matrix(axes, summary[summary["moment"] == moment])
-                words = f"{moment}\n{_percent_of(summary, moment)} of training"
-                axes.set_title("" if words == said.get(moment) else words, fontsize=7.5)
-                said[moment] = words
-            _name_criteria(list(grid[i]), last_row=i == len(groups) - 1)
-            if title:
-                grid[i, 0].set_ylabel(title)
-        _keys(figure, grid, images)
-        footnote(figure, frames.runs)
-    caption = (
+
+    def draw(line: list[Axes], panel: Panel) -> Rows:
+        summary = _at_moments(of_runs(overlap, panel.runs))
+        for axes, moment in zip(line, MOMENTS, strict=True):
+            images[:] = _draw_matrix(axes, summary[summary["moment"] == moment])
+            words = f"{moment}\n{_percent_of(summary, moment)} of training"
+            axes.set_title("" if words == said.get(moment) else words, fontsize=7.5)
+            said[moment] = words
+        _name_criteria(line)
+        line[0].set_ylabel(panel.title)
+        return panels.rows_of(panel.runs, summary, "method", "density")
+
+    return panels.draw(
+        *(frames, parts, draw),
         f"How alike the removal criteria are during training. Above the diagonal, intersection over union of the "
         f"{REMOVED:.0%} of the active weights that each would remove (by chance {CHANCE:.2f}); below it, Spearman's "
-        f"correlation of the scores. Means over seeds ({seeds([g for _, g in groups])})."
+        "correlation of the scores. Means over seeds ({n}).",
+        size=(style.WIDE, 0.5 + 2.0 * len(parts)),
+        axes=len(MOMENTS),
+        title=None,
+        finish=lambda grid, rows: _keys(grid, images),
+        pads={"h_pad": 0.07},
     )
-    return Drawing(figure, pd.concat(data, ignore_index=True), caption, caveats(frames.runs))
 
 
-def _keys(figure: Figure, grid: np.ndarray, images: list[Any]) -> None:
+def _keys(grid: np.ndarray, images: list[Any]) -> None:
     """The two colour scales, beside the matrices."""
     for image, words in zip(images, ("IoU, above the diagonal", "Spearman, below the diagonal"), strict=True):
-        bar = figure.colorbar(image, ax=grid, location="right", fraction=0.02, aspect=24, pad=0.01)
+        bar = grid[0, 0].figure.colorbar(image, ax=grid, location="right", fraction=0.02, aspect=24, pad=0.01)
         bar.set_ticks([image.norm.vmin, (image.norm.vmin + image.norm.vmax) / 2, image.norm.vmax])
         bar.ax.yaxis.set_major_formatter("{x:g}")
         bar.ax.tick_params(labelsize=7, length=2, pad=2)
@@ -110,7 +75,7 @@ def _at_moments(overlap: pd.DataFrame) -> pd.DataFrame:
     """Every pair at the first, the middle and the last recorded update of each run, over the runs."""
     rows = at_moments(overlap)
     by = ["moment", *PAIR]
-    iou, spearman = (over_runs(rows, by, measure).set_index(by) for measure in MEASURES)
+    iou, spearman = (lines.over_runs(rows, by, measure).set_index(by) for measure in MEASURES)
     joined = iou.drop(columns="n").add_prefix("iou_").join(spearman.drop(columns="n").add_prefix("spearman_"))
     joined = joined.join(iou["n"]).reset_index()
     progress = 100 * rows.groupby("moment")["progress"].mean()
@@ -135,11 +100,10 @@ def _draw_matrix(axes: Axes, pairs: pd.DataFrame) -> list[Any]:
         images.append(image)
         for i, j in np.argwhere(~np.isnan(values)):
             red, green, blue, _ = image.to_rgba(values[i, j])
-            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
-            text = _two_digits(values[i, j])
-            axes.text(
-                j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=size, color="white" if dark else "black"
-            )
+            colour = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black"
+            look = {"ha": "center", "va": "center", "fontsize": size, "color": colour}
+            axes.text(j + 0.5, i + 0.5, _two_digits(values[i, j]), **look)
+    axes.grid(False)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
@@ -153,57 +117,50 @@ def _two_digits(value: float) -> str:
     return "0" if float(text) == 0 else "1" if text == "1.00" else text.replace("0.", ".", 1).replace("-", "\u2212")
 
 
-def _name_criteria(row: list[Axes], *, last_row: bool) -> None:
-    places, names = np.arange(len(CRITERIA)) + 0.5, [SYMBOL[name] for name in CRITERIA]
+def _name_criteria(line: list[Axes]) -> None:
+    places, names = np.arange(len(CRITERIA)) + 0.5, [style.criterion_name(name) for name in CRITERIA]
     size = min(7.0, 84 / len(CRITERIA))
-    for axes in row:
-        axes.set_xticks(places, names if last_row else [], rotation=90, fontsize=size)
-        axes.set_yticks(places, names if axes is row[0] else [], fontsize=size)
+    for axes in line:
+        place = axes.get_subplotspec()
+        axes.set_xticks(places, names if place.is_last_row() else [], rotation=90, fontsize=size)
+        axes.set_yticks(places, names if place.is_first_col() else [], fontsize=size)
 
 
 def iou_course(frames: Frames) -> Drawing:
-    """Overlap and rank correlation of pairs of removal criteria over the training (appendix D.2).
-
-    Raises:
-        UserError: if no finished run has recorded them.
-    """
+    """Overlap and rank correlation of pairs of removal criteria over the training (appendix D.2)."""
     runs, overlap = recorded(frames, "overlap", "iou_course")
-    groups = setting_rows(runs)
-    data = []
-    with matplotlib.rc_context(style()):
-        figure = Figure(figsize=(WIDE, 0.75 + 2.1 * len(groups)), layout="constrained")
-        grid = figure.subplots(len(groups), len(MEASURES), squeeze=False)
-        for i, (title, group) in enumerate(groups):
-            mine = overlap[overlap["run"].isin(group["run"])]
-            for axes, (measure, heading) in zip(grid[i], MEASURES.items(), strict=True):
-                summary = over_runs(mine.assign(progress=100 * mine["progress"]), [*PAIR, "progress"], measure)
-                _draw_course(axes, summary, measure)
-                axes.set_ylabel(heading)
-                progress_axis(axes, last_row=i == len(groups) - 1)
-                data.append(pd.DataFrame({**where(group), "measure": measure, **summary}))
-            grid[i, 0].set_title(title, loc="left")
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, handlelength=2.6)
-        footnote(figure, frames.runs)
-    caption = (
+    overlap = overlap.assign(progress_percent=100 * overlap["progress"])
+    parts = setting_panels(runs)
+
+    def draw(axes: Axes, panel: Panel, measure: str) -> Rows:
+        summary = lines.over_runs(of_runs(overlap, panel.runs), [*PAIR, "progress_percent"], measure)
+        _draw_course(axes, summary, measure)
+        axes.set_ylabel(MEASURES[measure])
+        scales.progress_axis(axes)
+        return panels.rows_of(panel.runs, summary, "method", "density", measure=measure)
+
+    return panels.draw(
+        *(frames, parts, panels.each(list(MEASURES), draw)),
         f"How alike the removal criteria are over the training: intersection over union of the {REMOVED:.0%} of the "
-        f"active weights that each would remove, and rank correlation; the other pairs, in grey, coincide "
-        f"with these where they cannot be seen; chance is dotted. {BANDS} "
-        f"({seeds([g for _, g in groups])}). The subspace, and with it the record, ends before the training does."
+        "active weights that each would remove, and rank correlation; the other pairs, in grey, coincide "
+        f"with these where they cannot be seen; chance is dotted. {lines.BANDS} "
+        "({n}). The subspace, and with it the record, ends before the training does.",
+        size=(style.WIDE, 0.75 + 2.1 * len(parts)),
+        axes=len(MEASURES),
+        key={"columns": 3},
     )
-    data_frame = pd.concat(data, ignore_index=True).rename(columns={"progress": "progress_percent"})
-    return Drawing(figure, data_frame, caption, caveats(frames.runs))
 
 
 def _draw_course(axes: Axes, summary: pd.DataFrame, measure: str) -> None:
     chance = CHANCE if measure == "iou" else 0.0
-    axes.axhline(chance, color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1)
+    axes.axhline(chance, **style.DOTTED)
     for pair, line in summary.groupby(PAIR):
         if pair not in TELLING:
-            axes.plot(line["progress"], line["mean"], color="#BBBBBB", linewidth=0.7, zorder=1.5)
+            axes.plot(line["progress_percent"], line["mean"], color="#BBBBBB", linewidth=0.7, zorder=1.5)
     for number, pair in enumerate(TELLING):
         line = summary[(summary["first"] == pair[0]) & (summary["second"] == pair[1])]
         # Markers of different lines at different updates: lines that coincide can be told apart.
-        look = {"color": PALETTE[number], "marker": SYMBOLS[number], "markevery": (number % 5, 5)}
-        draw_band(axes, line["progress"], line, label=f"{SYMBOL[pair[0]]}, {SYMBOL[pair[1]]}", **look)
+        look = style.numbered(number) | {"markevery": (number % 5, 5)}
+        label = ", ".join(style.criterion_name(name) for name in pair)
+        lines.draw_band(axes, line["progress_percent"], line, label=label, **look)
     axes.set_ylim(min(0.0, summary["min"].min() - 0.05), 1.03)

@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.figures.recorded import (
-    BANDS,
-    METRICS,
-    draw_band,
-    over_runs,
-    panels_of,
-    progress_axis,
-    seeds,
-    where,
-)
-from ssvi.analysis.figures.style import (
-    COLOURS,
-    LINES,
-    PALETTE,
-    WIDE,
-    Drawing,
-    Series,
-    complete_runs,
-    footnote,
-    legend,
-    series,
-    style,
-)
-from ssvi.analysis.settings import caveats, option_text, settings
+from ssvi.analysis.figures import lines, panels, scales, style
+from ssvi.analysis.figures.panels import Drawing, Panel, Rows
+from ssvi.analysis.figures.recorded import of_runs
+from ssvi.analysis.quantities import ACCURACY, ECE, NLL, Quantity
+from ssvi.analysis.settings import option_text
 from ssvi.analysis.stats import interval
-from ssvi.errors import UserError
 from ssvi.registry import VARIATIONAL
-from ssvi.spec import FIELDS
+from ssvi.runs.options import FIELDS
 
 RECIPE = ["sigma_optimizer", "sigma_lr"]
 OFFICIAL = tuple(FIELDS[name].default for name in RECIPE)
-DRIFTS = {"gradient": ("by gradient", PALETTE[3]), "topology": ("by exchanged weights", COLOURS["ssvi"])}
+DRIFTS = {"gradient": ("by gradient", style.PALETTE[3]), "topology": ("by exchanged weights", style.COLOURS["ssvi"])}
 PERCENT_OF_START = "change of mean $\\sigma$\n(% of the start)"
+QUANTITIES = (ACCURACY, NLL, ECE)
 
 
 def start_of_sigma(mean: float, sd: float) -> tuple[float, float]:
@@ -58,15 +39,34 @@ def start_of_sigma(mean: float, sd: float) -> tuple[float, float]:
     return folded, math.sqrt(max(0.0, mean * mean + sd * sd - folded * folded))
 
 
-def _cells(panel: pd.DataFrame) -> tuple[list[float], list[tuple[str, float]]]:
-    """The sigma at the start, and the recipes, the official one first and SGD before Adam."""
-    recipes = set(panel[RECIPE].itertuples(index=False, name=None))
-    return sorted(panel["sigma_init"].unique()), sorted(recipes, key=lambda r: (r != OFFICIAL, r[0] != "sgd", r[1]))
+@dataclass(frozen=True)
+class Start(Panel):
+    """The runs of a panel, of which those are drawn that start from one sigma."""
+
+    sigma: float
+
+    def said(self, *more: str) -> str:
+        """The panel's title in lines, with its start of sigma."""
+        return "\n".join(filter(None, [self.title, f"$\\sigma_0$ = {self.sigma:g}", *more]))
+
+    def of(self, recipe: tuple[str, float]) -> pd.DataFrame:
+        """The runs that are drawn for a recipe."""
+        optimizer, lr = (self.runs[name] == value for name, value in zip(RECIPE, recipe, strict=True))
+        return self.runs[(self.runs["sigma_init"] == self.sigma) & optimizer & lr]
 
 
-def _cell(panel: pd.DataFrame, sigma_init: float, recipe: tuple[str, float]) -> pd.DataFrame:
-    same = (panel["sigma_init"] == sigma_init) & (panel["sigma_optimizer"] == recipe[0])
-    return panel[same & (panel["sigma_lr"] == recipe[1])]
+def _starts(runs: pd.DataFrame) -> list[Start]:
+    return [
+        Start(panel.title, panel.runs, sigma)
+        for panel in panels.split(runs, ("sigma_init", *RECIPE))
+        for sigma in sorted(panel.runs["sigma_init"].unique())
+    ]
+
+
+def _recipes(runs: pd.DataFrame) -> list[tuple[str, float]]:
+    """The recipes, the official one first and SGD before Adam."""
+    recipes = set(runs[RECIPE].itertuples(index=False, name=None))
+    return sorted(recipes, key=lambda r: (r != OFFICIAL, r[0] != "sgd", r[1]))
 
 
 def _recipe_text(recipe: tuple[str, float], between: str = ", ") -> str:
@@ -74,55 +74,42 @@ def _recipe_text(recipe: tuple[str, float], between: str = ", ") -> str:
 
 
 def _variational(frames: Frames, figure: str) -> pd.DataFrame:
-    runs = complete_runs(frames.runs, figure)
-    runs = runs[runs["method"].isin(VARIATIONAL)]
-    if runs.empty:
-        raise UserError(f"{figure}: no finished run of its experiments has a sigma (methods {', '.join(VARIATIONAL)}).")
-    return runs
+    runs = panels.finished(frames, figure)
+    what = f"a finished run that has a sigma (methods {', '.join(VARIATIONAL)})"
+    return panels.needed(runs[runs["method"].isin(VARIATIONAL)], figure, what)
 
 
 def sigma_drift(frames: Frames) -> Drawing:
     """How far the mean sigma has moved since the start, by gradient and by topology (sections 3.1 and 3.2).
 
-    A row of panels a sigma at the start, a column a recipe.
-
-    Raises:
-        UserError: if no finished run has recorded its sigma.
-    """
+    A row of panels a sigma at the start, a column a recipe."""
     runs = _variational(frames, "sigma_drift")
     changes = _changes(runs, frames)
-    if changes.empty:
-        raise UserError("sigma_drift: no finished run of its experiments has recorded its sigma.")
-    runs = runs[runs["run"].isin(changes["run"])]
-    groups = panels_of(runs, ("sigma_init", *RECIPE))
-    rows = [(title, panel, sigma) for title, panel in groups for sigma in _cells(panel)[0]]
-    recipes = _cells(runs)[1]
-    data: list[pd.DataFrame] = []
-    with matplotlib.rc_context(style()):
-        width = WIDE if len(recipes) > 1 else WIDE / 2
-        figure = Figure(figsize=(width, 0.75 + 1.75 * len(rows)), layout="constrained")
-        grid = figure.subplots(len(rows), len(recipes), squeeze=False)
-        for i, (title, panel, sigma) in enumerate(rows):
-            for axes, recipe in zip(grid[i], recipes, strict=True):
-                data += _draw_drift(axes, _cell(panel, sigma, recipe), changes)
-                progress_axis(axes, last_row=i == len(rows) - 1)
-                official = " (official)" if recipe == OFFICIAL else ""
-                axes.set_title(f"{_recipe_text(recipe)}{official}" if i == 0 else "")
-            grid[i, 0].set_ylabel("\n".join(filter(None, [title, f"$\\sigma_0$ = {sigma:g}", PERCENT_OF_START])))
-        figure.align_ylabels()
-        legend(figure)
-        footnote(figure, frames.runs)
-    caption = (
+    runs = panels.needed(of_runs(runs, changes), "sigma_drift", "a finished run that has recorded its sigma")
+    parts, recipes = _starts(runs), _recipes(runs)
+
+    def draw(axes: Axes, start: Start, recipe: tuple[str, float]) -> Rows:
+        place = axes.get_subplotspec()
+        axes.set_title(_recipe_text(recipe) + " (official)" * (recipe == OFFICIAL) if place.is_first_row() else "")
+        axes.set_ylabel(start.said(PERCENT_OF_START) if place.is_first_col() else "")
+        scales.progress_axis(axes)
+        return _draw_drift(axes, start.of(recipe), changes)
+
+    return panels.draw(
+        *(frames, parts, panels.each(recipes, draw)),
         "Change of the mean of sigma over the active weights since the start, in percent of its expectation there, by "
         "the learning rate and optimiser of rho: of SSVI, split into what gradients did and what exchanging weights "
-        f"did, as long as its subspace changes; of the dense BNN, all by gradient. Numbers are the last means. {BANDS} "
-        f"({seeds(settings(runs))})."
+        "did, as long as its subspace changes; of the dense BNN, all by gradient. Numbers are the last means. "
+        f"{lines.BANDS} ({{n}}).",
+        size=(style.WIDE if len(recipes) > 1 else style.WIDE / 2, 0.75 + 1.75 * len(parts)),
+        axes=len(recipes),
+        title=None,
+        finish=lambda grid, rows: grid[0, 0].figure.align_ylabels(),
     )
-    return Drawing(figure, pd.concat(data, ignore_index=True), caption, caveats(frames.runs))
 
 
 def _changes(runs: pd.DataFrame, frames: Frames) -> pd.DataFrame:
-    """Change of the mean sigma (% of the start) by run, cause and progress (%), 0 at the start.
+    """Change of the mean sigma (% of the start) by run, cause and `progress_percent`, 0 at the start.
 
     Updates tell the causes apart, weighing layers by their active weights; for a run without them, each epoch's
     mean sigma has one cause, the gradient, called `all`.
@@ -141,7 +128,7 @@ def _changes(runs: pd.DataFrame, frames: Frames) -> pd.DataFrame:
     zero = both[["run", "cause"]].drop_duplicates().assign(progress=0.0, change=0.0)
     both = pd.concat([zero, both], ignore_index=True) if len(both) else both
     percent = 100 * both["change"] / both["run"].map(start).astype(float)
-    return both.assign(change=percent, progress=100 * both["progress"])
+    return both.assign(change=percent, progress_percent=100 * both["progress"])
 
 
 def _of_dense(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
@@ -165,22 +152,20 @@ def _of_dense(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found[1:] or found, ignore_index=True)
 
 
-def _draw_drift(axes: Axes, cell: pd.DataFrame, changes: pd.DataFrame) -> list[pd.DataFrame]:
-    data = []
-    for line in series(cell, along=()):
-        mine = changes[changes["run"].isin(line.runs["run"])]
-        for cause, rows in mine.groupby("cause", sort=False):
-            words, colour = DRIFTS.get(str(cause), ("", COLOURS[line.method]))
-            summary = over_runs(rows, "progress", "change")
+def _draw_drift(axes: Axes, runs: pd.DataFrame, changes: pd.DataFrame) -> Rows:
+    found: Rows = []
+    for line in lines.series(runs):
+        for cause, rows in of_runs(changes, line.runs).groupby("cause", sort=False):
+            words, colour = DRIFTS.get(str(cause), ("", style.COLOURS[line.method]))
+            summary = lines.over_runs(rows, "progress_percent", "change")
             label = f"{line.label}: {words}" if words else line.label
-            look = {"color": colour, "linestyle": LINES[line.variant % len(LINES)]}
-            draw_band(axes, summary["progress"], summary, label=label, **look)
+            look = {"color": colour, "linestyle": line.look["linestyle"]}
+            lines.draw_band(axes, summary["progress_percent"], summary, label=label, **look)
             _say_last(axes, summary, str(cause), colour)
-            about = where(line.runs, "sigma_init", *RECIPE) | {"cause": cause}
-            data.append(pd.DataFrame({**about, **summary}).rename(columns={"progress": "progress_percent"}))
+            found += panels.rows_of(line.runs, summary, "method", "density", "sigma_init", *RECIPE, cause=cause)
     axes.axhline(0, color="black", linewidth=0.5, zorder=1)
     axes.margins(y=0.12)
-    return data
+    return found
 
 
 def _say_last(axes: Axes, summary: pd.DataFrame, cause: str, colour: str) -> None:
@@ -200,70 +185,61 @@ def _signed(percent: float) -> str:
 def sigma_learning(frames: Frames) -> Drawing:
     """Accuracy, NLL and ECE by how sigma is learned and where it starts (figure 2, right: VI at a large sigma).
 
-    A row of panels a metric, a column a sigma at the start of a data set.
+    A row of panels a metric, a column a sigma at the start of a data set."""
+    parts = _starts(_variational(frames, "sigma_learning"))
 
-    Raises:
-        UserError: if no finished run has a sigma.
-    """
-    runs = _variational(frames, "sigma_learning")
-    groups = panels_of(runs, ("sigma_init", *RECIPE))
-    columns = [(title, panel, sigma) for title, panel in groups for sigma in _cells(panel)[0]]
-    data: list[dict[str, Any]] = []
-    with matplotlib.rc_context(style()):
-        figure = Figure(figsize=(max(WIDE / 2, min(WIDE, 2.6 * len(columns))), 5.6), layout="constrained")
-        grid = figure.subplots(len(METRICS), len(columns), squeeze=False, sharex="col")
-        for j, (title, panel, sigma) in enumerate(columns):
-            recipes = _cells(panel)[1]
-            for axes, metric in zip(grid[:, j], METRICS, strict=True):
-                data += _draw_recipes(axes, panel, sigma, recipes, metric)
-            grid[0, j].set_title("\n".join(filter(None, [title, f"$\\sigma_0$ = {sigma:g}"])))
-            grid[-1, j].set_xticks(range(len(recipes)), [_recipe_text(recipe, "\n") for recipe in recipes])
-            grid[-1, j].set_xlabel(r"learning of $\sigma$")
-        for row, (heading, _, _) in zip(grid, METRICS.values(), strict=True):
-            row[0].set_ylabel(heading)
-            _level(list(row), [title for title, _, _ in columns])
-        figure.align_ylabels()
-        legend(figure)
-        footnote(figure, frames.runs)
-    caption = (
+    def finish(grid: np.ndarray, rows: Rows) -> None:
+        for row, quantity in zip(grid, QUANTITIES, strict=True):
+            row[0].set_ylabel(quantity.title)
+            _level(list(row), [part.title for part in parts])
+        grid[0, 0].figure.align_ylabels()
+
+    return panels.draw(
+        *(frames, parts, panels.each(QUANTITIES, _draw_recipes)),
         "Test accuracy, NLL and ECE by the optimiser and learning rate of rho (the official recipe first) and by the "
         "mean of sigma at the start. Small dots are seeds, large ones their means, bars Student's t intervals (95%), "
-        "cut off where the metric ends "
-        f"({seeds(settings(runs))})."
+        "cut off where the metric ends ({n}).",
+        size=(max(style.WIDE / 2, min(style.WIDE, 2.6 * len(parts))), 5.6),
+        axes=len(QUANTITIES),
+        upright=True,
+        title=None,
+        finish=finish,
+        sharex="col",
     )
-    return Drawing(figure, pd.DataFrame(data), caption, caveats(frames.runs))
 
 
-def _draw_recipes(
-    axes: Axes, panel: pd.DataFrame, sigma: float, recipes: list[tuple[str, float]], metric: str
-) -> list[dict[str, Any]]:
+def _draw_recipes(axes: Axes, start: Start, quantity: Quantity) -> Rows:
     """Seeds, mean and interval of each line of the panel at each recipe; returns what is drawn."""
-    _, factor, (lowest, highest) = METRICS[metric]
+    recipes = _recipes(start.runs)
     # What the panel's axes show is made alike, so that lines are what is left to tell apart.
-    lines: list[Series] = series(panel.assign(sigma_init=sigma, sigma_optimizer="", sigma_lr=0.0), along=())
-    data = []
-    for number, line in enumerate(lines):
-        shift = 0.3 * (number - (len(lines) - 1) / 2) / max(1, len(lines) - 1)
-        mine = panel.loc[line.runs.index]
-        look = {key: value for key, value in line.look.items() if key != "linestyle"}
+    found = lines.series(start.runs.assign(sigma_init=start.sigma, sigma_optimizer="", sigma_lr=0.0))
+    rows = []
+    for number, line in enumerate(found):
+        shift = 0.3 * (number - (len(found) - 1) / 2) / max(1, len(found) - 1)
+        look = line.look | {"linestyle": "none", "label": line.label}
         for place, recipe in enumerate(recipes):
-            group = _cell(mine, sigma, recipe)
-            if group.empty:
-                continue
-            values = group[metric].astype(float) * factor
-            found = interval(values)
-            low, high = max(found.low, lowest), min(found.high, highest)
-            error = [[found.mean - low], [high - found.mean]] if found.n > 1 else None
-            x = place + shift
-            axes.errorbar(
-                x, found.mean, yerr=error, linestyle="none", label=line.label, elinewidth=0.9, zorder=3, **look
-            )
-            axes.scatter([x + 0.09] * len(values), values, s=5, color=look["color"], alpha=0.7, linewidths=0, zorder=4)
-            numbers = {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
-            data.append({**where(group, "sigma_init", *RECIPE), "metric": metric, **numbers})
+            group = of_runs(start.of(recipe), line.runs)
+            if len(group):
+                about = panels.of_one(group, "method", "density", "sigma_init", *RECIPE)
+                numbers = _draw_seeds(axes, place + shift, quantity.of(group), quantity, look)
+                rows.append({**about, "metric": quantity.column, **numbers})
+    place = axes.get_subplotspec()
+    axes.set_title(start.said() if place.is_first_row() else "")
+    if place.is_last_row():
+        axes.set_xticks(range(len(recipes)), [_recipe_text(recipe, "\n") for recipe in recipes])
+        axes.set_xlabel(r"learning of $\sigma$")
     axes.set_xlim(-0.5, len(recipes) - 0.5)
     axes.grid(False, axis="x")
-    return data
+    return rows
+
+
+def _draw_seeds(axes: Axes, x: float, values: pd.Series, quantity: Quantity, look: dict[str, Any]) -> dict[str, Any]:
+    found = interval(values)
+    low, high = lines.within(quantity, found.low, found.high)
+    error = [[found.mean - low], [high - found.mean]] if found.n > 1 else None
+    axes.errorbar(x, found.mean, yerr=error, elinewidth=0.9, zorder=3, **look)
+    axes.scatter([x + 0.09] * len(values), values, s=5, color=look["color"], alpha=0.7, linewidths=0, zorder=4)
+    return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
 
 
 def _level(row: list[Axes], titles: list[str]) -> None:

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ssvi.analysis.collect import COMPLETE, load_frames
+from ssvi.analysis import comparing
+from ssvi.analysis.collect import COMPLETE, RunFolders
 from ssvi.analysis.figures.sigma import start_of_sigma
 from ssvi.analysis.made import MADE, one_machine
-from ssvi.analysis.report.outputs import paths_of
-from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text, settings
+from ssvi.analysis.report.outputs import Experiments, paths_of
+from ssvi.analysis.settings import HEADINGS, METHOD_NAMES, is_missing, option_text, settings
 from ssvi.analysis.tables.evidence import gather, which
-from ssvi.analysis.tables.format import HEADINGS
-from ssvi.analysis.tables.results import COST_OPTIONS
-from ssvi.config import output_experiments
-from ssvi.errors import UserError
 from ssvi.registry import SUBSPACE, VARIATIONAL
-from ssvi.spec import FIELDS, RunSpec, with_parents
+from ssvi.runs.config import output_experiments
+from ssvi.runs.options import FIELDS
+from ssvi.runs.parents import with_parents
+from ssvi.runs.spec import RunSpec
 
 # Criteria that order weights alike, the second ones at lambda 1.
 ALIKE = (("snr", "snr_abs"), ("e_abs", "e_exp"))
@@ -53,57 +52,28 @@ class Speed:
     sparse: float
 
 
-@dataclass(frozen=True)
-class Beliefs:
-    """What the page says of its numbers; empty or None where the runs do not tell."""
-
-    seeds: tuple[tuple[int, int], ...]
-    test_images: dict[str, int]
-    validation: str
-    samples: str
-    bins: str
-    ece: float | None
-    ece_marginal: float | None
-    kl_scale: str
-    prior_sigma: str
-    weight_decay: str
-    best_test: int
-    diverged: int
-    speeds: tuple[Speed, ...]
-    drift: tuple[Drift, ...]
-    same_order: dict[tuple[str, str], float]
-    twins: dict[tuple[str, str], tuple[int, int]]
-
-
 def believe(
-    results: Path,
-    runs: pd.DataFrame,
-    content: Mapping[str, Any],
-    experiments: Mapping[str, Mapping[str, RunSpec]],
-) -> Beliefs:
-    """Everything that the section needs to know of this study's runs."""
+    source: RunFolders, runs: pd.DataFrame, content: Mapping[str, Any], experiments: Experiments
+) -> dict[str, Any]:
+    """What the section says of the runs, by its names in the template; empty or None where they do not tell."""
     complete = runs[runs["status"] == COMPLETE]
     sizes = Counter(len(group) for group in settings(complete)) if len(complete) else Counter()
     tested = complete.dropna(subset="test_images")
     variational = complete[complete["method"].isin(VARIATIONAL)]
-    return Beliefs(
-        seeds=tuple(sorted(sizes.items())),
-        test_images={str(d): int(g["test_images"].iloc[0]) for d, g in tested.groupby("dataset", sort=False)},
-        validation=_values(runs, "validation"),
-        samples=_values(variational, "evaluation_samples"),
-        bins=_values(complete, "evaluation_bins"),
-        ece=_median(complete, "ece"),
-        ece_marginal=_median(complete, "ece_marginal"),
-        kl_scale=_values(variational, "kl_scale"),
-        prior_sigma=_values(variational, "prior_sigma"),
-        weight_decay=_values(runs, "weight_decay"),
-        best_test=int(complete["accuracy_best_test"].notna().sum()),
-        diverged=int((runs["status"] == "diverged").sum()),
-        speeds=_speeds(complete),
-        drift=_drift(results, _specs_of("sigma_drift", content, experiments), _made(runs)),
-        same_order=_same_order(results, _specs_of("iou", content, experiments)),
-        twins=_twins(complete, with_parents({r: s for members in experiments.values() for r, s in members.items()})),
-    )
+    read = {"validation": runs, "weight_decay": runs, "kl_scale": variational, "prior_sigma": variational}
+    read |= {"evaluation_samples": variational, "evaluation_bins": complete}
+    return {name.removeprefix("evaluation_"): _values(frame, name) for name, frame in read.items()} | {
+        "seeds": sorted(sizes.items()),
+        "test_images": {str(d): int(g["test_images"].iloc[0]) for d, g in tested.groupby("dataset", sort=False)},
+        "ece": _median(complete, "ece"),
+        "ece_marginal": _median(complete, "ece_marginal"),
+        "best_test": int(complete["accuracy_best_test"].notna().sum()),
+        "diverged": int((runs["status"] == "diverged").sum()),
+        "speeds": _speeds(complete),
+        "drift": _drift(source, _specs_of("sigma_drift", content, experiments), _made(runs)),
+        "same_order": _same_order(source, _specs_of("iou", content, experiments)),
+        "twins": _twins(complete, with_parents({r: s for members in experiments.values() for r, s in members.items()})),
+    }
 
 
 # What a run was computed with: values of `MADE`.
@@ -137,16 +107,14 @@ def _speeds(complete: pd.DataFrame) -> tuple[Speed, ...]:
             continue
         dense, sparse = evidence.setting(which("vi")), evidence.setting(SSVI.but(density=min(densities)))
         both = pd.concat([dense, sparse])
-        alike = both[list(COST_OPTIONS)].drop_duplicates().shape[0] == 1 and one_machine(both)
+        alike = both[list(comparing.COST_OPTIONS)].drop_duplicates().shape[0] == 1 and one_machine(both)
         speeds = [_median(runs, "images_per_second") for runs in (dense, sparse)]
         if alike and None not in speeds:
             found.append(Speed(evidence.dataset, evidence.model, speeds[0], min(densities), speeds[1]))
     return tuple(found)
 
 
-def _specs_of(
-    figure: str, content: Mapping[str, Any], experiments: Mapping[str, Mapping[str, RunSpec]]
-) -> dict[str, RunSpec]:
+def _specs_of(figure: str, content: Mapping[str, Any], experiments: Experiments) -> dict[str, RunSpec]:
     """The runs of a figure, none if the study does not draw it."""
     if figure not in content["figures"]:
         return {}
@@ -154,7 +122,7 @@ def _specs_of(
     return {run: experiments[e][run] for e in named for run in paths_of([e], experiments)}
 
 
-def _drift(results: Path, specs: Mapping[str, RunSpec], made: Mapping[str, Made]) -> tuple[Drift, ...]:
+def _drift(source: RunFolders, specs: Mapping[str, RunSpec], made: Mapping[str, Made]) -> tuple[Drift, ...]:
     """The drift of each setting under the published recipe (rho by SGD at the default learning rate).
 
     `made` has what each run was computed with, over which no mean goes either.
@@ -164,7 +132,7 @@ def _drift(results: Path, specs: Mapping[str, RunSpec], made: Mapping[str, Made]
         for run, spec in specs.items()
         if spec.method in SUBSPACE and spec.sigma_optimizer == "sgd" and spec.sigma_lr == RunSpec.sigma_lr
     }
-    updates = _read(results, published, "updates")
+    updates = source.frames(published, ["updates"]).updates
     changes: dict[tuple[RunSpec, Made], list[tuple[float, float]]] = {}
     for run, group in updates.groupby("run", sort=False):
         spec = published[str(run)]
@@ -208,9 +176,9 @@ def _names(settings: Sequence[RunSpec]) -> dict[RunSpec, str]:
     }
 
 
-def _same_order(results: Path, specs: Mapping[str, RunSpec]) -> dict[tuple[str, str], float]:
+def _same_order(source: RunFolders, specs: Mapping[str, RunSpec]) -> dict[tuple[str, str], float]:
     """The least rank correlation seen between criteria that order alike."""
-    overlap = _read(results, specs, "overlap")
+    overlap = source.frames(specs, ["overlap"]).overlap
     plain = {run for run, spec in specs.items() if spec.exp_lambda == 1}
     found = {}
     for pair in ALIKE:
@@ -235,11 +203,3 @@ def _twins(complete: pd.DataFrame, specs: Mapping[str, RunSpec]) -> dict[tuple[s
         if pairs:
             found[first, second] = (sum(a == b for a, b in pairs), len(pairs))
     return found
-
-
-def _read(results: Path, specs: Mapping[str, RunSpec], kind: str) -> pd.DataFrame:
-    """A frame of evidence; an empty one where it cannot be read, because the page stands without it."""
-    try:
-        return getattr(load_frames(results, specs, [kind], partial=True), kind)
-    except UserError:
-        return getattr(load_frames(results, {}, partial=True), kind)

@@ -1,17 +1,18 @@
-"""What the report reads from run folders beside the frames: every run's curves, thinned."""
+"""Every run's curves, thinned: of runs that have ended from the frames, of others from their folders."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssvi import runs as files
-from ssvi.analysis.records import run_folder
-from ssvi.errors import one_line
+import pandas as pd
+
+from ssvi.analysis.collect import COMPLETE, DIVERGED, REFUSED
+from ssvi.analysis.records import live_rows, published_rows, run_folder
+from ssvi.errors import UserError, one_line
+from ssvi.runs import files
 
 # The columns of a history that a run's curves are drawn from.
 CURVES = ("epoch", "loss", "kl", "sigma_mean", "train_accuracy", "validation_accuracy", "test_accuracy")
@@ -29,45 +30,44 @@ class Curves:
     problem: str = ""
 
 
-def read_curves(results: Path, runs: Sequence[str], refused: Collection[str] = ()) -> list[Curves]:
-    """The curves of each run, from its history or, while it trains, from the history so far; none of one refused."""
+def curves_of(results: Path, runs: pd.DataFrame, history: pd.DataFrame) -> list[Curves]:
+    """The curves of each run, none of one refused.
+
+    Args:
+        results: the results folder, for runs that have not ended: of these what was published or, of one that trains,
+            the history so far is read.
+        runs: the frame of the runs.
+        history: the frame of the histories of those that have ended.
+    """
     points = max(FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(1, len(runs))))
-    return [Curves({}, 0) if run in refused else _curves(run_folder(results, run), points) for run in runs]
+    ended = dict(list(history.groupby("run", sort=False)))
+    found = []
+    for run, status in runs[["run", "status"]].itertuples(index=False, name=None):
+        if status in (COMPLETE, DIVERGED):
+            rows = ended.get(run, history.iloc[:0])
+            found.append(_curves({name: rows[name].tolist() for name in CURVES}, len(rows), points))
+        else:
+            found.append(Curves({}, 0) if status == REFUSED else _unfinished(run_folder(results, run), points))
+    return found
 
 
-def _curves(folder: Path, points: int) -> Curves:
+def _curves(columns: Mapping[str, Sequence[Any]], epochs: int, points: int) -> Curves:
+    """The columns without those that have no number."""
+    kept = {name: [rounded(values[i]) for i in thin(epochs, points)] for name, values in columns.items()}
+    return Curves({k: v for k, v in kept.items() if any(x is not None for x in v)}, epochs)
+
+
+def _unfinished(folder: Path, points: int) -> Curves:
+    published, live = folder / files.HISTORY, folder / files.LIVE_HISTORY
     try:
-        rows = _rows(folder)
-        kept = [rows[i] for i in thin(len(rows), points)]
-        columns = {name: [rounded(_number(row.get(name))) for row in kept] for name in CURVES}
-    except (OSError, ValueError, OverflowError, csv.Error) as error:
+        rows = published_rows(published) if published.is_file() else live_rows(live) if live.is_file() else []
+        return _curves({name: [_number(row.get(name)) for row in rows] for name in CURVES}, len(rows), points)
+    except (UserError, OSError, ValueError, OverflowError) as error:
         return Curves({}, 0, one_line(f"{folder.name}/{files.HISTORY} cannot be read ({error})"))
-    return Curves({k: v for k, v in columns.items() if any(x is not None for x in v)}, len(rows))
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    path = folder / files.HISTORY
-    if not path.is_file():
-        return _live_rows(folder / files.LIVE_HISTORY)
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _number(cell: Any) -> Any:
     return (float(cell) if cell else None) if isinstance(cell, str) else cell
-
-
-def _live_rows(path: Path) -> list[dict[str, Any]]:
-    """The epochs that a running training has written; a line it is just writing is left out."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            break
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
 
 
 def thin(n: int, points: int) -> list[int]:

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssvi.analysis.collect import Frames, load_frames
+from ssvi.analysis.collect import Frames, RunFolders
 from ssvi.analysis.figures import FIGURES, make_figure, needs, write_figure
+from ssvi.analysis.report.outputs import Experiments
 from ssvi.analysis.report.page import write_report
 from ssvi.analysis.tables import TABLES, make_table, write_table
-from ssvi.changed import Changed
-from ssvi.config import output_experiments
 from ssvi.errors import UserError
-from ssvi.spec import RunSpec
+from ssvi.runs.changed import Changed
+from ssvi.runs.config import output_experiments
 
 
 def make_all(
@@ -23,7 +23,7 @@ def make_all(
     folder: Path,
     study: str,
     content: Mapping[str, Any],
-    experiments: Mapping[str, Mapping[str, RunSpec]],
+    experiments: Experiments,
     say: Callable[[str], None] = lambda line: None,
     changed: Sequence[Changed] = (),
     evaluation: Mapping[str, int] | None = None,
@@ -34,12 +34,9 @@ def make_all(
         results: the results folder.
         folder: where tables/, figures/ and report.html go; not where the workflow keeps what it has made, which it
             would then take for finished.
-        study: its name.
-        content: the study as `ssvi.config.resolve` gives it.
-        experiments: its runs, as `ssvi.config.study_experiments` gives them.
         say: is told each output that could not be made.
-        changed: as in `write_report`.
         evaluation: `evaluation` of the config; a run that was evaluated otherwise is left out.
+        study, content, experiments, changed: as in `write_report`.
 
     Returns:
         the path of the report.
@@ -49,12 +46,12 @@ def make_all(
     """
     folder.mkdir(parents=True, exist_ok=True)
     problems: dict[str, str] = {}
+    source = RunFolders(results, partial=True, evaluation=evaluation)
     for kind, make in (("tables", _table), ("figures", _figure)):
         for name, output in content[kind].items():
             specs = {run: spec for e in output_experiments(output) for run, spec in experiments[e].items()}
             try:
-                load = partial(load_frames, results, specs, partial=True, evaluation=evaluation)
-                make(name, output, folder / kind / name, load)
+                make(name, output, folder / kind / name, partial(source.frames, specs))
             except UserError as error:
                 problems[name] = str(error)
             except OSError:
@@ -66,7 +63,7 @@ def make_all(
                 problems[name] = f"its code failed: {type(error).__name__}: {error}"
             if name in problems:
                 say(f"{kind.removesuffix('s')} {name} could not be made: {problems[name]}")
-    return write_report(results, folder, study, content, experiments, problems, changed, evaluation)
+    return write_report(source, folder, study, content, experiments, problems, changed)
 
 
 def _table(name: str, output: Any, stem: Path, load: Callable[..., Frames]) -> None:

@@ -12,23 +12,26 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ssvi.analysis.collect import METRIC_COLUMNS, PROVENANCE_COLUMNS, REFUSED, load_frames
+from ssvi.analysis.collect import METRIC_COLUMNS, PROVENANCE_COLUMNS, RunFolders
 from ssvi.analysis.report.beliefs import believe
-from ssvi.analysis.report.gather import Curves, read_curves, rounded
-from ssvi.analysis.report.outputs import Output, paths_of, read_output, rows_of
+from ssvi.analysis.report.gather import Curves, curves_of, rounded
+from ssvi.analysis.report.outputs import Experiments, Output, paths_of, read_output, rows_of
 from ssvi.analysis.report.summary import cause_of, constant_options, summarise
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text
 from ssvi.analysis.stats import LEVEL
 from ssvi.analysis.tables.published import published
-from ssvi.changed import Changed
-from ssvi.config import OUTPUT_KINDS, output_experiments
-from ssvi.disk import write_text
 from ssvi.errors import one_line
+from ssvi.machine.disk import write_text
 from ssvi.registry import KINDS
-from ssvi.spec import FIELDS, RunSpec, non_defaults, options_of, unique, with_parents
+from ssvi.runs.changed import Changed
+from ssvi.runs.config import OUTPUT_KINDS, output_experiments
+from ssvi.runs.options import FIELDS, non_defaults, options_of
+from ssvi.runs.parents import with_parents
+from ssvi.runs.paths import unique
+from ssvi.runs.spec import RunSpec
 
 HERE = Path(__file__).parent
 # Integers beyond it are not exact in JavaScript.
@@ -37,51 +40,37 @@ TOLD_APART = ("status", "cause", "diverged_epoch")
 
 
 def write_report(
-    results: Path,
+    source: RunFolders,
     folder: Path,
     study: str,
     content: Mapping[str, Any],
-    experiments: Mapping[str, Mapping[str, RunSpec]],
+    experiments: Experiments,
     problems: Mapping[str, str] | None = None,
     changed: Sequence[Changed] = (),
-    evaluation: Mapping[str, int] | None = None,
 ) -> Path:
-    """Write a study's report from its run folders and from the files of its tables and figures.
+    """Write a study's report from its run folders and from the files of its tables and figures; returns its path.
 
     Whatever is not there (a run, a table, a figure) is named in the page with the reason. Same files, same bytes.
 
     Args:
-        results: the results folder.
+        source: its run folders, unfinished ones named by how far they have got (`partial`).
         folder: where the study has its tables/ and figures/, and will have its report.html.
         study: its name.
-        content: the study as `ssvi.config.resolve` gives it.
-        experiments: its runs, as `ssvi.config.study_experiments` gives them.
+        content, experiments: the study and its runs, as `ssvi.runs.config.resolve` and `study_experiments` give them.
         problems: by name, why a table or figure could not be made; one that is named here is not shown.
-        changed: the data sets whose images are no longer those of some runs, by `ssvi.changed`.
-        evaluation: `evaluation` of the config; a run that was evaluated otherwise is left out.
-
-    Returns:
-        the path of the report.
+        changed: the data sets whose images are no longer those of some runs, by `ssvi.runs.changed`.
 
     Raises:
         OSError: if it cannot be written.
     """
     specs = with_parents(unique(spec for runs in experiments.values() for spec in runs.values()))
-    runs = load_frames(results, specs, ["history"], partial=True, evaluation=evaluation).runs
-    outputs = {
-        kind: _outputs(kind, content[kind], study, results, folder, runs, experiments, problems or {})
-        for kind in OUTPUT_KINDS
-    }
-    script = (HERE / "report.js").read_text()
-    curves = read_curves(results, list(runs["run"]), set(runs.loc[runs["status"] == REFUSED, "run"]))
-    page = _environment().get_template("template.html.jinja")
-    text = page.render(
+    frames = source.frames(specs, ["history"])
+    runs, curves = frames.runs, curves_of(source.results, frames.runs, frames.history)
+    outputs = _outputs(source, folder, study, content, runs, experiments, problems or {})
+    text = _template().render(
         study=study,
-        css=Markup((HERE / "report.css").read_text()),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=summarise(runs, content, experiments, specs, changed),
-        beliefs=believe(results, runs, content, experiments),
+        beliefs=believe(source, runs, content, experiments),
         outputs=outputs,
         figures=set(content["figures"]) - {o.name for o in outputs["figures"] if o.reason},
         versions=_versions(runs),
@@ -90,15 +79,32 @@ def write_report(
         data=_json(_run_data(runs, specs, experiments, curves)),
         curves=_json([c.columns for c in curves]),
         thinned=_thinned(curves),
-        level=f"{100 * LEVEL:.0f} %",
-        flops_unit=f"{published()['flops_unit']:e}".split("e+"),
     )
-    path = folder / "report.html"
-    write_text(path, text)
-    return path
+    write_text(folder / "report.html", text)
+    return folder / "report.html"
 
 
-def _environment() -> Environment:
+def _outputs(
+    source: RunFolders,
+    folder: Path,
+    study: str,
+    content: Mapping[str, Any],
+    runs: pd.DataFrame,
+    experiments: Experiments,
+    problems: Mapping[str, str],
+) -> dict[str, list[Output]]:
+    """The tables and the figures in the config's order."""
+
+    def read(kind: str, name: str) -> Output:
+        mine = rows_of(runs, paths_of(output_experiments(content[kind][name]), experiments))
+        log = source.results / "logs" / kind.removesuffix("s") / study / f"{name}.log"
+        return read_output(kind, name, folder, mine, problems.get(name), log)
+
+    return {kind: [read(kind, name) for name in content[kind]] for kind in OUTPUT_KINDS}
+
+
+def _template() -> Template:
+    """The page without what is of one study."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -108,34 +114,23 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         finalize=_visible,
     )
+    script = (HERE / "report.js").read_text()
+    environment.globals |= {
+        "css": Markup((HERE / "report.css").read_text()),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "level": f"{100 * LEVEL:.0f} %",
+        "flops_unit": f"{published()['flops_unit']:e}".split("e+"),
+    }
     environment.filters["short"] = lambda value: f"{value:.3g}"
     environment.filters["change"] = lambda value: f"{value:+.2g}".replace("-", "−")
-    return environment
+    return environment.get_template("template.html.jinja")
 
 
 def _visible(value: Any) -> Any:
     """What the template puts into the page; of text, line by line, without the characters that are not seen."""
     plain = isinstance(value, str) and not isinstance(value, Markup)
     return "\n".join(map(one_line, value.split("\n"))) if plain else value
-
-
-def _outputs(
-    kind: str,
-    listed: Mapping[str, Any],
-    study: str,
-    results: Path,
-    folder: Path,
-    runs: pd.DataFrame,
-    experiments: Mapping[str, Mapping[str, RunSpec]],
-    problems: Mapping[str, str],
-) -> list[Output]:
-    """The tables or figures in the config's order."""
-    found = []
-    for name, output in listed.items():
-        mine = rows_of(runs, paths_of(output_experiments(output), experiments))
-        log = results / "logs" / kind.removesuffix("s") / study / f"{name}.log"
-        found.append(read_output(kind, name, folder, mine, problems.get(name), log))
-    return found
 
 
 def _versions(runs: pd.DataFrame) -> list[tuple[list[str], int]]:
@@ -154,10 +149,7 @@ def _fingerprints(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _run_data(
-    runs: pd.DataFrame,
-    specs: Mapping[str, RunSpec],
-    experiments: Mapping[str, Mapping[str, RunSpec]],
-    curves: list[Curves],
+    runs: pd.DataFrame, specs: Mapping[str, RunSpec], experiments: Experiments, curves: list[Curves]
 ) -> dict[str, Any]:
     """What the list of runs is drawn from: a column each, words that repeat written once."""
     paths = list(runs["run"])

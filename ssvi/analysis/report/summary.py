@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from ssvi.analysis import comparing, quantities
 from ssvi.analysis.collect import COMPLETE, DIVERGED, REFUSED
 from ssvi.analysis.made import one_machine
-from ssvi.analysis.report.outputs import paths_of, rows_of
+from ssvi.analysis.report.outputs import Experiments, paths_of, rows_of
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, mixed, option_text, settings
 from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.published import is_papers, is_papers_network, published
-from ssvi.analysis.tables.rows import by_seed, compare
-from ssvi.changed import Changed
-from ssvi.config import output_experiments
 from ssvi.registry import KINDS, VARIATIONAL
-from ssvi.spec import FIELDS, RunSpec, non_defaults, options_of
+from ssvi.runs.changed import Changed
+from ssvi.runs.config import output_experiments
+from ssvi.runs.options import FIELDS, non_defaults, options_of
+from ssvi.runs.spec import RunSpec
 
 STATUSES = (COMPLETE, DIVERGED, REFUSED, "failed", "in training", "missing")
 # Of a long list of troubles the first ones say enough; the list of runs has them all.
@@ -28,78 +28,35 @@ NAMED, HEADLINES = 12, 8
 LEAST_IN_TABLE = "table1"
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """Runs of one status that is not complete, the first of them named with their cause."""
-
-    status: str
-    runs: tuple[tuple[str, str], ...]
-    more: int
-
-
-@dataclass(frozen=True)
-class Headline:
-    """One setting's accuracy, and its difference and cost against the dense BNN."""
-
-    dataset: str
-    model: str
-    name: str
-    n: int
-    accuracy: str
-    difference: str
-    verdict: str
-    flops: str
-    seconds: str
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The first section of the page."""
-
-    counts: dict[str, int]
-    total: int
-    methods: str
-    datasets: str
-    models: str
-    caution: str
-    warnings: tuple[str, ...]
-    hardware: tuple[tuple[str, int], ...]
-    training: str
-    evaluation: str
-    first: str
-    last: str
-    headlines: tuple[Headline, ...]
-    troubles: tuple[Trouble, ...]
-
-
 def summarise(
     runs: pd.DataFrame,
     content: Mapping[str, Any],
-    experiments: Mapping[str, Mapping[str, RunSpec]],
+    experiments: Experiments,
     specs: Mapping[str, RunSpec],
     changed: Sequence[Changed] = (),
-) -> Summary:
-    """The summary of a study's runs, complete or not, with a warning for each data set that has `changed` since."""
+) -> dict[str, Any]:
+    """The first section of the page, by its names in the template, of a study's runs, complete or not, with a warning
+    for each data set that has `changed` since."""
     counts = Counter(runs["status"])
     complete = runs[runs["status"] == COMPLETE]
     ran = runs[runs["status"].isin([COMPLETE, DIVERGED])]
     started = sorted(runs["started"].dropna())
-    return Summary(
-        counts={status: counts[status] for status in (*STATUSES, *sorted(set(counts) - set(STATUSES)))},
-        total=len(runs),
-        methods=_words(METHOD_NAMES[m] for m in KINDS if m in set(ran["method"])),
-        datasets=_words(dict.fromkeys(ran["dataset"])),
-        models=_words(dict.fromkeys(ran["model"])),
-        caution=_caution(complete),
-        warnings=(*mixed(complete), *(f"WARNING: {one}." for one in changed)),
-        hardware=_hardware(ran),
-        training=duration(_own_seconds(runs).sum()),
-        evaluation=duration(pd.to_numeric(runs["evaluation_seconds"]).sum()),
-        first=_moment(started[0]) if started else "",
-        last=_moment(started[-1]) if started else "",
-        headlines=tuple(_headlines(complete, content, experiments, specs)),
-        troubles=tuple(_troubles(runs)),
-    )
+    return {
+        "counts": {status: counts[status] for status in (*STATUSES, *sorted(set(counts) - set(STATUSES)))},
+        "total": len(runs),
+        "methods": _words(METHOD_NAMES[m] for m in KINDS if m in set(ran["method"])),
+        "datasets": _words(dict.fromkeys(ran["dataset"])),
+        "models": _words(dict.fromkeys(ran["model"])),
+        "caution": _caution(complete),
+        "warnings": (*mixed(complete), *(f"WARNING: {one}." for one in changed)),
+        "hardware": _hardware(ran),
+        "training": duration(_own_seconds(runs).sum()),
+        "evaluation": duration(pd.to_numeric(runs["evaluation_seconds"]).sum()),
+        "first": _moment(started[0]) if started else "",
+        "last": _moment(started[-1]) if started else "",
+        "headlines": _headlines(complete, content, experiments, specs),
+        "troubles": _troubles(runs),
+    }
 
 
 def _own_seconds(runs: pd.DataFrame) -> pd.Series:
@@ -152,12 +109,13 @@ def duration(seconds: float) -> str:
     raise AssertionError(seconds)
 
 
-def _troubles(runs: pd.DataFrame) -> list[Trouble]:
+def _troubles(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The runs of each status that is not complete, the first of them named with their cause."""
     found = []
     for status, group in runs[runs["status"] != COMPLETE].groupby("status", sort=True):
         named = [(r.run, cause_of(r)) for r in group.head(NAMED).itertuples()]
-        found.append(Trouble(str(status), tuple(named), len(group) - len(named)))
-    return sorted(found, key=lambda t: (REFUSED, "failed", DIVERGED, "in training", "missing").index(t.status))
+        found.append({"status": str(status), "runs": named, "more": len(group) - len(named)})
+    return sorted(found, key=lambda t: (REFUSED, "failed", DIVERGED, "in training", "missing").index(t["status"]))
 
 
 def cause_of(row: Any) -> str:
@@ -169,11 +127,8 @@ def cause_of(row: Any) -> str:
 
 
 def _headlines(
-    complete: pd.DataFrame,
-    content: Mapping[str, Any],
-    experiments: Mapping[str, Mapping[str, RunSpec]],
-    specs: Mapping[str, RunSpec],
-) -> list[Headline]:
+    complete: pd.DataFrame, content: Mapping[str, Any], experiments: Experiments, specs: Mapping[str, RunSpec]
+) -> list[dict[str, Any]]:
     """The dense BNN and SSVI as in table1 or, without it, in the whole study, each in its plainest setting."""
     table = content["tables"].get(LEAST_IN_TABLE)
     named = paths_of(output_experiments(table) if table is not None else list(experiments), experiments)
@@ -199,23 +154,21 @@ def _oddity(setting: pd.DataFrame, specs: Mapping[str, RunSpec]) -> tuple[int, f
     return (len(non_defaults(specs[first["run"]])), *versions)
 
 
-def _headline(dataset: str, model: str, setting: pd.DataFrame, dense: pd.DataFrame | None) -> Headline:
-    first = setting.iloc[0]
-    name = METHOD_NAMES[first["method"]]
+def _headline(dataset: str, model: str, setting: pd.DataFrame, dense: pd.DataFrame | None) -> dict[str, Any]:
+    """One setting's accuracy, and its difference and cost against the dense BNN."""
+    first, estimate = setting.iloc[0], interval(comparing.by_seed(setting, quantities.ACCURACY))
+    row = {"dataset": dataset, "model": model, "name": METHOD_NAMES[first["method"]], "n": estimate.n}
+    row |= {"accuracy": _with_interval(estimate), **dict.fromkeys(("difference", "verdict", "flops", "seconds"), "–")}
     if first["method"] != "vi":
-        name += f" at {100 * (1 - first['density']):.6g} % sparsity"
-    gap, verdict, flops, seconds = "", "", "–", "–"
+        row["name"] += f" at {100 * (1 - first['density']):.6g} % sparsity"
     if dense is not None and first["method"] != "vi":
-        gap_estimate = compare(setting, dense, "accuracy", 100)
-        gap, verdict = _with_interval(gap_estimate, signed=True), _verdict(gap_estimate)
+        gap = comparing.compare(setting, dense, quantities.ACCURACY)
+        row |= {"difference": _with_interval(gap, signed=True), "verdict": _verdict(gap)}
     if dense is not None:
-        flops = _ratio(setting["training_flops"], dense["training_flops"])
-        alike = one_machine(pd.concat([setting, dense]))
-        seconds = _ratio(setting["training_seconds"], dense["training_seconds"]) if alike else "–"
-    estimate = interval(by_seed(setting, "accuracy", 100))
-    return Headline(
-        dataset, model, name, estimate.n, _with_interval(estimate), gap or "–", verdict or "–", flops, seconds
-    )
+        row["flops"] = _ratio(setting["training_flops"], dense["training_flops"])
+    if dense is not None and one_machine(pd.concat([setting, dense])):
+        row["seconds"] = _ratio(setting["training_seconds"], dense["training_seconds"])
+    return row
 
 
 def _with_interval(value: Estimate, *, signed: bool = False) -> str:

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from ssvi.analysis import comparing, quantities
 from ssvi.analysis.collect import Frames
+from ssvi.analysis.quantities import Quantity
 from ssvi.analysis.settings import METHOD_NAMES, caveats
 from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.format import COUNTED, DASH, Table, format_difference, format_interval
 from ssvi.analysis.tables.options import describe, usual_options
 from ssvi.analysis.tables.published import is_papers, published, published_rows, what_was_run
-from ssvi.analysis.tables.results import relative_cost
-from ssvi.analysis.tables.rows import by_seed, complete, reading_order
+from ssvi.analysis.tables.rows import reading_order
 
-
-@dataclass(frozen=True)
-class Quantity:
-    """What is compared: its key in `published.json`, its heading, and our column."""
-
-    key: str
-    heading: str
-    source: str
-    style: str
-    factor: float = 1.0
-    divisor: float = 1.0  # of both numbers, to write them short
-
-
-QUANTITIES = (
-    Quantity("accuracy_percent", "accuracy (%)", "accuracy", ".2f", 100.0),
-    Quantity("nll", "NLL (the paper's loss)", "nll", ".3f"),
-    Quantity("ece_marginal", "marginal ECE", "ece_marginal", ".4f"),
-    Quantity("sparsity_percent", "sparsity (%)", "sparsity", ".1f", 100.0),
-    Quantity("complexity", "complexity (millions)", "complexity", ".2f", divisor=1e6),
-    Quantity("training_flops", "training FLOPs (1e15), counted here", "training_flops", ".1f", divisor=1e15),
-    Quantity("training_flops_ratio", "training FLOPs (× dense BNN)", "training_flops_ratio", ".3f"),
-)
+# What is compared, keyed as in `published.json`, and by what it is divided to be short.
+COMPARED = {
+    quantities.ACCURACY: 1.0,
+    replace(quantities.NLL, name="NLL (the paper's loss)", style=".3f"): 1.0,
+    quantities.ECE_MARGINAL: 1.0,
+    replace(quantities.SPARSITY, style=".1f"): 1.0,
+    replace(quantities.COMPLEXITY, unit="millions", style=".2f"): 1e6,
+    replace(quantities.TRAINING_FLOPS, name="training FLOPs (1e15), counted here", style=".1f"): 1e15,
+    quantities.FLOPS_RATIO: 1.0,
+}
 SHOWN = (
     *("data set", "method", "density", "quantity", "paper", "ours", "95 % interval"),
     *("n", "ours − paper [95 % interval]"),
@@ -62,7 +51,7 @@ def _beside(frames: Frames, name: str) -> Table:
     paper = published()
     caption = f"Ours beside the paper's {paper[name]['source'].partition(',')[0]}."
     comparable = frames.runs[[is_papers(row) for _, row in frames.runs.iterrows()]]
-    groups, _ = relative_cost(reading_order(comparable), comparable) if len(comparable) else ([], [])
+    groups, _ = comparing.relative_cost(reading_order(comparable), comparable) if len(comparable) else ([], [])
     usual = usual_options(groups)
     shown, numbers = [], []
     for group in groups:
@@ -96,15 +85,15 @@ def _matches(entry: dict[str, Any], row: pd.Series) -> bool:
 def _quantities(entry: dict[str, Any], group: pd.DataFrame, options: str) -> list[tuple[dict[str, str], dict]]:
     """A row for each number that the paper prints of this setting."""
     found = []
-    for quantity in QUANTITIES:
+    for quantity, divisor in COMPARED.items():
         if quantity.key in entry:
-            ours = interval(by_seed(group, quantity.source, quantity.factor))
-            found.append(_row(entry, group, options, quantity, ours))
-    if entry["method"] == "ssvi" and "training_flops" in entry and len(complete(group)):
+            ours = interval(comparing.by_seed(group, quantity))
+            found.append(_row(entry, group, options, quantity, divisor, ours))
+    if entry["method"] == "ssvi" and "training_flops" in entry and len(comparing.complete(group)):
         units = float(group.iloc[0]["density"]) * published()["flops_unit"]
-        heading = "training FLOPs (1e15), the paper's units (density × 1.14e17)"
-        defined = Quantity("training_flops", heading, "", ".1f", divisor=1e15)
-        text, number = _row(entry, group, options, defined, Estimate(units, units, units, 1))
+        name = "training FLOPs (1e15), the paper's units (density × 1.14e17)"
+        defined = replace(quantities.TRAINING_FLOPS, name=name, style=".1f")
+        text, number = _row(entry, group, options, defined, 1e15, Estimate(units, units, units, 1))
         # The paper's number is the same product: nothing is compared.
         text |= dict.fromkeys(("95 % interval", "n", "ours − paper [95 % interval]"), DASH)
         number |= dict.fromkeys(("ours_low", "ours_high", "difference", "difference_low", "difference_high", "n"))
@@ -113,7 +102,7 @@ def _quantities(entry: dict[str, Any], group: pd.DataFrame, options: str) -> lis
 
 
 def _row(
-    entry: dict[str, Any], group: pd.DataFrame, options: str, quantity: Quantity, ours: Estimate
+    entry: dict[str, Any], group: pd.DataFrame, options: str, quantity: Quantity, divisor: float, ours: Estimate
 ) -> tuple[dict[str, str], dict[str, Any]]:
     printed, first = entry[quantity.key], group.iloc[0]
     difference = Estimate(ours.mean - printed, ours.low - printed, ours.high - printed, ours.n)
@@ -121,18 +110,18 @@ def _row(
     number = {**label, "quantity": quantity.heading, "paper": printed, "ours": ours.mean, "ours_low": ours.low}
     number |= {"ours_high": ours.high, "difference": difference.mean, "difference_low": difference.low}
     number |= {"difference_high": difference.high, "n": ours.n}
-    short, style = _scaled(ours, quantity.divisor), quantity.style
+    short, style = _scaled(ours, divisor), quantity.style
     text = {
         "data set": str(first["dataset"]),
-        "method": METHOD_NAMES.get(first["method"], entry.get("name", first["method"])),
+        "method": METHOD_NAMES[first["method"]],
         "density": f"{first['density']:g}" if "density" in entry else "",
         "options": options,
         "quantity": quantity.heading,
-        "paper": f"{printed / quantity.divisor:{style}}",
+        "paper": f"{printed / divisor:{style}}",
         "ours": f"{short.mean:{style}}" if ours.n else DASH,
         "95 % interval": COUNTED if ours.low == ours.high else format_interval(short, style).replace("+", ""),
         "n": str(ours.n),
-        "ours − paper [95 % interval]": format_difference(_scaled(difference, quantity.divisor), style),
+        "ours − paper [95 % interval]": format_difference(_scaled(difference, divisor), style),
     }
     return text, number
 

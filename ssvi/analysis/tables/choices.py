@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from ssvi.analysis import comparing, quantities
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.settings import METHOD_NAMES, SETTING, caveats
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, caveats, split
 from ssvi.analysis.stats import DIFFERENCES, mean_sd
 from ssvi.analysis.tables.format import DASH, Table, format_difference, format_mean_sd
 from ssvi.analysis.tables.options import departures, describe, usual_options
-from ssvi.analysis.tables.results import ACCURACY, ECE, NLL
-from ssvi.analysis.tables.rows import compare, complete, reading_order
+from ssvi.analysis.tables.rows import reading_order
 from ssvi.errors import UserError
-from ssvi.spec import FIELDS, options_of
+from ssvi.runs.options import FIELDS, options_of
 
 BLOCK = ("dataset", "model", "method")
-COMPARED = (ACCURACY, NLL, ECE)
-HEADINGS = {"accuracy_percent": "accuracy (points)", "nll": "NLL", "ece": "ECE"}
-FLOPS = "training FLOPs (× default)"
+COMPARED = (quantities.ACCURACY, quantities.NLL, quantities.ECE)
+FLOPS = replace(quantities.FLOPS_RATIO, unit="× default").heading
 
 
 def default_setting(groups: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -47,9 +47,7 @@ def choices(frames: Frames) -> Table:
     if frames.runs.empty:
         raise UserError("choices: needs a run, but the collected experiments have none.")
     groups = reading_order(frames.runs)
-    blocks: dict[tuple[Any, ...], list[pd.DataFrame]] = {}
-    for group in groups:
-        blocks.setdefault(tuple(group.iloc[0][list(BLOCK)]), []).append(group)
+    blocks = split(groups, lambda group: tuple(group.iloc[0][list(BLOCK)]))
     models = {group.iloc[0]["model"] for group in groups}
     shown, numbers, strong, defaults = [], [], set(), []
     for block in blocks.values():
@@ -81,7 +79,7 @@ def _by_option(groups: Sequence[pd.DataFrame], default: pd.DataFrame) -> list[pd
 
 def _headings(models: bool) -> list[str]:
     model = ["model"] if models else []
-    return ["data set", *model, "method", "options", *HEADINGS.values(), FLOPS, "n"]
+    return ["data set", *model, "method", "options", *(quantity.difference for quantity in COMPARED), FLOPS, "n"]
 
 
 def _keys() -> list[str]:
@@ -94,18 +92,17 @@ def _compare(group: pd.DataFrame, default: pd.DataFrame, model: bool) -> tuple[d
     first = group.iloc[0]
     words = describe(first, dict(default.iloc[0]), BLOCK)
     text = {"data set": str(first["dataset"])} | ({"model": str(first["model"])} if model else {})
-    text |= {"method": METHOD_NAMES.get(first["method"], first["method"]), "options": words}
+    text |= {"method": METHOD_NAMES[first["method"]], "options": words}
     number: dict[str, Any] = {name: first[name] for name in BLOCK} | {"options": words}
     bold = set()
-    estimates = [compare(group, default, column.source, column.factor) for column in COMPARED]
+    estimates = [comparing.compare(group, default, column) for column in COMPARED]
     for column, estimate in zip(COMPARED, estimates, strict=True):
-        heading = HEADINGS[column.key]
-        text[heading] = format_difference(estimate, column.style)
+        text[column.difference] = format_difference(estimate, column.style)
         ends = {"": estimate.mean, "_low": estimate.low, "_high": estimate.high}
         number |= {f"{column.key}_difference{end}": value for end, value in ends.items()}
         if estimate.above(0) is not None:
-            bold.add(heading)
-    flops = [mean_sd(complete(g)["training_flops"])[0] for g in (group, default)]
+            bold.add(column.difference)
+    flops = [comparing.by_seed(g, quantities.TRAINING_FLOPS).mean() for g in (group, default)]
     ratio = flops[0] / flops[1]
     text |= {FLOPS: DASH if pd.isna(ratio) else f"{ratio:.3f}", "n": str(estimates[0].n)}
     return text, number | {"training_flops_ratio": ratio, "n": estimates[0].n}, bold
@@ -113,13 +110,14 @@ def _compare(group: pd.DataFrame, default: pd.DataFrame, model: bool) -> tuple[d
 
 def _default_note(default: pd.DataFrame) -> str:
     """What the differences of a block are to."""
-    row, done = default.iloc[0], complete(default)
+    row, done = default.iloc[0], comparing.complete(default)
     defaults = {name: field.default for name, field in FIELDS.items()} | {"density": None}
     ignored = BLOCK if "density" in options_of(row["method"]) else (*BLOCK, "density")
     options = describe(row, defaults, ignored) or "all at the defaults"
-    means = ", ".join(f"{c.heading} {format_mean_sd(*mean_sd(done[c.source], c.factor), c.style)}" for c in COMPARED)
-    name = METHOD_NAMES.get(row["method"], row["method"])
-    return f"Default, {row['dataset']}, {row['model']}, {name} ({options}): {means}; n {len(done)}."
+    means = ", ".join(f"{c.heading} {format_mean_sd(*mean_sd(c.of(done)), c.style)}" for c in COMPARED)
+    return (
+        f"Default, {row['dataset']}, {row['model']}, {METHOD_NAMES[row['method']]} ({options}): {means}; n {len(done)}."
+    )
 
 
 def _notes(rows: int) -> list[str]:

@@ -8,57 +8,14 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import Frames
+from ssvi.analysis.quantities import ACCURACY, COMPLEXITY, ECE_MARGINAL, NLL, TRAINING_FLOPS
 from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import DIFFERENCES, Estimate, noise_floor
-from ssvi.analysis.tables.evidence import (
-    ACCURACY,
-    COMPLEXITY,
-    ECE,
-    FAILS,
-    FLOPS,
-    HOLDS,
-    INCOMPARABLE,
-    NLL,
-    UNDECIDED,
-    Evidence,
-    Finding,
-    Test,
-    above,
-    below,
-    flops_gap,
-    gap,
-    gather,
-)
-from ssvi.analysis.tables.findings import (
-    LARGE_SIGMA,
-    MARGIN,
-    MINIMAL_LOSS,
-    NARROWEST,
-    SSVI,
-    VI,
-    WIDEST,
-    against_baselines,
-    against_rivals,
-    alike_additions,
-    best_constant,
-    best_criterion,
-    compression,
-    counted_share,
-    drop_by_recipe,
-    early_agreement,
-    flatter_than_rigl,
-    later_divergence,
-    lead_by_recipe,
-    less_sensitive,
-    mirrors_rigl,
-    multi_step,
-    same_criterion,
-    sigma_drop,
-    smallest,
-    surpasses,
-    warm_up,
-)
+from ssvi.analysis.tables import findings
+from ssvi.analysis.tables.evidence import Evidence, Test, gather
+from ssvi.analysis.tables.findings import LARGE_SIGMA, MARGIN, MINIMAL_LOSS, NARROWEST, SSVI, VI, WIDEST, gap
 from ssvi.analysis.tables.format import COUNTED, Table, format_interval, format_signed
+from ssvi.analysis.tables.judging import FAILS, HOLDS, INCOMPARABLE, UNDECIDED, Finding, above, below
 from ssvi.analysis.tables.published import is_papers, published, published_rows, what_was_run
 from ssvi.errors import UserError
 
@@ -97,11 +54,11 @@ def _savings(keys: str, density: float, points: float, ece: float, share: float,
         Claim(f"C1{keys[0]}", "4.1", f"accuracy falls by under {points:g} points {name}",
               gap(ACCURACY, VI, sparse, below(points)), dataset),
         Claim(f"C1{keys[1]}", "4.1", f"ECE rises by {ece:g}, as rounded, {name}",
-              gap(ECE, sparse, VI, below(ece + last / 2)), dataset),
+              gap(ECE_MARGINAL, sparse, VI, below(ece + last / 2)), dataset),
         Claim(f"C1{keys[2]}", "4.1", f"the model is {share:g} of the dense one's size, as rounded",
-              counted_share(COMPLEXITY, density, below(share + 0.005)), dataset),
+              findings.counted_share(COMPLEXITY, density, below(share + 0.005)), dataset),
         Claim(f"C1{keys[3]}", "4.1", f"training costs {share:g} of the dense BNN's FLOPs, as rounded",
-              counted_share(FLOPS, density, below(share + 0.005)), dataset),
+              findings.counted_share(TRAINING_FLOPS, density, below(share + 0.005)), dataset),
     )  # fmt: skip
 
 
@@ -111,44 +68,46 @@ def _ablations(*claims: Claim) -> tuple[Claim, ...]:
 
 
 CLAIMS: tuple[Claim, ...] = (
-    Claim("A1", "abstract", "10–20x compression costs under 3 points of accuracy", compression),
-    Claim("A2", "abstract", "SSVI occasionally surpasses the dense BNN in accuracy and uncertainty", surpasses),
+    Claim("A1", "abstract", "10–20x compression costs under 3 points of accuracy", findings.compression),
+    Claim("A2", "abstract", "SSVI occasionally surpasses the dense BNN in accuracy and uncertainty",
+          findings.surpasses),
     *_savings("abcd", 0.05, 2, 0.002, 0.05, "cifar10"),
     *_savings("efgh", 0.1, 3, 0.0001, 0.1, "cifar100"),
-    Claim("C2a", "Figure 1, 4.1", "SSVI is the most accurate sparse BNN", against_rivals(ACCURACY)),
+    Claim("C2a", "Figure 1, 4.1", "SSVI is the most accurate sparse BNN", findings.against_rivals(ACCURACY)),
     Claim("C2b", "Figure 1, 4.1", "SSVI costs the fewest training FLOPs of all sparse BNNs",
-          against_rivals(FLOPS, flops_gap)),
+          findings.against_rivals(TRAINING_FLOPS, Evidence.flops_gap)),
     *_ablations(
         Claim("C3a", "4.2", "accuracy falls minimally from 50 % to 1 % of the weights",
               gap(ACCURACY, SSVI.but(density=WIDEST), SSVI.but(density=NARROWEST), below(MINIMAL_LOSS))),
-        Claim("C3b", "4.2", "accuracy falls less with sparsity than RigL's", flatter_than_rigl),
-        Claim("C3c", "4.2", "SSVI closely mirrors RigL at every density", mirrors_rigl),
-        Claim("C4a", "4.2", "the dense BNN deteriorates as sigma_init grows", sigma_drop(VI, above)),
-        Claim("C4b", "4.2", "SSVI does not deteriorate, whatever the criterion", sigma_drop(SSVI, below, True)),
-        Claim("C4c", "4.2", "SSVI is the less sensitive of the two", less_sensitive),
+        Claim("C3b", "4.2", "accuracy falls less with sparsity than RigL's", findings.flatter_than_rigl),
+        Claim("C3c", "4.2", "SSVI closely mirrors RigL at every density", findings.mirrors_rigl),
+        Claim("C4a", "4.2", "the dense BNN deteriorates as sigma_init grows", findings.sigma_drop(VI, above)),
+        Claim("C4b", "4.2", "SSVI does not deteriorate, whatever the criterion",
+              findings.sigma_drop(SSVI, below, True)),
+        Claim("C4c", "4.2", "SSVI is the less sensitive of the two", findings.less_sensitive),
         Claim("C4d", "Figure 2", "SSVI beats the dense BNN at the largest sigma_init",
               gap(ACCURACY, SSVI.but(sigma_init=LARGE_SIGMA), VI.but(sigma_init=LARGE_SIGMA), above(0))),
-        Claim("C4e", "Figure 2", "the dense BNN needs the KL warm-up", warm_up(VI, above(MARGIN))),
-        Claim("C4f", "Figure 2", "SSVI does not need it", warm_up(SSVI, below(MARGIN))),
+        Claim("C4e", "Figure 2", "the dense BNN needs the KL warm-up", findings.warm_up(VI, above(MARGIN))),
+        Claim("C4f", "Figure 2", "SSVI does not need it", findings.warm_up(SSVI, below(MARGIN))),
         Claim("C4g", "our question", "the dense BNN still deteriorates where σ can learn (another optimiser or rate)",
-              drop_by_recipe),
-        Claim("C4h", "our question", "SSVI still beats it at the largest sigma_init there", lead_by_recipe),
-        Claim("C5a", "4.2", "SNR(|θ|) is the most accurate criterion at every density", best_criterion),
-        Claim("C5b", "4.2", "SNR(|θ|) is more accurate than |μ|/σ", same_criterion),
-        Claim("C6a", "Figure 3", "the addition criteria differ minimally", alike_additions),
-        Claim("C6b", "4.2", "multi-step addition is not better than one step", multi_step),
-        Claim("C7", "4.2", "the best constant for σ of added weights matches their mean", best_constant),
+              findings.drop_by_recipe),
+        Claim("C4h", "our question", "SSVI still beats it at the largest sigma_init there", findings.lead_by_recipe),
+        Claim("C5a", "4.2", "SNR(|θ|) is the most accurate criterion at every density", findings.best_criterion),
+        Claim("C5b", "4.2", "SNR(|θ|) is more accurate than |μ|/σ", findings.same_criterion),
+        Claim("C6a", "Figure 3", "the addition criteria differ minimally", findings.alike_additions),
+        Claim("C6b", "4.2", "multi-step addition is not better than one step", findings.multi_step),
+        Claim("C7", "4.2", "the best constant for σ of added weights matches their mean", findings.best_constant),
     ),
     Claim("C8a", "appendix D.2, at second hand", "|μ| and SNR remove much the same weights early "
-          "(our reading: more alike than at the random start)", early_agreement),
-    Claim("C8b", "appendix D.2, at second hand", "they agree less later", later_divergence),
+          "(our reading: more alike than at the random start)", findings.early_agreement),
+    Claim("C8b", "appendix D.2, at second hand", "they agree less later", findings.later_divergence),
     Claim("B1", "our question", "SSVI is more accurate than a fixed subspace, pruning or an ensemble of its density",
-          against_baselines(ACCURACY)),
-    Claim("B2", "our question", "SSVI has a lower NLL than they", against_baselines(NLL)),
+          findings.against_baselines(ACCURACY)),
+    Claim("B2", "our question", "SSVI has a lower NLL than they", findings.against_baselines(NLL)),
     # Besides accuracy and FLOPs, which are C2.
-    Claim("C9a", "4.1", "SSVI has the best NLL of all sparse BNNs", against_rivals(NLL)),
-    Claim("C9b", "4.1", "SSVI has the best marginal ECE of all sparse BNNs", against_rivals(ECE)),
-    Claim("C9c", "4.1", "SSVI has the best complexity of all sparse BNNs", smallest),
+    Claim("C9a", "4.1", "SSVI has the best NLL of all sparse BNNs", findings.against_rivals(NLL)),
+    Claim("C9b", "4.1", "SSVI has the best marginal ECE of all sparse BNNs", findings.against_rivals(ECE_MARGINAL)),
+    Claim("C9c", "4.1", "SSVI has the best complexity of all sparse BNNs", findings.smallest),
 )  # fmt: skip
 
 

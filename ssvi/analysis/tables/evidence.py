@@ -1,54 +1,27 @@
-"""What the runs of one data set and network say: samples by seed, rules that judge them, and tests made of both."""
+"""What the runs of one data set and network say: each setting that claims speak of, and its numbers by seed."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from ssvi.analysis import comparing
 from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.comparing import Sample
 from ssvi.analysis.made import MADE
-from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text
-from ssvi.analysis.stats import Estimate, difference, interval
+from ssvi.analysis.quantities import ACCURACY, Quantity
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, in_words, is_missing, split
+from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.choices import BLOCK, default_setting
 from ssvi.analysis.tables.format import format_difference
+from ssvi.analysis.tables.judging import Finding, Rule, above, decisive, judge, judge_difference, unknown
 from ssvi.analysis.tables.published import rivals
-from ssvi.analysis.tables.rows import by_seed, complete, is_sparse_bnn, reading_order, resolution
-from ssvi.spec import FIELDS, idle
-
-# The last is what such runs cannot answer, however many seeds there are.
-HOLDS, FAILS, UNDECIDED, INCOMPARABLE = "holds", "fails", "undecided", "not comparable"
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A metric as claims speak of it.
-
-    Attributes:
-        better: 1 where more is better, -1 where less is.
-        counted: whether it is counted, not measured.
-        floor: the value at which it is cut, None where it is not.
-    """
-
-    name: str
-    source: str
-    factor: float = 1.0
-    unit: str = ""
-    style: str = ".4f"
-    better: int = 1
-    counted: bool = False
-    floor: float | None = None
-
-
-ACCURACY = Quantity("accuracy", "accuracy", 100.0, "points", ".2f")
-NLL = Quantity("NLL", "nll", better=-1)
-ECE = Quantity("marginal ECE", "ece_marginal", better=-1, floor=0.0)
-COMPLEXITY = Quantity("complexity", "complexity", style=".3g", better=-1, counted=True)
-FLOPS = Quantity("training FLOPs", "training_flops", style=".3g", better=-1, counted=True)
-FLOPS_PER_EPOCH = replace(FLOPS, source="flops_per_epoch")
+from ssvi.analysis.tables.rows import reading_order
+from ssvi.runs.completion import idle
+from ssvi.runs.options import FIELDS
 
 
 @dataclass(frozen=True)
@@ -63,7 +36,7 @@ class Which:
 
     @property
     def _name(self) -> str:
-        return METHOD_NAMES.get(self.method, self.method)
+        return METHOD_NAMES[self.method]
 
     def but(self, **options: Any) -> Which:
         """The setting with these options changed as well."""
@@ -85,41 +58,12 @@ class Which:
 
 
 def _words(options: Iterable[tuple[str, Any]]) -> str:
-    return ", ".join(f"{name} {option_text(value)}" for name, value in options)
+    return ", ".join(in_words(name, value) for name, value in options)
 
 
 def which(method: str, **options: Any) -> Which:
     """The default setting of a method but for these options."""
     return Which(method, tuple(options.items()))
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A number a seed, and what is known of it.
-
-    Attributes:
-        values: the numbers, indexed by seed.
-        step: the smallest by which a measured number changes.
-        problem: what is wrong with the runs behind them.
-        roundings: of how many measured numbers each value is made.
-    """
-
-    values: pd.Series
-    step: float = 0.0
-    problem: str = ""
-    roundings: int = 1
-
-    def minus(self, other: Sample) -> Sample:
-        """The differences of the seeds that both have."""
-        common = self.values.index.intersection(other.values.index)
-        values = self.values[common] - other.values[common]
-        problem = join(self.problem, other.problem)
-        return Sample(values, max(self.step, other.step), problem, self.roundings + other.roundings)
-
-    def against(self, other: Sample) -> Estimate:
-        """The difference of the means."""
-        roundings = self.roundings + other.roundings
-        return difference(self.values, other.values, max(self.step, other.step), roundings)
 
 
 @dataclass(frozen=True)
@@ -152,16 +96,16 @@ class Evidence:
     def sample(self, quantity: Quantity, wanted: Which) -> Sample:
         """A metric of a setting by seed."""
         runs = self.setting(wanted)
-        counts = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
-        problem = f"{wanted}: {', '.join(f'{n} {status}' for status, n in counts.items())}" if len(counts) else ""
-        values = by_seed(runs, quantity.source, quantity.factor)
-        if cut := int((values == quantity.floor).sum()):
-            problem = join(problem, f"{wanted}: {cut} of {len(values)} cut at {quantity.floor:g}")
-        step = resolution(runs, quantity.source, quantity.factor)
         if runs.empty:
             otherwise = any(self._is(row, wanted, MADE) for row in self.rows)
             problem = f"{wanted}: {'run in another arithmetic than the rest' if otherwise else 'not run'}"
-        return Sample(values, step, problem)
+            return Sample(pd.Series(dtype=float), problem=problem)
+        counts = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
+        problem = f"{wanted}: {', '.join(f'{n} {status}' for status, n in counts.items())}" if len(counts) else ""
+        sample = comparing.sample(runs, quantity)
+        if cut := int((sample.values == quantity.cut_at).sum()):
+            problem = comparing.join(problem, f"{wanted}: {cut} of {len(sample.values)} cut at {quantity.cut_at:g}")
+        return replace(sample, problem=problem)
 
     def variants(self, wanted: Which, option: str) -> list[Any]:
         """The values of an option among the settings that are otherwise the wanted one, in order."""
@@ -179,19 +123,61 @@ class Evidence:
 
     def rivals(self) -> list[Which]:
         """The methods of the paper's Table 2 that are sparse here or not yet finished, each in its default setting."""
-        sparse = {group.iloc[0]["method"] for group in self.groups if is_sparse_bnn(group)}
+        sparse = {group.iloc[0]["method"] for group in self.groups if comparing.is_sparse_bnn(group)}
         planned = [which(method) for method in rivals() if method in self.usual]
-        return [w for w in planned if w.method in sparse or complete(self.setting(w)).empty]
+        return [w for w in planned if w.method in sparse or comparing.complete(self.setting(w)).empty]
 
     def absent(self) -> list[str]:
         """The methods of the paper's Table 2 that are no rivals here, in words: `not run: VD, SBP`."""
         there = {rival.method for rival in self.rivals()}
-        missing: dict[str, list[str]] = {}
-        for method in rivals():
-            if method not in there:
-                why = "not sparse" if method in self.usual else "not run"
-                missing.setdefault(why, []).append(METHOD_NAMES[method])
-        return [f"{why}: {', '.join(names)}" for why, names in missing.items()]
+        missing = [method for method in rivals() if method not in there]
+        by_cause = split(missing, lambda method: "not sparse" if method in self.usual else "not run")
+        return [f"{why}: {', '.join(METHOD_NAMES[m] for m in methods)}" for why, methods in by_cause.items()]
+
+    def gap(self, quantity: Quantity, first: Which, second: Which, rule: Rule) -> Finding:
+        """The difference between two settings, judged."""
+        a, b = self.sample(quantity, first), self.sample(quantity, second)
+        measured = f"{quantity.difference}: {first.minus(second)}"
+        finding = judge_difference(measured, rule, a, b, quantity.exact_style)
+        finding = finding.but(counted=quantity.counted)
+        # Numbers that are all cut agree exactly, which is no knowledge of a difference without noise.
+        all_cut = all((sample.values == quantity.cut_at).all() for sample in (a, b))
+        return finding.incomparable("every run of both is cut") if all_cut else finding
+
+    def flops_gap(self, quantity: Quantity, first: Which, second: Which, rule: Rule) -> Finding:
+        """The difference in training FLOPs; it has to be there in an epoch too, as their numbers are a choice."""
+        whole = self.gap(quantity, first, second, rule)
+        epoch = self.gap(replace(quantity, column="flops_per_epoch"), first, second, rule)
+        finding = whole.saying(f"in an epoch, parents left out, {format_difference(epoch.estimate, epoch.style)}")
+        lengths = "the numbers of epochs, which were chosen, decide it"
+        return finding if whole.verdict == epoch.verdict else finding.incomparable(lengths)
+
+    def ratio(self, quantity: Quantity, first: Which, second: Which, rule: Rule) -> Finding:
+        """A ratio of what is counted: without noise where every run has the same."""
+        a, b = self.sample(quantity, first), self.sample(quantity, second)
+        values = (a.values / b.values).dropna()
+        same = len(values) > 0 and values.max() - values.min() <= 1e-9 * values.max()
+        estimate = Estimate(values.iloc[0], values.iloc[0], values.iloc[0], len(values)) if same else interval(values)
+        measured = f"{quantity.name}: {first} / {second}"
+        finding = judge(measured, rule, estimate, comparing.join(a.problem, b.problem), quantity.exact_style)
+        return finding.but(signed=False, counted=quantity.counted)
+
+    def lead(
+        self, quantity: Quantity, ours: Which, others: Sequence[Which], gap: Gap | None = None, nobody: str = ""
+    ) -> Finding:
+        """Our setting against the other that comes nearest: it has to be the better one of every pair."""
+        if not others:
+            return unknown(f"{quantity.name}: {ours} against the others", nobody)
+        signed = replace(quantity, factor=quantity.factor * quantity.better)
+        found = [(gap or Evidence.gap)(self, signed, ours, other, above(0)) for other in others]
+        nearest = decisive(found, lambda finding: -finding.estimate.mean)
+        less = "negated, as less is better" if quantity.better < 0 else ""
+        more = f"decides among {', '.join(other.beside(ours) for other in others)}" if len(others) > 1 else ""
+        return nearest.saying(less, more)
+
+    def drop(self, start: Which, end: Which) -> Sample:
+        """The accuracy that is lost from one setting to another, in points by seed."""
+        return self.sample(ACCURACY, start).minus(self.sample(ACCURACY, end))
 
 
 def gather(runs: pd.DataFrame, overlap: pd.DataFrame) -> list[Evidence]:
@@ -200,184 +186,15 @@ def gather(runs: pd.DataFrame, overlap: pd.DataFrame) -> list[Evidence]:
     epochs = pd.to_numeric(runs["epochs"], errors="coerce")
     own = pd.to_numeric(runs["training_flops"]) - pd.to_numeric(runs["parent_flops"]).fillna(0.0)
     groups = reading_order(runs.assign(flops_per_epoch=own / epochs.where(epochs > 0)))
-    blocks: dict[tuple[str, str], list[pd.DataFrame]] = {}
-    for group in groups:
-        blocks.setdefault((group.iloc[0]["dataset"], group.iloc[0]["model"]), []).append(group)
     found = []
-    for (dataset, model), block in blocks.items():
+    for (dataset, model), block in split(groups, lambda group: tuple(group.iloc[0][["dataset", "model"]])).items():
         together = pd.concat(block)
-        rows = [dict(group.iloc[0]) for group in block]
-        of_method: dict[str, list[pd.DataFrame]] = {}
-        for group, row in zip(block, rows, strict=True):
-            of_method.setdefault(row["method"], []).append(group)
+        of_method = split(block, lambda group: group.iloc[0]["method"])
         usual = {method: dict(default_setting(those).iloc[0]) for method, those in of_method.items()}
         records = overlap[overlap["run"].isin(together["run"])]
-        found.append(Evidence(dataset, model, together, records, block, rows, usual))
+        found.append(Evidence(dataset, model, together, records, block, [dict(g.iloc[0]) for g in block], usual))
     return found
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a claim says of a number: in words, and whether an interval settles it."""
-
-    text: str
-    test: Callable[[Estimate], bool | None]
-
-    def verdict(self, estimate: Estimate) -> str:
-        """*holds*, *fails*, or *undecided* while the interval is unknown or on both sides of the bound."""
-        settled = None if math.isnan(estimate.low) else self.test(estimate)
-        return UNDECIDED if settled is None else HOLDS if settled else FAILS
-
-
-def above(bound: float) -> Rule:
-    """Larger than the bound."""
-    return Rule(f"> {bound:g}", lambda e: e.above(bound))
-
-
-def below(bound: float) -> Rule:
-    """Smaller than the bound."""
-
-    def test(estimate: Estimate) -> bool | None:
-        larger = estimate.above(bound)
-        return None if larger is None else not larger
-
-    return Rule(f"< {bound:g}", test)
-
-
-def within(margin: float) -> Rule:
-    """Equivalent: no further from 0 than the margin, either way."""
-
-    def test(estimate: Estimate) -> bool | None:
-        if estimate.low > margin or estimate.high < -margin:
-            return False
-        return True if -margin < estimate.low and estimate.high < margin else None
-
-    return Rule(f"within ±{margin:g}", test)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was measured for a part of a claim, and the verdict."""
-
-    measured: str
-    estimate: Estimate
-    verdict: str
-    reason: str = ""
-    bound: str = ""
-    style: str = ".2f"
-    signed: bool = True
-    counted: bool = False
-
-    def but(self, **changes: Any) -> Finding:
-        """The finding with these fields changed."""
-        return replace(self, **changes)
-
-    def saying(self, *more: str) -> Finding:
-        """The finding with more said of what was measured, where there is anything to say."""
-        return self.but(measured="; ".join([self.measured, *filter(None, more)]))
-
-    def incomparable(self, reason: str) -> Finding:
-        """The finding as one that these runs cannot answer; what is undecided stays so."""
-        if self.verdict == UNDECIDED:
-            return self
-        return self.but(verdict=INCOMPARABLE, reason=join(reason, self.reason))
-
-
-def unknown(measured: str, reason: str) -> Finding:
-    """Nothing was measured."""
-    return Finding(measured, Estimate(math.nan, math.nan, math.nan, 0), UNDECIDED, reason)
-
-
+Gap = Callable[[Evidence, Quantity, Which, Which, Rule], Finding]
 Test = Callable[[Evidence], list[Finding]]
-
-
-def judge(measured: str, rule: Rule, estimate: Estimate, problem: str = "", style: str = ".2f") -> Finding:
-    """The finding that a rule makes of an estimate, with the reason if it is undecided or runs are missing."""
-    verdict = rule.verdict(estimate)
-    why = ""
-    if verdict == UNDECIDED:
-        few = "too few seeds" if estimate.n else "nothing to compare"
-        why = few if math.isnan(estimate.low) else "the interval contains the bound"
-    return Finding(measured, estimate, verdict, join(why, problem), rule.text, style)
-
-
-def join(*parts: str) -> str:
-    """What is not empty, each once."""
-    return "; ".join(dict.fromkeys(part for whole in parts for part in whole.split("; ") if part))
-
-
-def gap(quantity: Quantity, first: Which, second: Which, rule: Rule) -> Test:
-    """One difference between two settings, paired by seed."""
-    return lambda evidence: [gap_of(evidence, quantity, first, second, rule)]
-
-
-def gap_of(evidence: Evidence, quantity: Quantity, first: Which, second: Which, rule: Rule) -> Finding:
-    """The difference between two settings, judged."""
-    a, b = evidence.sample(quantity, first), evidence.sample(quantity, second)
-    unit = f" ({quantity.unit})" if quantity.unit else ""
-    measured = f"{quantity.name}{unit}: {first.minus(second)}"
-    finding = judge(measured, rule, a.against(b), join(a.problem, b.problem), quantity.style)
-    finding = finding.but(counted=quantity.counted)
-    # Numbers that are all cut agree exactly, which is no knowledge of a difference without noise.
-    all_cut = all((sample.values == quantity.floor).all() for sample in (a, b))
-    return finding.incomparable("every run of both is cut") if all_cut else finding
-
-
-Compare = Callable[[Evidence, Quantity, Which, Which, Rule], Finding]
-
-
-def flops_gap(evidence: Evidence, quantity: Quantity, first: Which, second: Which, rule: Rule) -> Finding:
-    """The difference in training FLOPs; it has to be there in an epoch too, as the numbers of epochs are a choice."""
-    whole = gap_of(evidence, quantity, first, second, rule)
-    epoch = gap_of(evidence, replace(quantity, source=FLOPS_PER_EPOCH.source), first, second, rule)
-    finding = whole.saying(f"in an epoch, parents left out, {format_difference(epoch.estimate, epoch.style)}")
-    lengths = "the numbers of epochs, which were chosen, decide it"
-    return finding if whole.verdict == epoch.verdict else finding.incomparable(lengths)
-
-
-def ratio_of(evidence: Evidence, quantity: Quantity, first: Which, second: Which, rule: Rule) -> Finding:
-    """A ratio of what is counted: without noise where every run has the same."""
-    a, b = evidence.sample(quantity, first), evidence.sample(quantity, second)
-    values = (a.values / b.values).dropna()
-    same = len(values) > 0 and values.max() - values.min() <= 1e-9 * values.max()
-    estimate = Estimate(values.iloc[0], values.iloc[0], values.iloc[0], len(values)) if same else interval(values)
-    measured = f"{quantity.name}: {first} / {second}"
-    finding = judge(measured, rule, estimate, join(a.problem, b.problem), quantity.style)
-    return finding.but(signed=False, counted=quantity.counted)
-
-
-def decisive(findings: Sequence[Finding], badness: Callable[[Finding], float]) -> Finding:
-    """The finding that decides a claim which all of them have to support.
-
-    One that fails decides; then one that is open; then one that cannot be compared. Of several that say the same it is
-    the one of the greatest badness.
-    """
-    met = {finding.verdict for finding in findings}
-    verdict = next(v for v in (FAILS, UNDECIDED, INCOMPARABLE, HOLDS) if v in met)
-    deciding = [finding for finding in findings if finding.verdict == verdict]
-    return max(deciding, key=lambda f: -math.inf if math.isnan(f.estimate.mean) else badness(f))
-
-
-def best_of(
-    quantity: Quantity,
-    ours: Which,
-    others: Sequence[Which],
-    rule: Rule,
-    evidence: Evidence,
-    nobody: str,
-    compare: Compare = gap_of,
-) -> Finding:
-    """Our setting against the other that comes nearest: the rule has to hold against every one of them."""
-    if not others:
-        return unknown(f"{quantity.name}: {ours} against the others", nobody)
-    signed = replace(quantity, factor=quantity.factor * quantity.better)
-    findings = [compare(evidence, signed, ours, other, rule) for other in others]
-    nearest = decisive(findings, lambda finding: -finding.estimate.mean)
-    less = "negated, as less is better" if quantity.better < 0 else ""
-    more = f"decides among {', '.join(other.beside(ours) for other in others)}" if len(others) > 1 else ""
-    return nearest.saying(less, more)
-
-
-def drop(evidence: Evidence, start: Which, end: Which) -> Sample:
-    """The accuracy that is lost from one setting to another, in points by seed."""
-    return evidence.sample(ACCURACY, start).minus(evidence.sample(ACCURACY, end))

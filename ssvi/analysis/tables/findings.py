@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pandas as pd
 
+from ssvi.analysis.comparing import join
+from ssvi.analysis.quantities import ACCURACY, COMPLEXITY, NLL, TRAINING_FLOPS, Quantity
 from ssvi.analysis.settings import option_text
 from ssvi.analysis.stats import difference, interval
+from ssvi.analysis.tables import judging
 from ssvi.analysis.tables.choices import BLOCK
-from ssvi.analysis.tables.evidence import (
-    ACCURACY,
-    COMPLEXITY,
-    FAILS,
-    FLOPS,
-    HOLDS,
-    INCOMPARABLE,
-    NLL,
-    UNDECIDED,
-    Compare,
-    Evidence,
-    Finding,
-    Quantity,
-    Rule,
-    Test,
-    Which,
-    above,
-    below,
-    best_of,
-    decisive,
-    drop,
-    gap_of,
-    join,
-    judge,
-    ratio_of,
-    unknown,
-    which,
-    within,
-)
+from ssvi.analysis.tables.evidence import Evidence, Gap, Test, Which, which
 from ssvi.analysis.tables.format import format_difference
+from ssvi.analysis.tables.judging import Finding, Rule, above, below, within
 from ssvi.analysis.tables.options import departures
 from ssvi.analysis.tables.published import is_papers_network, published, published_rows
 from ssvi.analysis.tables.start import start_agreement
@@ -65,14 +40,19 @@ IDENTICAL = "the two order weights identically, so there is no difference to mea
 # What SSVI at its defaults counts on the paper's network, by density, in parts of what the dense BNN does. A test
 # counts it anew.
 ON_PAPERS_NETWORK = {
-    0.1: {COMPLEXITY: 0.1009, FLOPS: 0.1040},
-    0.05: {COMPLEXITY: 0.0510, FLOPS: 0.0542},
+    0.1: {COMPLEXITY: 0.1009, TRAINING_FLOPS: 0.1040},
+    0.05: {COMPLEXITY: 0.0510, TRAINING_FLOPS: 0.0542},
 }
+
+
+def gap(quantity: Quantity, first: Which, second: Which, rule: Rule) -> Test:
+    """One difference between two settings, paired by seed."""
+    return lambda evidence: [evidence.gap(quantity, first, second, rule)]
 
 
 def compression(evidence: Evidence) -> list[Finding]:
     """The accuracy lost at the two densities of the abstract."""
-    return [gap_of(evidence, ACCURACY, VI, SSVI.but(density=d), below(3)) for d in (0.1, 0.05)]
+    return [evidence.gap(ACCURACY, VI, SSVI.but(density=d), below(3)) for d in (0.1, 0.05)]
 
 
 def counted_share(quantity: Quantity, density: float, rule: Rule) -> Test:
@@ -80,7 +60,7 @@ def counted_share(quantity: Quantity, density: float, rule: Rule) -> Test:
 
     def test(evidence: Evidence) -> list[Finding]:
         sparse = SSVI.but(density=density)
-        finding = ratio_of(evidence, quantity, sparse, VI, rule)
+        finding = evidence.ratio(quantity, sparse, VI, rule)
         runs = pd.concat([evidence.setting(sparse), evidence.setting(VI)])
         if is_papers_network(runs).all():
             return [finding]
@@ -99,21 +79,16 @@ def surpasses(evidence: Evidence) -> list[Finding]:
     """The density at which SSVI does best against the dense BNN; it has to win in accuracy and NLL at once."""
     densities = evidence.variants(SSVI, "density")
     if not densities:
-        return [unknown("accuracy and NLL: SSVI against dense BNN", "SSVI: not run")]
-    looks: dict[str, list[Finding]] = {}
-    for density in densities:
-        finding = _surpasses(evidence, SSVI.but(density=density))
-        looks.setdefault(finding.verdict, []).append(finding)
+        return [judging.unknown("accuracy and NLL: SSVI against dense BNN", "SSVI: not run")]
+    looks = [_surpasses(evidence, SSVI.but(density=density)) for density in densities]
     # One density is enough to hold, and all of them are needed to fail.
-    deciding = next(looks[verdict] for verdict in (HOLDS, UNDECIDED, FAILS) if verdict in looks)
-    best = max(deciding, key=lambda look: -math.inf if math.isnan(look.estimate.mean) else look.estimate.mean)
+    best = judging.decisive(looks, lambda look: look.estimate.mean, judging.ANY)
     return [_favoured(best, "density", densities)]
 
 
 def _surpasses(evidence: Evidence, ours: Which) -> Finding:
-    accuracy, nll = (gap_of(evidence, q, ours, VI, r) for q, r in ((ACCURACY, above(0)), (NLL, below(0))))
-    both = {accuracy.verdict, nll.verdict}
-    verdict = FAILS if FAILS in both else UNDECIDED if UNDECIDED in both else HOLDS
+    accuracy, nll = (evidence.gap(q, ours, VI, r) for q, r in ((ACCURACY, above(0)), (NLL, below(0))))
+    verdict = next(v for v in judging.ALL if v in (accuracy.verdict, nll.verdict))
     reason = join(*(finding.reason for finding in (accuracy, nll) if finding.verdict == verdict))
     finding = accuracy.but(verdict=verdict, reason=reason, bound="> 0 and NLL < 0")
     return finding.saying(f"NLL: {format_difference(nll.estimate, '.3f')}")
@@ -126,9 +101,8 @@ def best_criterion(evidence: Evidence) -> list[Finding]:
         ours = SSVI.but(density=density, criterion="snr_abs")
         others = [ours.but(criterion=c) for c in evidence.variants(ours, "criterion") if c not in ("snr", "snr_abs")]
         if others:
-            found.append(best_of(ACCURACY, ours, others, above(0), evidence, ""))
-    nothing = unknown("accuracy of the criteria", "no other criterion was run")
-    return found or [nothing]
+            found.append(evidence.lead(ACCURACY, ours, others))
+    return found or [judging.unknown("accuracy of the criteria", "no other criterion was run")]
 
 
 def same_criterion(evidence: Evidence) -> list[Finding]:
@@ -136,23 +110,23 @@ def same_criterion(evidence: Evidence) -> list[Finding]:
     found = []
     for density in evidence.variants(SSVI.but(criterion="snr"), "density"):
         ours = SSVI.but(density=density, criterion="snr_abs")
-        finding = gap_of(evidence, ACCURACY, ours, ours.but(criterion="snr"), above(0))
+        finding = evidence.gap(ACCURACY, ours, ours.but(criterion="snr"), above(0))
         if finding.estimate.n:
-            reason = join(IDENTICAL, "" if finding.verdict == UNDECIDED else "what is measured is noise")
-            finding = finding.but(verdict=INCOMPARABLE, reason=reason)
+            reason = join(IDENTICAL, "" if finding.verdict == judging.UNDECIDED else "what is measured is noise")
+            finding = finding.but(verdict=judging.INCOMPARABLE, reason=reason)
         found.append(finding)
-    return found or [unknown("accuracy: snr_abs − snr", "criterion snr: not run")]
+    return found or [judging.unknown("accuracy: snr_abs − snr", "criterion snr: not run")]
 
 
 def flatter_than_rigl(evidence: Evidence) -> list[Finding]:
     """The accuracy that SSVI loses over the paper's densities, less what RigL loses, at each of its rates."""
-    ours = drop(evidence, SSVI.but(density=WIDEST), SSVI.but(density=NARROWEST))
+    ours = evidence.drop(SSVI.but(density=WIDEST), SSVI.but(density=NARROWEST))
     found = []
     for lr in evidence.variants(RIGL, "lr") or [None]:
         rigl = RIGL if lr is None else RIGL.but(lr=lr)
-        theirs = drop(evidence, rigl.but(density=WIDEST), rigl.but(density=NARROWEST))
+        theirs = evidence.drop(rigl.but(density=WIDEST), rigl.but(density=NARROWEST))
         measured = f"accuracy lost from density {WIDEST:g} to {NARROWEST:g} (points): SSVI − {rigl}"
-        found.append(judge(measured, below(0), ours.against(theirs), join(ours.problem, theirs.problem)))
+        found.append(judging.judge_difference(measured, below(0), ours, theirs))
     return found
 
 
@@ -161,11 +135,11 @@ def mirrors_rigl(evidence: Evidence) -> list[Finding]:
     densities = evidence.variants(SSVI, "density")
     both = {}
     for rigl in [RIGL.but(lr=lr) for lr in evidence.variants(RIGL, "lr")]:
-        settings = {d: (SSVI.but(density=d), rigl.but(density=d)) for d in densities}
-        both[rigl] = {d: pair for d, pair in settings.items() if all(_finished(evidence, setting) for setting in pair)}
-    both = {rigl: pairs for rigl, pairs in both.items() if pairs}
+        pairs = {d: (SSVI.but(density=d), rigl.but(density=d)) for d in densities}
+        if there := {d: pair for d, pair in pairs.items() if all(_finished(evidence, setting) for setting in pair)}:
+            both[rigl] = there
     if not both:
-        return [unknown("accuracy: SSVI − RigL, density by density", "no density was run with both")]
+        return [judging.unknown("accuracy: SSVI − RigL, density by density", "no density was run with both")]
     # Rates are compared by the densities that all of them have.
     shared = set.intersection(*(set(pairs) for pairs in both.values()))
 
@@ -174,8 +148,8 @@ def mirrors_rigl(evidence: Evidence) -> list[Finding]:
         return sum(means) / len(means)
 
     better = max(both, key=accuracy)
-    gaps = [gap_of(evidence, ACCURACY, ours, theirs, within(MARGIN)) for ours, theirs in both[better].values()]
-    decides = decisive(gaps, lambda finding: abs(finding.estimate.mean))
+    gaps = [evidence.gap(ACCURACY, ours, theirs, within(MARGIN)) for ours, theirs in both[better].values()]
+    decides = judging.decisive(gaps, lambda finding: abs(finding.estimate.mean))
     rates = [rigl.beside(RIGL).removeprefix("lr ") for rigl in both]
     return [
         decides.saying(
@@ -202,18 +176,17 @@ def sigma_drop(base: Which, rule: Callable[[float], Any], criteria: bool = False
 
     def test(evidence: Evidence) -> list[Finding]:
         settings = [base.but(criterion=c) for c in evidence.variants(base, "criterion")] if criteria else [base]
-        found = [_sigma_drop(evidence, setting, rule(MARGIN)) for setting in settings]
-        nothing = unknown(f"accuracy of {base} against sigma_init", "sigma_init was not varied")
-        return [finding for finding in found if finding is not None] or [nothing]
+        swept = [setting for setting in settings if start_of_sweep(evidence, setting) is not None]
+        return [_sigma_drop(evidence, setting, rule(MARGIN)) for setting in swept or [base]]
 
     return test
 
 
-def _sigma_drop(evidence: Evidence, setting: Which, rule: Rule) -> Finding | None:
+def _sigma_drop(evidence: Evidence, setting: Which, rule: Rule) -> Finding:
     small = start_of_sweep(evidence, setting)
     if small is None:
-        return None
-    return gap_of(evidence, ACCURACY, setting.but(sigma_init=small), setting.but(sigma_init=LARGE_SIGMA), rule)
+        return judging.unknown(f"accuracy of {setting} against sigma_init", "sigma_init was not varied")
+    return evidence.gap(ACCURACY, setting.but(sigma_init=small), setting.but(sigma_init=LARGE_SIGMA), rule)
 
 
 def other_recipes(evidence: Evidence) -> list[dict[str, Any]]:
@@ -224,28 +197,23 @@ def other_recipes(evidence: Evidence) -> list[dict[str, Any]]:
 
 def drop_by_recipe(evidence: Evidence) -> list[Finding]:
     """The accuracy that the dense BNN loses to a large sigma_init, for each other way of learning sigma."""
-    found = []
-    for recipe in other_recipes(evidence):
-        setting = VI.but(**recipe)
-        nothing = unknown(f"accuracy of {setting} against sigma_init", "sigma_init was not varied")
-        found.append(_sigma_drop(evidence, setting, above(MARGIN)) or nothing)
-    return found
+    return [_sigma_drop(evidence, VI.but(**recipe), above(MARGIN)) for recipe in other_recipes(evidence)]
 
 
 def lead_by_recipe(evidence: Evidence) -> list[Finding]:
     """SSVI minus the dense BNN at the large sigma_init, both with each other way of learning sigma."""
     large = [{**recipe, "sigma_init": LARGE_SIGMA} for recipe in other_recipes(evidence)]
-    return [gap_of(evidence, ACCURACY, SSVI.but(**options), VI.but(**options), above(0)) for options in large]
+    return [evidence.gap(ACCURACY, SSVI.but(**options), VI.but(**options), above(0)) for options in large]
 
 
 def less_sensitive(evidence: Evidence) -> list[Finding]:
     """What the dense BNN loses to a large sigma_init, less what SSVI loses."""
     small = start_of_sweep(evidence, VI, SSVI)
     if small is None:
-        return [unknown("accuracy against sigma_init", "sigma_init was not varied for both")]
-    theirs, ours = (drop(evidence, base.but(sigma_init=small), base.but(sigma_init=LARGE_SIGMA)) for base in (VI, SSVI))
+        return [judging.unknown("accuracy against sigma_init", "sigma_init was not varied for both")]
+    theirs, ours = (evidence.drop(base.but(sigma_init=small), base.but(sigma_init=LARGE_SIGMA)) for base in (VI, SSVI))
     measured = f"accuracy lost from sigma_init {small:g} to {LARGE_SIGMA:g} (points): dense BNN − SSVI"
-    return [judge(measured, above(0), theirs.against(ours), join(theirs.problem, ours.problem))]
+    return [judging.judge_difference(measured, above(0), theirs, ours)]
 
 
 def warm_up(base: Which, rule: Any) -> Test:
@@ -254,10 +222,9 @@ def warm_up(base: Which, rule: Any) -> Test:
     def test(evidence: Evidence) -> list[Finding]:
         off = base.but(kl_warmup=False)
         values = evidence.variants(off, "sigma_init")
-        ends = dict.fromkeys(v for v in (values[0], values[-1])) if values else {}
-        settings = [base.but(sigma_init=v, kl_warmup=True) for v in ends]
-        found = [gap_of(evidence, ACCURACY, s, s.but(kl_warmup=False), rule) for s in settings]
-        return found or [unknown(f"accuracy: {base}, warm-up on − off", "never switched off")]
+        settings = [base.but(sigma_init=v, kl_warmup=True) for v in dict.fromkeys([*values[:1], *values[-1:]])]
+        found = [evidence.gap(ACCURACY, s, s.but(kl_warmup=False), rule) for s in settings]
+        return found or [judging.unknown(f"accuracy: {base}, warm-up on − off", "never switched off")]
 
     return test
 
@@ -273,18 +240,18 @@ def additions(evidence: Evidence) -> list[Which]:
 def alike_additions(evidence: Evidence) -> list[Finding]:
     """Every addition criterion against the one-step sample."""
     base = SSVI.but(addition="mc1")
-    found = [gap_of(evidence, ACCURACY, other, base, within(MARGIN)) for other in additions(evidence)]
-    return found or [unknown("accuracy of additions", "no other addition criterion was run")]
+    found = [evidence.gap(ACCURACY, other, base, within(MARGIN)) for other in additions(evidence)]
+    return found or [judging.unknown("accuracy of additions", "no other addition criterion was run")]
 
 
 def multi_step(evidence: Evidence) -> list[Finding]:
     """Every multi-step addition, minus the one-step sample; the best of them may not be better."""
     several = {dict(w.options)["addition_samples"]: w for w in additions(evidence) if ("addition", "mcK") in w.options}
     if not several:
-        return [unknown("accuracy: mcK − mc1", "addition mcK: not run")]
+        return [judging.unknown("accuracy: mcK − mc1", "addition mcK: not run")]
     base = SSVI.but(addition="mc1")
-    gaps = [gap_of(evidence, ACCURACY, w, base, below(MARGIN)) for w in several.values()]
-    return [_favoured(decisive(gaps, lambda finding: finding.estimate.mean), "addition_samples", several)]
+    gaps = [evidence.gap(ACCURACY, w, base, below(MARGIN)) for w in several.values()]
+    return [_favoured(judging.decisive(gaps, lambda finding: finding.estimate.mean), "addition_samples", several)]
 
 
 def against_baselines(quantity: Quantity) -> Test:
@@ -300,8 +267,9 @@ def against_baselines(quantity: Quantity) -> Test:
                 if row["method"] in BASELINES and row["density"] == density
             ]
             if others:
-                found.append(best_of(quantity, SSVI.but(density=density), others, above(0), evidence, ""))
-        return found or [unknown(f"{quantity.name}: SSVI − baselines", "no baseline was run at a density of SSVI's")]
+                found.append(evidence.lead(quantity, SSVI.but(density=density), others))
+        nobody = judging.unknown(f"{quantity.name}: SSVI − baselines", "no baseline was run at a density of SSVI's")
+        return found or [nobody]
 
     return test
 
@@ -311,9 +279,9 @@ def best_constant(evidence: Evidence) -> list[Finding]:
     constant = SSVI.but(grow_sigma="constant")
     values = evidence.variants(constant, "grow_sigma_value")
     if not values:
-        return [unknown("accuracy: constant − mean", "grow_sigma constant: not run")]
+        return [judging.unknown("accuracy: constant − mean", "grow_sigma constant: not run")]
     best = max((constant.but(grow_sigma_value=v) for v in values), key=lambda w: _mean(evidence, w))
-    finding = gap_of(evidence, ACCURACY, best, SSVI.but(grow_sigma="mean"), within(MARGIN))
+    finding = evidence.gap(ACCURACY, best, SSVI.but(grow_sigma="mean"), within(MARGIN))
     return [_favoured(finding, "grow_sigma_value", values)]
 
 
@@ -353,11 +321,11 @@ def early_agreement(evidence: Evidence) -> list[Finding]:
     first, _, problem = _agreement(evidence)
     measured = "IoU of |μ| and SNR at the first recorded update"
     if first.empty:
-        return [judge(measured, above(0), interval(first), problem)]
+        return [judging.judge(measured, above(0), interval(first), problem)]
     setting = evidence.setting(SSVI).iloc[0]
     start = start_agreement(*(float(setting[name]) for name in ("mu_init_sd", "sigma_init", "sigma_init_sd")))
     measured = f"{measured} ({first.mean():.3f}) − at the random start ({start:.3f}, computed)"
-    finding = judge(measured, above(0), interval(first - start), problem, ".3f")
+    finding = judging.judge(measured, above(0), interval(first - start), problem, ".3f")
     full = "the two agree fully at the random start, and cannot agree more"
     return [finding.incomparable(full) if start > 1 - 1e-6 else finding]
 
@@ -365,12 +333,13 @@ def early_agreement(evidence: Evidence) -> list[Finding]:
 def later_divergence(evidence: Evidence) -> list[Finding]:
     """How that agreement changes to the last recorded update."""
     first, last, problem = _agreement(evidence)
-    return [judge("IoU of |μ| and SNR: last − first recorded update", below(0), difference(last, first), problem)]
+    measured = "IoU of |μ| and SNR: last − first recorded update"
+    return [judging.judge(measured, below(0), difference(last, first), problem)]
 
 
-def against_rivals(quantity: Quantity, compare: Compare = gap_of) -> Test:
+def against_rivals(quantity: Quantity, gap: Gap = Evidence.gap) -> Test:
     """SSVI, at the density of the paper's Table 2, against every other sparse Bayesian method."""
-    return lambda evidence: [_against(evidence, quantity, evidence.rivals(), compare)]
+    return lambda evidence: [_against(evidence, quantity, evidence.rivals(), gap)]
 
 
 def smallest(evidence: Evidence) -> list[Finding]:
@@ -389,9 +358,9 @@ def smallest(evidence: Evidence) -> list[Finding]:
     return [finding.incomparable(f"{names} has the size that was chosen with its density, as SSVI has")]
 
 
-def _against(evidence: Evidence, quantity: Quantity, rivals: list[Which], compare: Compare = gap_of) -> Finding:
+def _against(evidence: Evidence, quantity: Quantity, rivals: list[Which], gap: Gap = Evidence.gap) -> Finding:
     printed = [r["density"] for r in published_rows("table2", evidence.dataset) if r["method"] == "ssvi"]
     ours = SSVI.but(density=printed[0]) if printed else SSVI
     nobody = "no other sparse Bayesian method was run"
-    finding = best_of(quantity, ours, rivals, above(0), evidence, nobody, compare)
+    finding = evidence.lead(quantity, ours, rivals, gap, nobody)
     return finding.saying(*evidence.absent()) if rivals else finding

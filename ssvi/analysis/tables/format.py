@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from ssvi.analysis import shown
-from ssvi.analysis.settings import is_missing
+from ssvi.analysis.settings import HEADINGS, is_missing
 from ssvi.analysis.stats import Estimate
-from ssvi.disk import write_text
-from ssvi.spec import FIELDS
+from ssvi.machine.disk import write_text
+from ssvi.runs.options import FIELDS
 
-HEADINGS = {
-    "dataset": "data set",
-    "evaluation_samples": "test samples",
-    "evaluation_bins": "bins",
-    "evaluation_numerics": "evaluated by numerics",
-    "computed_precision": "computed in",
-}
 # Columns of words, set left; all others are figures, set right.
 WORDS = {*FIELDS, *HEADINGS.values(), "options", "claim", "quantity", "verdict"}
 
@@ -28,14 +22,18 @@ DASH = "–"
 # In place of an interval, where every run has the same.
 COUNTED = "counted"
 NO_ROWS = "No rows: see the notes."
+# How Markdown and LaTeX set a column of running text, of words, of figures.
+SETTING = {"wrap": (":---", "p{3cm}"), "setting": (":---", "l"), "figure": ("---:", "r")}
 # A table with more columns than this is set smaller in LaTeX.
 MANY_COLUMNS = 7
 # A table with more rows than this does not fit a page.
 MANY_ROWS = 36
+# A heading with more characters than this may break, but not into a tower.
+LONG = 13
 
 STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff; }
-.scroll { overflow-x: auto; }
+.box { overflow-x: auto; }
 .caption { font-weight: bold; margin: 0 0 .6em; }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }
 th, td { padding: .2em .7em; text-align: left; white-space: nowrap; vertical-align: top; }
@@ -115,91 +113,91 @@ def to_markdown(table: Table) -> str:
     """A GitHub table with its caption above and its notes below."""
     lines = [f"**{shown.to_markdown(table.caption)}**", ""]
     if len(table.frame):
-        headings = [shown.to_markdown(name) for name in table.frame.columns]
-        rule = [":---" if _is_words(name, table) else "---:" for name in table.frame.columns]
-        rows = [[_markdown_cell(*cell) for cell in row] for row in _cells(table)]
-        lines += [f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)]
+        head, *rows = _cells(table, shown.to_markdown, "**%s**")
+        rule = [SETTING[kind][0] for kind in _kinds(table)]
+        lines += [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
     else:
         lines += [f"*{NO_ROWS}*"]
     return "\n".join([*lines, "", *(f"- {shown.to_markdown(note)}" for note in table.notes)]) + "\n"
 
 
-def _markdown_cell(text: str, strong: bool) -> str:
-    return f"**{shown.to_markdown(text)}**" if strong else shown.to_markdown(text)
-
-
-def _cells(table: Table) -> list[list[tuple[str, bool]]]:
-    """Every cell with whether it is bold."""
+def _cells(table: Table, write: Callable[[str], str], strong: str) -> list[list[str]]:
+    """The headings, and the cells of each row, as `write` gives them; bold ones within `strong`, which has a %s."""
     names = list(table.frame.columns)
-    return [
-        [(cell, (position, name) in table.strong) for name, cell in zip(names, row, strict=True)]
-        for position, row in enumerate(table.frame.itertuples(index=False, name=None))
+    rows = [
+        [
+            strong % write(cell) if (i, name) in table.strong else write(cell)
+            for name, cell in zip(names, row, strict=True)
+        ]
+        for i, row in enumerate(table.frame.itertuples(index=False, name=None))
     ]
+    return [[write(name) for name in names], *rows]
 
 
-def _is_words(heading: str, table: Table) -> bool:
-    return heading in WORDS or heading in table.prose
+def _kinds(table: Table) -> list[str]:
+    """What each column is set as, and its class in HTML."""
+    words = {*WORDS, *table.prose}
+    return ["wrap" if n in table.prose else "setting" if n in words else "figure" for n in table.frame.columns]
 
 
 def to_html(table: Table) -> str:
     """A page with the table, its caption and its notes; it needs no network, and a wide table scrolls."""
-    names = list(table.frame.columns)
-    kinds = ["wrap" if n in table.prose else "setting" if _is_words(n, table) else "figure" for n in names]
-    head = "".join(f'<th class="{kind}">{shown.to_html(name)}</th>' for kind, name in zip(kinds, names, strict=True))
-    rows = [
-        "<tr>" + "".join(_html_cell(kind, *cell) for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
-        for row in _cells(table)
-    ] or [f'<tr><td colspan="{max(1, len(names))}">{shown.to_html(NO_ROWS)}</td></tr>']
-    caption = shown.to_html(table.caption)
+    title = f"<title>{shown.to_html(table.caption)}</title>"
+    head = (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{title}\n<style>{STYLE}</style>\n</head>'
+    )
+    return f"{head}\n<body>\n{to_fragment(table)}\n</body>\n</html>\n"
+
+
+def from_html(page: str) -> str:
+    """The fragment in a page of `to_html`, in which no words of a table can look like a tag; nothing of another one."""
+    return page.partition("\n<body>\n")[2].rpartition("\n</body>\n")[0]
+
+
+def to_fragment(table: Table) -> str:
+    """What a page shows of a table: its caption, a box in which it scrolls, and its notes."""
+    kinds, caption = _kinds(table), shown.to_html(table.caption)
+    head, *body = _cells(table, shown.to_html, "<strong>%s</strong>")
+    longs = [" long" if len(name) > LONG else "" for name in head]
+    headings = [f'<th class="{k}{more}">{name}</th>' for k, more, name in zip(kinds, longs, head, strict=True)]
+    rows = ["".join(f'<td class="{k}">{cell}</td>' for k, cell in zip(kinds, row, strict=True)) for row in body]
+    rows = rows or [f'<td colspan="{max(1, len(head))}">{shown.to_html(NO_ROWS)}</td>']
     lines = [
-        *("<!doctype html>", '<html lang="en">', "<head>", '<meta charset="utf-8">', f"<title>{caption}</title>"),
-        *(f"<style>{STYLE}</style>", "</head>", "<body>", f'<p class="caption">{caption}</p>'),
-        *('<div class="scroll">', f'<table aria-label="{caption}">', f"<thead><tr>{head}</tr></thead>", "<tbody>"),
-        *(*rows, "</tbody>", "</table>", "</div>"),
+        f'<p class="caption">{caption}</p>',
+        f'<div class="box" role="region" tabindex="0" aria-label="{caption}">',
+        *("<table>", f"<thead><tr>{''.join(headings)}</tr></thead>", "<tbody>"),
+        *(f"<tr>{row}</tr>" for row in rows),
+        *("</tbody>", "</table>", "</div>"),
     ]
-    if table.notes:
-        lines += ["<ul>", *(f"<li>{shown.to_html(note)}</li>" for note in table.notes), "</ul>"]
-    return "\n".join([*lines, "</body>", "</html>"]) + "\n"
-
-
-def _html_cell(kind: str, text: str, strong: bool) -> str:
-    inner = f"<strong>{shown.to_html(text)}</strong>" if strong else shown.to_html(text)
-    return f'<td class="{kind}">{inner}</td>'
+    notes = [f"<li>{shown.to_html(note)}</li>" for note in table.notes]
+    return "\n".join([*lines, *(["<ul>", *notes, "</ul>"] if notes else [])])
 
 
 def to_latex(table: Table) -> str:
     """A booktabs table (needs `booktabs`; one of many rows runs over pages and needs `longtable`)."""
-    names = list(table.frame.columns)
-    alignment = "".join("p{3cm}" if n in table.prose else "l" if _is_words(n, table) else "r" for n in names)
-    body = [" & ".join(_latex_cell(*cell) for cell in row) + r" \\" for row in _cells(table)]
-    empty = rf"\multicolumn{{{max(1, len(names))}}}{{l}}{{{shown.to_latex(NO_ROWS)}}} \\"
-    words = " ".join(shown.to_latex(note) for note in table.notes)
+    # Bold text does not make the mathematics in it bold.
+    head, *body = _cells(table, shown.to_latex, r"\textbf{\boldmath %s}")
+    body = body or [[rf"\multicolumn{{{max(1, len(head))}}}{{l}}{{{shown.to_latex(NO_ROWS)}}}"]]
+    alignment = "".join(SETTING[kind][1] for kind in _kinds(table)) or "l"
+    words = " ".join(map(shown.to_latex, table.notes))
     notes = [rf"\par\smallskip\raggedright\footnotesize {words}"] if words else []
     long = len(table.frame) > MANY_ROWS
-    size = [r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"] if len(names) > MANY_COLUMNS else []
+    size = [r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"] if len(head) > MANY_COLUMNS else []
     caption = rf"\caption{{{shown.to_latex(table.caption)}}}"
-    begin = rf"\begin{{{'longtable' if long else 'tabular'}}}{{{alignment or 'l'}}}"
-    head = [" & ".join(shown.to_latex(name) for name in names) + r" \\", r"\midrule"] if names else []
-    inner = [r"\toprule", *head, *([r"\endhead"] if long else []), *(body or [empty]), r"\bottomrule"]
+    name = "longtable" if long else "tabular"
+    begin, end = rf"\begin{{{name}}}{{{alignment}}}", rf"\end{{{name}}}"
+    top = [" & ".join(head) + r" \\", r"\midrule"] if head else []
+    rows = [" & ".join(row) + r" \\" for row in body]
+    inner = [r"\toprule", *top, *([r"\endhead"] if long else []), *rows, r"\bottomrule", end, *notes]
     if long:
-        lines = ["{", *size, begin, caption + r"\\", *inner, r"\end{longtable}", *notes, "}"]
+        lines = ["{", *size, begin, caption + r"\\", *inner, "}"]
     else:
-        lines = [r"\begin{table}", r"\centering", *size, caption, begin, *inner, r"\end{tabular}", *notes]
-        lines.append(r"\end{table}")
+        lines = [r"\begin{table}", r"\centering", *size, caption, begin, *inner, r"\end{table}"]
     return "\n".join(lines) + "\n"
-
-
-def _latex_cell(text: str, strong: bool) -> str:
-    # Bold text does not make the mathematics in it bold.
-    return rf"\textbf{{\boldmath {shown.to_latex(text)}}}" if strong else shown.to_latex(text)
 
 
 def write_table(table: Table, stem: Path) -> None:
     """Write STEM.csv (unrounded numbers), STEM.md, STEM.html and STEM.tex, each atomically."""
-    for suffix, text in (
-        ("csv", shown.to_csv(table.numbers)),
-        ("md", to_markdown(table)),
-        ("html", to_html(table)),
-        ("tex", to_latex(table)),
-    ):
-        write_text(stem.with_name(f"{stem.name}.{suffix}"), text)
+    write_text(stem.with_name(f"{stem.name}.csv"), shown.to_csv(table.numbers))
+    for suffix, written in (("md", to_markdown), ("html", to_html), ("tex", to_latex)):
+        write_text(stem.with_name(f"{stem.name}.{suffix}"), written(table))

@@ -10,10 +10,10 @@ import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.made import MADE
-from ssvi.analysis.settings import SETTING, is_missing, option_text
-from ssvi.analysis.tables.format import HEADINGS
+from ssvi.analysis.settings import SETTING, in_words, is_missing
 from ssvi.registry import COMMON, POINT, TRAINING
-from ssvi.spec import FIELDS, NEEDS, PRESETS, idle
+from ssvi.runs.completion import idle
+from ssvi.runs.options import FIELDS, NEEDS, PRESETS
 
 # What stands in columns of its own.
 IDENTITY = ("dataset", "model", "method", "density")
@@ -97,11 +97,11 @@ def describe(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str] 
         if len(there) > 1 and all(name in there for name in made if name not in SHARED):
             words.append(f"preset {preset}")
             found = {name: value for name, value in found.items() if name not in there}
-    return ", ".join([*words, *(f"{HEADINGS.get(name, name)} {option_text(v)}" for name, v in found.items())])
+    return ", ".join([*words, *(in_words(name, value) for name, value in found.items())])
 
 
 def usual_note(usual: Mapping[str, Any]) -> str:
     """Which options all settings have where nothing else is said, as far as they are not the defaults."""
     named = {n: v for n, v in usual.items() if n in FIELDS and n not in IDENTITY and v != FIELDS[n].default}
-    words = ", ".join(f"{name} {option_text(value)}" for name, value in named.items())
+    words = ", ".join(in_words(name, value) for name, value in named.items())
     return f"Where a row says nothing else: {f'{words}, and ' if words else ''}the defaults of ssvi train."

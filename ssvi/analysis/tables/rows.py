@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from ssvi.analysis.collect import COMPLETE
-from ssvi.analysis.made import SPENT, comparable, machines, one_machine
-from ssvi.analysis.settings import METHOD_NAMES, caveats, option_text, setting_columns, settings
-from ssvi.analysis.stats import Estimate, difference, interval, mean_sd
+from ssvi.analysis import comparing, made, stats
+from ssvi.analysis.quantities import Quantity
+from ssvi.analysis.settings import METHOD_NAMES, caveats, option_text, setting_columns, settings, split
 from ssvi.analysis.tables.format import Table, format_mean_sd
 from ssvi.analysis.tables.options import describe, usual_options, with_evaluation
 from ssvi.registry import KINDS, POINT
-from ssvi.spec import options_of
-
-
-@dataclass(frozen=True)
-class Column:
-    """A measured column: its key in the CSV, its heading, how it is written, and what it is made of.
-
-    Attributes:
-        better: 1 where more is better, -1 where less is, 0 where neither.
-        counted: whether it is counted, not measured: written without a spread where it is the same in every run.
-    """
-
-    key: str
-    heading: str
-    style: str
-    source: str
-    factor: float = 1.0
-    better: int = 0
-    counted: bool = False
+from ssvi.runs.options import options_of
 
 
 def reading_order(runs: pd.DataFrame) -> list[pd.DataFrame]:
@@ -42,15 +22,11 @@ def reading_order(runs: pd.DataFrame) -> list[pd.DataFrame]:
     usual = usual_options(groups)
 
     def key(group: pd.DataFrame) -> tuple[Any, ...]:
-        row = group.iloc[0]
-        words = describe(row, usual)
-        return (row["dataset"], row["model"], _rank(row["method"]), -row["density"], words != "", "preset" in words)
+        row, words = group.iloc[0], describe(group.iloc[0], usual)
+        block = (row["dataset"], row["model"], KINDS.place(row["method"]), -row["density"])
+        return (*block, words != "", "preset" in words)
 
     return sorted(groups, key=key)
-
-
-def _rank(method: str) -> int:
-    return KINDS.place(method) if method in KINDS else len(KINDS)
 
 
 def labels(groups: Sequence[pd.DataFrame], usual: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -62,37 +38,20 @@ def labels(groups: Sequence[pd.DataFrame], usual: Mapping[str, Any]) -> list[dic
         label = {"data set": str(row["dataset"])}
         if len({r["model"] for r in rows}) > 1:
             label["model"] = str(row["model"])
-        label |= {"method": METHOD_NAMES.get(row["method"], row["method"]), "density": _density(group)}
+        label |= {"method": METHOD_NAMES[row["method"]], "density": _density(group)}
         found.append(label | ({"options": options} if any(words) else {}))
     return found
 
 
 def _density(group: pd.DataFrame) -> str:
     """The density asked for; nothing for a method that finds its own."""
-    method, density = group.iloc[0]["method"], group.iloc[0]["density"]
-    finds = method in KINDS and "density" not in options_of(method) and is_sparse(group)
-    return "" if finds else option_text(density)
-
-
-def complete(group: pd.DataFrame) -> pd.DataFrame:
-    """The runs that count."""
-    return group[group["status"] == COMPLETE]
-
-
-def is_sparse(group: pd.DataFrame) -> bool:
-    """Whether a setting's weights are sparse: measured, or as asked for while nothing is measured."""
-    measured = pd.to_numeric(complete(group)["sparsity"], errors="coerce").dropna()
-    return bool(measured.mean() > 0 if len(measured) else group.iloc[0]["density"] < 1)
-
-
-def is_sparse_bnn(group: pd.DataFrame) -> bool:
-    """Whether a setting is a sparse Bayesian network, whatever its method is called."""
-    return group.iloc[0]["method"] not in POINT and is_sparse(group)
+    finds = "density" not in options_of(group.iloc[0]["method"]) and comparing.is_sparse(group)
+    return "" if finds else option_text(group.iloc[0]["density"])
 
 
 def build(
     groups: Sequence[pd.DataFrame],
-    columns: Sequence[Column],
+    columns: Sequence[Quantity],
     caption: str,
     notes: Sequence[str],
     *,
@@ -111,20 +70,18 @@ def build(
     usual = usual_options(groups)
     shown, numbers, several = [], [], False
     for group, label in zip(groups, labels(groups, usual), strict=True):
-        done, first = complete(group), group.iloc[0]
-        alike = comparable(done)
-        text: dict[str, str] = dict(label)
-        number = {name: first[name] for name in setting_columns(runs)} | {"options": describe(first, usual)}
+        done, first = comparing.complete(group), group.iloc[0]
+        alike = made.comparable(done)
+        several |= alike is not done and any(column.column in made.SPENT for column in columns)
+        text, number = {}, {name: first[name] for name in setting_columns(runs)} | {"options": describe(first, usual)}
         for column in columns:
-            several |= column.source in SPENT and alike is not done
-            values = pd.to_numeric(alike[column.source], errors="coerce")
-            mean, sd = mean_sd(values, column.factor)
-            same = column.counted and sd <= 1e-9 * abs(mean)
-            text[column.heading] = format_mean_sd(mean, float("nan") if same else sd, column.style)
-            ends = interval(values.dropna() * column.factor)
+            values = column.of(alike)
+            mean, sd = stats.mean_sd(values)
+            text[column.heading] = _cell(column, mean, sd)
+            ends = stats.interval(values)
             number |= {f"{column.key}_mean": mean, f"{column.key}_sd": sd}
             number |= {f"{column.key}_low": ends.low, f"{column.key}_high": ends.high}
-        shown.append(text | {"n": str(len(done))})
+        shown.append(label | text | {"n": str(len(done))})
         numbers.append(number | {"n": len(done)})
     strong = best_cells(groups, columns) if mark_best else frozenset()
     missing = ["No time or memory in rows whose runs were computed on different machines."] if several else []
@@ -132,58 +89,29 @@ def build(
     return Table(pd.DataFrame(shown), pd.DataFrame(numbers), caption, notes, strong)
 
 
-def by_seed(group: pd.DataFrame, source: str, factor: float = 1.0) -> pd.Series:
-    """The finished runs' numbers indexed by seed."""
-    done = complete(group)
-    return pd.Series(
-        pd.to_numeric(done[source], errors="coerce").to_numpy() * factor, index=done["seed"].to_numpy()
-    ).dropna()
+def _cell(quantity: Quantity, mean: float, sd: float) -> str:
+    """Mean ± standard deviation; the mean alone of what is counted and the same in all."""
+    same = quantity.counted and sd <= 1e-9 * abs(mean)
+    return format_mean_sd(mean, float("nan") if same else sd, quantity.style)
 
 
-def resolution(group: pd.DataFrame, source: str, factor: float = 1.0) -> float:
-    """The smallest step of a metric: one test image for an accuracy, none known for others."""
-    images = pd.to_numeric(complete(group)["test_images"], errors="coerce").dropna()
-    return abs(factor) / float(images.min()) if source == "accuracy" and len(images) else 0.0
-
-
-def compare(first: pd.DataFrame, second: pd.DataFrame, source: str, factor: float = 1.0) -> Estimate:
-    """A metric of one setting minus that of another, as `difference` judges it."""
-    a, b = (by_seed(group, source, factor) for group in (first, second))
-    return difference(a, b, max(resolution(group, source, factor) for group in (first, second)))
-
-
-def best_cells(groups: Sequence[pd.DataFrame], columns: Sequence[Column]) -> frozenset[tuple[int, str]]:
+def best_cells(groups: Sequence[pd.DataFrame], columns: Sequence[Quantity]) -> frozenset[tuple[int, str]]:
     """In each column the best row of each data set and model, if its difference to every other is beyond the noise.
 
     A row without a finished run is no rival; one with a single run leaves the noise unknown, and nothing bold.
     """
-    blocks: dict[tuple[str, str], list[int]] = {}
-    for position, group in enumerate(groups):
-        if len(complete(group)):
-            blocks.setdefault((group.iloc[0]["dataset"], group.iloc[0]["model"]), []).append(position)
     strong = set()
-    for positions in blocks.values():
+    rows = [(i, group) for i, group in enumerate(groups) if len(comparing.complete(group))]
+    for block in split(rows, lambda row: tuple(row[1].iloc[0][["dataset", "model"]])).values():
         for column in columns:
-            best = _best([groups[i] for i in positions], column) if column.better and len(positions) > 1 else None
-            if best is not None:
-                strong.add((positions[best], column.heading))
+            best = comparing.best([group for _, group in block], column) if column.better and len(block) > 1 else None
+            strong |= set() if best is None else {(block[best][0], column.heading)}
     return frozenset(strong)
-
-
-def _best(groups: Sequence[pd.DataFrame], column: Column) -> int | None:
-    values = [by_seed(group, column.source, column.factor) * column.better for group in groups]
-    if any(v.empty for v in values):
-        return None
-    best = max(range(len(values)), key=lambda i: values[i].mean())
-    signed = column.factor * column.better
-    rivals = [group for i, group in enumerate(groups) if i != best]
-    beyond = [compare(groups[best], rival, column.source, signed).above(0) is True for rival in rivals]
-    return best if all(beyond) else None
 
 
 def common_notes(runs: pd.DataFrame) -> list[str]:
     """How numbers were made: spread, samples, devices, what is cut at 0, and the runs left out."""
-    done = complete(runs)
+    done = comparing.complete(runs)
     notes = [
         "Mean ± sample standard deviation over n seeds; of a single seed the number alone. The 95 % t intervals of the "
         "means stand in the CSV file."
@@ -200,6 +128,6 @@ def common_notes(runs: pd.DataFrame) -> list[str]:
             "A marginal ECE of exactly 0 means that the debiased estimate was negative and is cut at 0; "
             "on a small test set that says little."
         )
-    if len(done) and one_machine(done):
-        notes.append(f"Measured on: {machines(done)[0]}.")
+    if len(done) and made.one_machine(done):
+        notes.append(f"Measured on: {made.machines(done)[0]}.")
     return [*notes, *caveats(runs)]

@@ -12,23 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ssvi import runs as files
 from ssvi.analysis.passwords import one_line
+from ssvi.analysis.tracking import store
 from ssvi.analysis.tracking.mirror import MLFLOW_STATUS, abandon, finish, follow, log_reports, report_files
-from ssvi.analysis.tracking.store import (
-    Busy,
-    Client,
-    Experiment,
-    Unavailable,
-    connect,
-    locked,
-    note_writer,
-    open_experiment,
-    quiet,
-    tracking_uri,
-)
+from ssvi.analysis.tracking.store import Client, Experiment, Unavailable
 from ssvi.errors import UserError, say
-from ssvi.spec import RunSpec
+from ssvi.runs import files
+from ssvi.runs.spec import RunSpec
 
 INTERVAL = 5.0  # seconds between two passes
 TURN = 5.0  # seconds a pass spends on finished runs, if there are more; those in training come first
@@ -125,7 +115,7 @@ class Watcher:
         self._config, self._read = config, read
         self._config_stamp = _stamps(config)
         self.plan = read()
-        tracking_uri(self.plan.results)  # refused now rather than in every pass
+        store.tracking_uri(self.plan.results)  # refused now rather than in every pass
         self._name = uuid.uuid4().hex
         self._client: Client | None = None
         self._experiments: dict[str, Experiment] = {}
@@ -162,8 +152,8 @@ class Watcher:
         queue = deque(sorted(runs, key=lambda key: _is_done(runs[key])))
         begun = time.monotonic()
         try:
-            with locked(self.plan.results, seconds=0), quiet():
-                if not note_writer(self.plan.results, self._name):
+            with store.locked(self.plan.results, seconds=0), store.quiet():
+                if not store.note_writer(self.plan.results, self._name):
                     self._experiments.clear()
                 opened = {study: self._open(study) for study in studies if study in self.plan.studies}
                 while queue and not (stop is not None and stop.is_set()):
@@ -179,7 +169,7 @@ class Watcher:
                     experiment.delete_doubles()
                 self._doubtful.clear()
                 return bool(queue)
-        except Busy:
+        except store.Busy:
             return False
         except Unavailable:
             # What happened to the last call is unknown, and so is what the store holds now.
@@ -228,9 +218,9 @@ class Watcher:
         if study in self._experiments:
             return self._experiments[study]
         if self._client is None:
-            self._client = connect(self.plan.results)
+            self._client = store.connect(self.plan.results)
         try:
-            experiment = open_experiment(self._client, self.plan.results, study)
+            experiment = store.open_experiment(self._client, self.plan.results, study)
         except Unavailable:
             raise
         except UserError as error:

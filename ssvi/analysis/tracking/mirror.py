@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
-import json
 import math
 import re
 import uuid
@@ -17,30 +15,17 @@ from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
 
-from ssvi import runs as files
-from ssvi.analysis.collect import refusal
-from ssvi.analysis.records import run_folder
-from ssvi.analysis.tracking.store import (
-    DIGEST,
-    KIND,
-    REPORTS,
-    RUN,
-    STATUS,
-    STUDY,
-    SUPERSEDED,
-    Client,
-    Experiment,
-    Known,
-    Unavailable,
-    connect,
-    locked,
-    note_writer,
-    open_experiment,
-    quiet,
-)
+from ssvi.analysis.collect import cause, refusal
+from ssvi.analysis.records import live_rows, published_rows, run_folder
+from ssvi.analysis.tracking import store
+from ssvi.analysis.tracking.store import Client, Experiment, Known, Unavailable
 from ssvi.errors import UserError, one_line, told
-from ssvi.spec import RunSpec, options_of
-from ssvi.ties import check_ties
+from ssvi.runs import files
+from ssvi.runs.options import options_of
+from ssvi.runs.records import is_number, read_record, told_by_version
+from ssvi.runs.runfolder import check_spec
+from ssvi.runs.spec import RunSpec
+from ssvi.runs.ties import check_ties
 
 NAME = re.compile(r"\w[\w.\- ]{0,199}")  # of a metric that MLflow takes, which refuses all of a run with a/../b
 BATCH = 1000  # entities that MLflow takes in one call
@@ -84,9 +69,9 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
         Unavailable: if the store is locked, unreachable or unusable; the next call goes on from there.
         UserError: if the experiment was deleted.
     """
-    with locked(results), quiet():
-        note_writer(results, uuid.uuid4().hex)  # a watcher at work looks at the store afresh after this
-        experiment = open_experiment(connect(results), results, study)
+    with store.locked(results), store.quiet():
+        store.note_writer(results, uuid.uuid4().hex)  # a watcher at work looks at the store afresh after this
+        experiment = store.open_experiment(store.connect(results), results, study)
         counts = dict.fromkeys(("added", "updated", "unchanged", "missing"), 0)
         refused: dict[str, str] = {}
         for run, spec in specs.items():
@@ -95,7 +80,7 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
             except Unavailable:
                 raise
             except (UserError, OSError) as error:
-                refused[run] = told(error) if isinstance(error, OSError) else str(error)
+                refused[run] = cause(error)
         logged = log_reports(experiment, artifacts)
         experiment.delete_doubles()
     return MirrorResult(**counts, artifacts=logged, refused=refused)
@@ -113,9 +98,9 @@ def finish(experiment: Experiment, results: Path, run: str, spec: RunSpec) -> st
     folder = run_folder(results, run)
     if not (folder / files.METRICS).is_file():
         return "missing"
-    if cause := refusal(results, run, spec, ["history"]):
-        raise UserError(cause)
-    provenance = files.check_spec(folder, spec).get("provenance", {})
+    if refused := refusal(results, run, spec, ["history"]):
+        raise UserError(refused)
+    provenance = check_spec(folder, spec).get("provenance", {})
     digest = _digest([folder / files.SPEC, folder / files.HISTORY, folder / files.METRICS])
     whole = [old for old in experiment.runs.get(run, []) if old.digest is not None]
     current = next((old for old in whole if old.digest == digest), None)
@@ -124,7 +109,7 @@ def finish(experiment: Experiment, results: Path, run: str, spec: RunSpec) -> st
         current = _complete(experiment, folder, run, spec, provenance, digest)
     for old in whole:
         if old is not current:
-            experiment.client.set_tag(old.run_id, SUPERSEDED, current.run_id)
+            experiment.client.set_tag(old.run_id, store.SUPERSEDED, current.run_id)
     _delete_halves(experiment, run, current)
     experiment.runs[run] = [current]
     return outcome
@@ -146,18 +131,18 @@ def follow(
     Raises:
         UserError: if the folder's files are unreadable, not of one training, or were made under another spec.
     """
-    provenance = files.check_spec(folder, spec).get("provenance", {})
+    provenance = check_spec(folder, spec).get("provenance", {})
     if status == "trained":
         check_ties(folder, files.TRAINING)
-        rows, names = _published_rows(folder / files.HISTORY), SERIES
-        ended = files.read_record(folder / files.TRAINING, "status")["status"]
+        rows, names = published_rows(folder / files.HISTORY), SERIES
+        ended = read_record(folder / files.TRAINING, "status")["status"]
         status = "diverged" if ended == "diverged" else status
     else:
         # Epochs trained again after a resume have the same values but took another time, and MLflow forgets
         # no point: the seconds wait for the published history.
-        rows, names = _live_rows(folder / files.LIVE_HISTORY), [name for name in SERIES if "seconds" not in name]
+        rows, names = live_rows(folder / files.LIVE_HISTORY), [name for name in SERIES if "seconds" not in name]
     points, _ = _series(rows, _milliseconds(provenance.get("started"), folder), names, folder)
-    tags = {**_tags(spec, provenance, {STATUS: status}, run, experiment.study), **signs}
+    tags = {**_tags(spec, provenance, {store.STATUS: status}, run, experiment.study), **signs}
     known = _send(experiment, folder, run, spec, provenance, points, tags)
     _set_status(experiment.client, known, status)
     _delete_halves(experiment, run, known)
@@ -167,7 +152,7 @@ def abandon(experiment: Experiment, run: str) -> None:
     """Say of an unfinished MLflow run that its training is no longer there."""
     for known in experiment.runs.get(run, []):
         if known.digest is None and known.status != MLFLOW_STATUS["interrupted"]:
-            experiment.client.set_tag(known.run_id, STATUS, "interrupted")
+            experiment.client.set_tag(known.run_id, store.STATUS, "interrupted")
             _set_status(experiment.client, known, "interrupted")
 
 
@@ -188,19 +173,19 @@ def _complete(
     experiment: Experiment, folder: Path, run: str, spec: RunSpec, provenance: Mapping[str, Any], digest: str
 ) -> Known:
     client = experiment.client
-    metrics = files.read_record(folder / files.METRICS, "status")
+    metrics = read_record(folder / files.METRICS, "status")
     start = _milliseconds(provenance.get("started"), folder)
-    series, end = _series(_published_rows(folder / files.HISTORY), start, SERIES, folder)
+    series, end = _series(published_rows(folder / files.HISTORY), start, SERIES, folder)
     final = [
         Metric(f"final/{name}", float(value), end, 0)
         for name, value in {**metrics, **(metrics.get("evaluation") or {})}.items()
-        if files.is_number(value) and NAME.fullmatch(name)
+        if is_number(value) and NAME.fullmatch(name)
     ]
     tags = _tags(spec, provenance, metrics, run, experiment.study)
     known = _send(experiment, folder, run, spec, provenance, [*series, *final], tags)
     status = "FINISHED" if metrics["status"] == "complete" else "FAILED"
     client.set_terminated(known.run_id, status=status, end_time=end)
-    client.log_batch(known.run_id, tags=[RunTag(DIGEST, digest)])
+    client.log_batch(known.run_id, tags=[RunTag(store.DIGEST, digest)])
     known.digest, known.points = digest, None
     return known
 
@@ -234,7 +219,7 @@ def _send(
         made = experiment.make_run(_run_name(run), {**kept, **tags}, start)
         known, sent, new_tags, params = Known(made.run_id, status=made.status), {}, [], _params(spec)
         if begun is not None:
-            client.set_tag(begun.run_id, SUPERSEDED, known.run_id)
+            client.set_tag(begun.run_id, store.SUPERSEDED, known.run_id)
             client.set_terminated(begun.run_id, status="KILLED")
             experiment.runs[run].remove(begun)
         experiment.runs.setdefault(run, []).append(known)
@@ -274,14 +259,14 @@ def _tags(
 ) -> dict[str, str]:
     density = spec.density if "density" in options_of(spec.method) else 1.0
     tags = {
-        RUN: run,
-        STUDY: study,
+        store.RUN: run,
+        store.STUDY: study,
         "method": spec.method,
         "dataset": spec.dataset,
         "density": repr(density),
         "seed": str(spec.seed),
         "git_commit": provenance.get("commit"),
-        STATUS: metrics["status"],
+        store.STATUS: metrics["status"],
         "cause": metrics.get("cause"),
     }
     return {name: one_line(str(value))[:TEXT_LENGTH] for name, value in tags.items() if value is not None}
@@ -319,23 +304,6 @@ def _milliseconds(started: str | None, folder: Path) -> int:
         raise UserError(f"{folder / files.SPEC}: started is {started!r}, but must be an ISO 8601 time.") from None
 
 
-def _published_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a history ({error}); {files.ANEW}") from None
-
-
-def _live_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a history that is being written; a last line without its end is not there yet."""
-    try:
-        lines = path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError as error:
-        raise UserError(f"{path}: not a history ({error}); the training writes it anew when it goes on.") from None
-
-
 def _series(
     rows: Iterable[Mapping[str, Any]], start: int, names: Sequence[str], folder: Path
 ) -> tuple[list[Metric], int]:
@@ -349,7 +317,7 @@ def _series(
             values = {name: float(row[name]) for name in names if row.get(name) not in ("", None)}
             points += [Metric(k, v, now, int(row["epoch"])) for k, v in values.items() if math.isfinite(v)]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}: not a history ({error!r}); {files.told_by_version(folder)}") from None
+        raise UserError(f"{folder}: not a history ({error!r}); {told_by_version(folder)}") from None
     return points, start + int(seconds * 1000)
 
 
@@ -371,11 +339,13 @@ def log_reports(experiment: Experiment, artifacts: Sequence[Path]) -> int:
     client, logged = experiment.client, 0
     for kind, paths in itertools.groupby(sorted(artifacts, key=lambda p: (_kind(p), p)), key=_kind):
         ordered = list(paths)
-        digest, tag = _digest(ordered), f"{DIGEST}.{kind}"
+        digest, tag = _digest(ordered), f"{store.DIGEST}.{kind}"
         if experiment.report_tags.get(tag) == digest:
             continue
         if experiment.reports is None:
-            experiment.reports = experiment.make_run(REPORTS, {KIND: REPORTS, STUDY: experiment.study}).run_id
+            experiment.reports = experiment.make_run(
+                store.REPORTS, {store.KIND: store.REPORTS, store.STUDY: experiment.study}
+            ).run_id
             client.set_terminated(experiment.reports)
         for path in ordered:
             client.log_artifact(experiment.reports, str(path), kind)

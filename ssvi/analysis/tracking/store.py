@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ from mlflow.tracking import MlflowClient
 
 from ssvi.analysis.address import VARIABLE, given_address
 from ssvi.analysis.passwords import one_line, without_password
-from ssvi.disk import make_folder, replace, scratch, write_text
 from ssvi.errors import UserError, say
+from ssvi.machine.disk import make_folder, replace, scratch, write_text
 
 LOCK_SECONDS = 600
 PAGE = 1000
@@ -304,6 +303,7 @@ def open_experiment(client: Client, results: Path, study: str) -> Experiment:
     """The MLflow experiment named `study`, made if need be, with what it holds: a few queries a thousand runs.
 
     Raises:
+        Unavailable: if the results folder was moved since the experiment was made.
         UserError: if it was deleted in MLflow.
     """
     location = (store_folder(results) / "artifacts" / study).as_uri() if is_local() else None
@@ -321,26 +321,16 @@ def open_experiment(client: Client, results: Path, study: str) -> Experiment:
             f"MLflow experiment {study!r} was deleted there: restore it, or remove it for good with mlflow gc."
         )
     if location is not None and found.artifact_location.startswith("file:") and found.artifact_location != location:
-        with clear_errors(tracking_uri(results)):
-            _relocate(results, found.experiment_id, found.artifact_location, location)
+        # MLflow stores absolute places, and has no call that changes them.
+        raise Unavailable(
+            f"{store_folder(results)}: this mirror was made where its reports are {found.artifact_location}, and "
+            f"MLflow would look for them there: move the results folder back or, with `ssvi ui` ended, delete "
+            f"{store_folder(results)} and run this again, which mirrors all run folders anew (notes and tags that were "
+            "added in MLflow are lost with it)"
+        )
     experiment = Experiment(client, study, found.experiment_id)
     _list_runs(experiment)
     return experiment
-
-
-def _relocate(results: Path, experiment: str, old: str, new: str) -> None:
-    """Let a store whose results folder was moved find its reports again.
-
-    MLflow stores absolute places and has no call that changes them, so this is done in its database.
-    """
-    with contextlib.closing(sqlite3.connect(_database(results), timeout=60)) as database, database:
-        where = {"id": int(experiment), "old": old, "new": new}
-        database.execute("UPDATE experiments SET artifact_location = :new WHERE experiment_id = :id", where)
-        database.execute(
-            "UPDATE runs SET artifact_uri = :new || substr(artifact_uri, length(:old) + 1) "
-            "WHERE experiment_id = :id AND substr(artifact_uri, 1, length(:old) + 1) = :old || '/'",
-            where,
-        )
 
 
 def _list_runs(experiment: Experiment) -> None:

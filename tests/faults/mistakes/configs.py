@@ -12,7 +12,7 @@ from spoiling import (
 )
 
 from mistakes.kinds import CONFIG, GRID, LAUGHS, MERGES, NEEDED, NO_FOLDER, YAML, Bad, config, config_row, looks, train
-from ssvi.configfile import MOST_BYTES
+from ssvi.runs.configfile import MOST_BYTES
 
 CONFIGS = [
     Bad("no config", "ssvi report --config=none.yaml", "none.yaml: no such file."),

@@ -13,7 +13,8 @@ from spoiling import (
     write,
 )
 
-from ssvi import runs
+from ssvi.runs import files
+from ssvi.runs.runfolder import FORMAT
 
 MALFORMED = "malformed input"
 
@@ -62,7 +63,7 @@ NO_NUMBER = "is no number, as in 12, 0.1 or 1e-3"
 ANEW = "delete the run folder to train it anew."
 VERSION = "this is ssvi ..., and ... wrote it: read it with that one, or restore what was changed since."
 NEWER = (
-    f"format is {runs.FORMAT + 1}, but ssvi ... knows none beyond {runs.FORMAT}: a newer version wrote this run "
+    f"format is {FORMAT + 1}, but ssvi ... knows none beyond {FORMAT}: a newer version wrote this run "
     "folder; update ssvi to read it."
 )
 LAYOUT = "a data set folder:PATH needs train/<class>/ and test/<class>/ with images in them."
@@ -92,7 +93,7 @@ def other(option: str, was: object, now: object) -> str:
 def no_checkpoint(why: str) -> str:
     """The line about two checkpoints that are damaged alike."""
     both = (
-        f"cut/{name}: truncated or damaged checkpoint ({why})" for name in (runs.CHECKPOINT, runs.PREVIOUS_CHECKPOINT)
+        f"cut/{name}: truncated or damaged checkpoint ({why})" for name in (files.CHECKPOINT, files.PREVIOUS_CHECKPOINT)
     )
     return f"{'; '.join(both)}. No other is left: {LIVE}"
 

@@ -47,7 +47,9 @@ from mistakes.kinds import (
     other,
     run_row,
 )
-from ssvi import checkpoint, runs
+from ssvi.runs import files
+from ssvi.runs.runfolder import FORMAT
+from ssvi.training import checkpoint
 
 CHECKPOINTS = [
     checkpoint_row("half a checkpoint", no_checkpoint(WRONG), half),
@@ -85,8 +87,8 @@ CHECKPOINTS = [
     Bad(
         "a folder for a checkpoint",
         GO_ON,
-        f"cut/{runs.CHECKPOINT}: {NOT_REPLACED}",
-        make_folder(f"cut/{runs.CHECKPOINT}"),
+        f"cut/{files.CHECKPOINT}: {NOT_REPLACED}",
+        make_folder(f"cut/{files.CHECKPOINT}"),
     ),
     Bad(
         "an interrupted run of another spec",
@@ -178,7 +180,7 @@ ARTIFACTS = [
         f"spec.json: provenance is [], but must be an object; {VERSION}",
         record("run/spec.json", provenance=[]),
     ),
-    run_row("a run of a newer version", f"spec.json: {NEWER}", record("run/spec.json", format=runs.FORMAT + 1)),
+    run_row("a run of a newer version", f"spec.json: {NEWER}", record("run/spec.json", format=FORMAT + 1)),
     run_row(
         "a run whose format is no number",
         f"spec.json: format is True, but must be a whole number >= 1; {VERSION}",
@@ -188,13 +190,13 @@ ARTIFACTS = [
         "a run of a newer version that is to be trained",
         f"{TRAIN} --out=run",
         f"run/spec.json: {NEWER}",
-        record("run/spec.json", format=runs.FORMAT + 1),
+        record("run/spec.json", format=FORMAT + 1),
     ),
     Bad(
         "a parent of a newer version",
         CHILD,
         f"{PARENT}/spec.json: {NEWER}",
-        record(f"{PARENT}/spec.json", format=runs.FORMAT + 1),
+        record(f"{PARENT}/spec.json", format=FORMAT + 1),
     ),
     Bad(
         "a spec of another run",

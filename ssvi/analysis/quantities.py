@@ -1,0 +1,141 @@
+"""What is measured and counted, each once: what it is called, its unit, how it is written, what it can be at all.
+
+Tables, figures and the report take what they need of a quantity; what one of them alone says otherwise, such as a unit
+that suits a column, is a `dataclasses.replace` there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ssvi.analysis import ranges
+
+# A name says these itself.
+UNDERSTOOD = ("", "nats", "FLOPs")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A column of numbers, of the runs or of what a run recorded.
+
+    Attributes:
+        column: where its numbers are, in `unit` divided by `factor`.
+        name: in a sentence.
+        unit: what it is shown in.
+        factor: makes the unit of the numbers.
+        keyed, titled: its `key` and `title`, if not what these are made of otherwise.
+        style: how a mean is written (`format_mean_sd`).
+        better: 1 where more is better, -1 where less is, 0 where neither.
+        counted: whether it is counted, not measured: written without a spread where it is the same in every run.
+        share_of: the column of the whole number of things that it is a share of, and so changes by steps of.
+        cut_at: the value that an estimate of it is cut at, None where it is not.
+    """
+
+    column: str
+    name: str
+    unit: str = ""
+    factor: float = 1.0
+    keyed: str = ""
+    titled: str = ""
+    style: str = ".4f"
+    better: int = 0
+    counted: bool = False
+    share_of: str = ""
+    cut_at: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in files of shown numbers: the column, with the unit where that is percent."""
+        return self.keyed or (f"{self.column}_percent" if self.unit == "%" else self.column)
+
+    @property
+    def title(self) -> str:
+        """On an axis."""
+        return self.titled or _with_unit(self.name, self.unit)
+
+    @property
+    def heading(self) -> str:
+        """Over a table's column: the unit where the name leaves it open."""
+        return self.name if self.unit in UNDERSTOOD else _with_unit(self.name, self.unit)
+
+    @property
+    def difference(self) -> str:
+        """Over a column of its differences: those of percentages are points."""
+        return _with_unit(self.name, "points") if self.unit == "%" else self.heading
+
+    @property
+    def exact_style(self) -> str:
+        """How a difference, a ratio or an end of an interval is written."""
+        return ".3g" if self.style == "big" else self.style
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest value in its unit; infinite where there is none."""
+        low, high = (self.factor * bound for bound in ranges.bounds(self.column))
+        return low, high
+
+    def of(self, rows: pd.DataFrame) -> pd.Series:
+        """The rows' numbers in its unit; missing ones left out."""
+        return pd.to_numeric(rows[self.column], errors="coerce").dropna().astype(float) * self.factor
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
+
+
+DENSE = "× dense BNN"  # the unit of ratios
+
+ACCURACY = Quantity(
+    "accuracy", "accuracy", "%", 100.0, titled="test accuracy (%)", style=".2f", better=1, share_of="test_images"
+)
+BEST_TEST = Quantity("accuracy_best_test", "best test accuracy", "%", 100.0, style=".2f", share_of="test_images")
+NLL = Quantity("nll", "NLL", "nats", better=-1)
+ECE = Quantity("ece", "ECE", better=-1)
+ECE_MARGINAL = Quantity("ece_marginal", "marginal ECE", better=-1, cut_at=0.0)
+BRIER = Quantity("brier", "Brier", better=-1)
+NLL_SCALED = Quantity("nll_scaled", "NLL, scaled", "nats", better=-1)
+ECE_SCALED = Quantity("ece_scaled", "ECE, scaled", better=-1)
+TEMPERATURE = Quantity("temperature", "temperature", style=".2f")
+
+DENSITY = Quantity("density", "density", "%", 100.0)
+DENSITY_ACTUAL = Quantity("density_actual", "density, measured", "%", 100.0)
+SPARSITY = Quantity("sparsity", "sparsity", "%", 100.0, style=".2f", better=1, counted=True)
+COMPLEXITY = Quantity("complexity", "complexity", style="big", better=-1, counted=True)
+STORED = Quantity("stored_numbers", "stored numbers", style="big", counted=True)
+
+TRAINING_FLOPS = Quantity(
+    *("training_flops", "training FLOPs", "FLOPs"),
+    titled="training FLOPs (counted)",
+    style="big",
+    better=-1,
+    counted=True,
+)
+PARENT_FLOPS = Quantity("parent_flops", "of these, its parents'", "FLOPs", style="big", counted=True)
+INFERENCE_FLOPS = Quantity("inference_flops", "inference FLOPs per image", "FLOPs", style="big", counted=True)
+SECONDS = Quantity("training_seconds", "training time", "s", titled="training time\n(s, measured)", style=".1f")
+STEP = Quantity("step_seconds", "median step", "s")
+EVALUATION_SECONDS = Quantity("evaluation_seconds", "evaluation time", "s", style=".1f")
+MEMORY = Quantity("peak_memory_bytes", "peak memory", "bytes", style=".0f")
+
+# Columns that are made by dividing by what a dense network takes.
+FLOPS_RATIO = Quantity(
+    *("training_flops_ratio", "training FLOPs", DENSE),
+    titled="training FLOPs / dense\n(counted)",
+    style=".3f",
+    counted=True,
+)
+STEP_RATIO = Quantity("step_seconds_ratio", "median step", DENSE, style=".2f")
+SECONDS_RATIO = Quantity("training_seconds_ratio", "training time", DENSE, style=".2f")
+FLOPS_PAPER = Quantity("training_flops_paper", "training FLOPs, paper's units", "density × 1.14e17", style="exact")
+
+# Of a history, by epoch, and of the metrics by the number of weight samples.
+LOSS = Quantity("loss", "likelihood loss", "nats")
+KL = Quantity("kl", "KL to the prior", "nats")
+TRAIN_ACCURACY = Quantity("train_accuracy", "training accuracy", "%", 100.0)
+VALIDATION_ACCURACY = Quantity("validation_accuracy", "validation accuracy", "%", 100.0)
+TEST_SECONDS = Quantity("seconds", "time for the test set", "s")
+
+# By column.
+QUANTITIES = {one.column: one for one in list(globals().values()) if isinstance(one, Quantity)}

@@ -1,0 +1,163 @@
+"""The options of a run together: what is given, over a preset, with nothing that its method does not use or that has
+no effect, and a parent in its one canonical form.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from ssvi.errors import UserError, unknown
+from ssvi.registry import INHERITED, KINDS, using
+from ssvi.runs.options import (
+    ANY_FOLDER,
+    DEFAULTS,
+    FIELDS,
+    FOLDER_PREFIX,
+    NEEDS,
+    NEEDS_PARENT,
+    PRESETS,
+    non_defaults,
+    options_of,
+)
+from ssvi.runs.values import SMALLEST, flag_text, parse, plain, validate
+
+
+def complete(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Plain options with their preset in its place, checked one by one and together.
+
+    Raises:
+        UserError: for a bad name, type or value, or an option that has no effect on this run.
+    """
+    check_preset(options.get("preset"), where)
+    validate({k: v for k, v in options.items() if k != "preset"}, where)
+    method = options.get("method", DEFAULTS["method"])
+    used = options_of(method)
+    for name, value in options.items():
+        if name != "preset" and name not in used:
+            users = ", ".join(using(name))
+            raise UserError(
+                f"{where}: {name} is {value!r}, but method {method!r} does not use {name} (used by {users})."
+            )
+    full = {k: plain(v, DEFAULTS[k]) for k, v in expand(options).items()}
+    if KINDS[method].parents:
+        full["parent"] = parent_text(full, where)
+    _check_effects(_whole(full), options, where)
+    return full
+
+
+def _whole(options: Mapping[str, Any]) -> Any:
+    """What a spec of these options would hold."""
+    return SimpleNamespace(**DEFAULTS | options)
+
+
+def _check_effects(spec: Any, given: Mapping[str, Any], where: str) -> None:
+    """Options that only work together with another: setting them alone would silently do nothing."""
+    for name, (other, _) in NEEDS.items():
+        if name in given and given[name] != DEFAULTS[name] and not _has_effect(name, getattr(spec, other)):
+            raise UserError(f"{where}: {name} is {given[name]!r}, but has no effect unless {other} is {needed(name)}.")
+    if spec.addition_average == "signed" and spec.addition_samples > spec.delta_t:
+        raise UserError(
+            f"{where}: addition_samples is {spec.addition_samples}, but consecutive gradients "
+            f"(addition_average: signed) must fit between two updates: at most delta_t = {spec.delta_t}."
+        )
+    kind = KINDS[spec.method]
+    if spec.epochs == 0 and not kind.untrained:
+        untrained = " or ".join(name for name in KINDS if KINDS[name].untrained)
+        raise UserError(f"{where}: epochs is 0, but must be >= 1; only method {untrained} goes without training.")
+    for name, (value, why) in NEEDS_PARENT.items():
+        if getattr(spec, name) == value and not spec.parent:
+            example = f"as in parent: {kind.parents[0]}" if kind.parents else f"which method {spec.method!r} never has"
+            raise UserError(f"{where}: {name} is {value!r}, {why}: it needs a parent, {example}.")
+
+
+def check_preset(name: Any, where: str) -> None:
+    """Refuse what is neither None nor the name of a preset."""
+    if name is not None and (not isinstance(name, str) or name not in PRESETS):
+        raise unknown("preset", name, PRESETS, where)
+
+
+def expand(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace `preset: NAME` by those of its options that matter here; what is given beside it wins."""
+    options = dict(options)
+    preset = options.pop("preset", None)
+    if preset is None:
+        return options
+    used = options_of(options.get("method", DEFAULTS["method"]))
+    merged = {k: v for k, v in PRESETS[preset].items() if k in used} | options
+    return {k: v for k, v in merged.items() if k in options or k not in idle(merged)}
+
+
+def idle(options: Mapping[str, Any]) -> set[str]:
+    """Options that have no effect because of the value, or the default, of another one (`NEEDS`)."""
+    return {name for name, (other, _) in NEEDS.items() if not _has_effect(name, options.get(other, DEFAULTS[other]))}
+
+
+def _has_effect(name: str, value: Any) -> bool:
+    """Whether an option of `NEEDS` has an effect where the one that it needs has this value."""
+    values = NEEDS[name][1]
+    return value in values or (ANY_FOLDER in values and str(value).startswith(FOLDER_PREFIX))
+
+
+def needed(name: str) -> str:
+    """The values with which another option gives this one an effect, in words."""
+    return " or ".join(map(flag_text, NEEDS[name][1]))
+
+
+def parse_parent(text: str, where: str) -> dict[str, Any]:
+    """The options named in a parent's text, `method,option=value,...`.
+
+    Raises:
+        UserError: for text of another form, and for unknown or ill-typed options.
+    """
+    method, *words = text.split(",")
+    options: dict[str, Any] = {"method": method}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{where}: parent is {text!r}, but must be a method and options, as in vi,epochs=12.")
+        if name not in FIELDS:
+            raise unknown("option", name, FIELDS, f"{where}: parent")
+        if name in options:
+            raise UserError(f"{where}: parent is {text!r}, but has {name} twice.")
+        options[name] = parse(value, DEFAULTS[name])
+    return options
+
+
+def parent_text(child: Mapping[str, Any], where: str) -> str:
+    """The canonical text of the parent in a child's options: its method and what differs from the defaults.
+
+    Raises:
+        UserError: if the child's method takes no such parent, needs one and has none, or the parent is no run.
+    """
+    method, text = child.get("method", DEFAULTS["method"]), child.get("parent", "")
+    kind = KINDS[method]
+    if not text:
+        if kind.needs_parent:
+            raise UserError(f"{where}: method {method!r} needs a parent, as in parent: {kind.parents[0]}.")
+        return ""
+    options = parse_parent(text, where)
+    if options["method"] not in kind.parents:
+        raise unknown("parent's method", options["method"], kind.parents, where)
+    for name in options:
+        if name in kind.hands_down:
+            raise UserError(f"{where}: parent has {name}, but takes it from the run itself; leave it out.")
+    if kind.of_members:
+        _check_shares(child, where)
+    # what only some data sets use was checked with the child
+    inherited = {n: child[n] for n in INHERITED if n in child and n not in ("image_size", "normalisation")}
+    parent = _whole(complete(inherited | options, f"{where}: parent"))
+    words = [f"{k}={flag_text(v)}" for k, v in non_defaults(parent).items() if k not in (*kind.hands_down, "method")]
+    return ",".join([parent.method, *words])
+
+
+def _check_shares(child: Mapping[str, Any], where: str) -> None:
+    """Refuse members that could have no seeds, or no density."""
+    members, density = child.get("members", DEFAULTS["members"]), child.get("density", DEFAULTS["density"])
+    if (child.get("seed", 0) + 1) * members >= 2**63:
+        raise UserError(f"{where}: seed is {child['seed']}, too large for the seeds of an ensemble's members.")
+    if density < SMALLEST * members:
+        raise UserError(f"{where}: density is {density!r}, too small for the shares of an ensemble's members.")

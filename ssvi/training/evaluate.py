@@ -1,0 +1,193 @@
+"""From a trained run's folder to its metrics, and back into the folder."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssvi.core.noise import NormalSource
+from ssvi.core.prediction import Prediction
+from ssvi.data import Data
+from ssvi.errors import UserError
+from ssvi.machine.disk import write_bytes, write_text
+from ssvi.methods import Method
+from ssvi.registry import KINDS
+from ssvi.runs import files, ties
+from ssvi.runs.records import is_number, to_csv, told_by_version
+from ssvi.runs.runfolder import check_spec, read_data, read_training
+from ssvi.runs.spec import RunSpec
+from ssvi.runs.versions import EVALUATION
+from ssvi.training.measure import FIGURES, is_finite, last, measured, of_best, predictions, scaled, sizes
+from ssvi.training.network import build, load_model
+from ssvi.training.precision import full_float32
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, on the device of its images.
+
+    Attributes:
+        spec: the run's.
+        data: its data set.
+        noise: of its weight samples.
+    """
+
+    spec: RunSpec
+    data: Data
+    model: nn.Module
+    method: Method
+    noise: NormalSource
+
+    @classmethod
+    def load(cls, spec: RunSpec, data: Data, folder: Path, device: torch.device, file: str = files.MODEL) -> Trained:
+        """What a file of the run folder holds.
+
+        Raises:
+            UserError: as `ssvi.training.network.load_model`.
+        """
+        noise = NormalSource(spec.seed, "evaluation", device)
+        model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
+        load_model(folder, method, file)
+        return cls(spec, data, model.to(device), method, noise)
+
+    def predictions(self, images: Tensor, samples: int) -> Iterator[Prediction]:
+        """As `ssvi.training.measure.predictions`."""
+        return predictions(self.model, self.method, self.data, images, samples, self.noise)
+
+
+def evaluate(
+    spec: RunSpec, data: Data, folder: Path, device: torch.device, samples: int = 5, bins: int = 15
+) -> dict[str, Any]:
+    """Evaluate a trained run on the test set; writes predictions.npz and metrics.json and returns the latter.
+
+    A diverged run has null metrics, and its file says why. What its training needed to go on is deleted then.
+
+    Args:
+        spec: the run's.
+        data: its data set, on `device`.
+        folder: the run folder.
+        device: where to compute.
+        samples: weight samples, for methods that have a posterior.
+        bins: of the calibration errors.
+
+    Raises:
+        UserError: if the folder's files are missing, damaged or of another spec.
+    """
+    training, trained = _open(spec, data, folder, device)
+    counts = sizes(spec, data, trained.model, trained.method, training.pop("positions"))
+    start = time.perf_counter()
+    figures: dict[str, Any] = dict.fromkeys(FIGURES)
+    prediction = last(trained.predictions(data.test_images, samples)) if training["status"] == "complete" else None
+    if prediction is not None and is_finite(prediction):
+        figures |= _figures(trained, prediction, bins)
+        if training.get("best_epoch") is not None:
+            best = Trained.load(spec, data, folder, device, files.BEST_MODEL)
+            figures |= of_best(last(best.predictions(data.test_images, samples)), data.test_labels, bins)
+    elif prediction is not None:
+        cause = {"cause": "the predictions are not finite", "diverged_epoch": training["epochs_done"]}
+        training |= {"status": "diverged", **cause}
+    _write_predictions(folder, prediction, data)
+    macs, used = counts.pop("macs"), prediction.samples if prediction is not None else 0
+    metrics = {
+        **training,
+        "evaluation": {"samples": used, "bins": bins, "asked": samples},
+        "evaluation_numerics": EVALUATION,
+        "test_images": len(data.test_labels),
+        **figures,
+        **counts,
+        "inference_flops": 2 * macs * (1 if trained.method.predictive.samples_are_parts else max(used, 1)),
+        "evaluation_seconds": time.perf_counter() - start,
+    }
+    metrics = ties.write_tied(folder, files.METRICS, metrics)
+    files.remove_live(folder)
+    return metrics
+
+
+def _figures(trained: Trained, prediction: Prediction, bins: int) -> dict[str, Any]:
+    """The figures of the run's network; without a posterior also those after temperature scaling."""
+    data = trained.data
+    figures: dict[str, Any] = measured(prediction, data.test_labels, bins)
+    if not KINDS[trained.spec.method].posterior and len(data.val_labels):
+        held_out = last(trained.predictions(data.val_images, 1))
+        figures |= scaled(prediction.probabilities, data.test_labels, held_out, data.val_labels, bins)
+    return figures
+
+
+def _write_predictions(folder: Path, prediction: Prediction | None, data: Data) -> None:
+    """Write probabilities and labels of the test set; of a diverged training there are none."""
+    nothing = torch.zeros(0, data.n_classes, dtype=torch.float64)
+    probabilities = nothing if prediction is None else prediction.probabilities
+    labels = data.test_labels[: len(probabilities)]
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, probabilities=probabilities.float().cpu().numpy(), labels=labels.cpu().numpy())
+    write_bytes(folder / files.PREDICTIONS, buffer.getvalue())
+
+
+def sample_curve(
+    spec: RunSpec, data: Data, folder: Path, device: torch.device, samples: int = 50, bins: int = 15
+) -> list[dict[str, float]]:
+    """Metrics of the average over 1, 2, ... `samples` weight samples, at counts spread geometrically.
+
+    Writes samples.csv and returns its rows; `seconds` is the time of the predictions alone, from the first
+    sample on. The samples are those of `evaluate`, so equal counts give equal metrics. A diverged run has no rows,
+    a method without a posterior one.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    training, trained = _open(spec, data, folder, device)
+    rows: list[dict[str, float]] = []
+    if training["status"] == "complete":
+        wanted = _spread(samples)
+        seconds, tick = 0.0, time.perf_counter()
+        for prediction in trained.predictions(data.test_images, samples):
+            if not is_finite(prediction):
+                break
+            seconds += time.perf_counter() - tick
+            if prediction.samples in wanted:
+                figures = measured(prediction, data.test_labels, bins)
+                row = {"samples": prediction.samples, **figures, "seconds": seconds, "numerics": EVALUATION}
+                rows.append({**row, "bins": bins})
+            tick = time.perf_counter()
+    text = to_csv(rows, files.SAMPLES_COLUMNS)
+    write_text(folder / files.SAMPLES, ties.sealed(ties.identity(folder / files.MODEL), text))
+    return rows
+
+
+def _spread(largest: int) -> set[int]:
+    """Counts from 1 to `largest`, each about 1.4 times the one before."""
+    steps = math.ceil(2 * math.log2(largest))
+    return {min(largest, round(2 ** (i / 2))) for i in range(steps + 1)} | {5} & set(range(largest + 1))
+
+
+def _open(spec: RunSpec, data: Data, folder: Path, device: torch.device) -> tuple[dict[str, Any], Trained]:
+    """A trained run: training.json, and the network.
+
+    Raises:
+        UserError: if the folder's files are missing, damaged, of another spec or of other images.
+    """
+    full_float32()
+    check_spec(folder, spec)
+    ties.check_ties(folder, files.TRAINING)
+    training = read_training(folder)
+    trained_on = read_data(folder)
+    if trained_on != data.fingerprint:
+        raise UserError(
+            f"{folder}: was trained on other images of {spec.dataset!r} (fingerprint {trained_on[:12]}, "
+            f"now {data.fingerprint[:12]}); evaluate it on those, or move the folder away to train on the present ones."
+        )
+    trained = Trained.load(spec, data, folder, device)
+    places = training["positions"]
+    if not all(is_number(places.get(layer)) for layer in trained.method.layers):
+        problem = f"{folder / files.TRAINING}: positions are not those of the network in spec.json"
+        raise UserError(f"{problem}; {told_by_version(folder)}")
+    return training, trained

@@ -1,0 +1,103 @@
+"""What is measured of a trained network: predictions, metrics, uncertainty, size. No file is read or written here."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ssvi.core.counting import active_macs, parameter_counts
+from ssvi.core.metrics import METRICS, at_temperature, evaluate_all, fit_temperature
+from ssvi.core.noise import NormalSource
+from ssvi.core.prediction import Prediction, averages
+from ssvi.data import Data
+from ssvi.methods import Method
+from ssvi.runs.spec import RunSpec
+from ssvi.training.network import reference_weights
+
+BATCH = 1000
+# Metrics that temperature scaling changes; the order of the classes, and so the accuracy, stays.
+CALIBRATED = ("nll", "ece", "ece_marginal", "brier")
+UNCERTAINTY = ("predictive_entropy", "mutual_information", "mutual_information_share")
+SCALED = ("temperature", *(f"{name}_scaled" for name in CALIBRATED))
+BEST = tuple(f"{name}_best_checkpoint" for name in METRICS)
+# All figures that metrics.json has, null where there is nothing to measure.
+FIGURES = (*METRICS, *UNCERTAINTY, *SCALED, *BEST)
+
+
+@torch.inference_mode()
+def predictions(
+    model: nn.Module, method: Method, data: Data, images: Tensor, samples: int, source: NormalSource
+) -> Iterator[Prediction]:
+    """Predictions with 1, 2, ... weight samples.
+
+    The averages stream: memory does not grow with the number of samples. A method without a posterior gives one.
+    """
+    model.eval()
+
+    def each() -> Iterator[Tensor]:
+        for _ in method.predictive.samples(samples, source):
+            parts = images.split(BATCH)
+            yield torch.cat([model(data.normalise(part)).double().softmax(1) for part in parts])
+
+    yield from averages(each())
+
+
+def last(averages: Iterator[Prediction]) -> Prediction:
+    """The prediction with all samples."""
+    return functools.reduce(lambda _, after: after, averages)
+
+
+def is_finite(prediction: Prediction) -> bool:
+    """Whether all probabilities are numbers."""
+    return bool(prediction.probabilities.isfinite().all())
+
+
+def uncertainty(prediction: Prediction) -> dict[str, float | None]:
+    """Predictive entropy and, of at least two samples, mutual information, both averaged over images in nats, and the
+    share of the one that is the other: what of the uncertainty the posterior makes."""
+    total = float(prediction.entropy.mean())
+    alone = prediction.samples < 2
+    information = None if alone else float(prediction.mutual_information.mean())
+    share = None if information is None or total == 0 else information / total
+    return dict(zip(UNCERTAINTY, (total, information, share), strict=True))
+
+
+def measured(prediction: Prediction, labels: Tensor, bins: int) -> dict[str, float | None]:
+    """The metrics of a prediction and its uncertainty."""
+    return evaluate_all(prediction.probabilities, labels, bins) | uncertainty(prediction)
+
+
+def scaled(probabilities: Tensor, labels: Tensor, held_out: Prediction, known: Tensor, bins: int) -> dict[str, float]:
+    """The metrics after temperature scaling, with the temperature that the `held_out` images choose by their labels."""
+    temperature = fit_temperature(held_out.probabilities, known)
+    found = evaluate_all(at_temperature(probabilities, temperature), labels, bins)
+    return dict(zip(SCALED, (temperature, *(found[name] for name in CALIBRATED)), strict=True))
+
+
+def of_best(prediction: Prediction, labels: Tensor, bins: int) -> dict[str, float]:
+    """The metrics of what the network of the best epoch predicts; none where that is not finite."""
+    if not is_finite(prediction):
+        return {}
+    found = evaluate_all(prediction.probabilities, labels, bins)
+    return {f"{name}_best_checkpoint": value for name, value in found.items()}
+
+
+def sizes(
+    spec: RunSpec, data: Data, model: nn.Module, method: Method, places: dict[str, int]
+) -> dict[str, float | int]:
+    """Sizes, and multiply-adds of one pass, averaged over the states that the network has.
+
+    What is stored is that of all states together: without them there is no prediction.
+    """
+    reference = sum(reference_weights(spec, data.channels, data.image_size, data.n_classes).values())
+    found = []
+    for _ in method.predictive.states():
+        active = {name: int(layer.mask.sum()) for name, layer in method.layers.items()}
+        counts = parameter_counts(model, reference, *method.predictive.uncounted())
+        found.append({**counts, "macs": active_macs(places, active)})
+    whole = {key: sum(x[key] for x in found) for key in ("stored_numbers", "stored_bytes")}
+    return {key: statistics.mean(x[key] for x in found) for key in found[0]} | whole
