@@ -331,10 +331,9 @@ def using(option: str) -> Among:
     return Among(KINDS, lambda name: option in KINDS[name].options)
 
 
-# Methods by what they have: a Gaussian posterior of each weight; a density that is asked for; a subspace that is
-# updated, and one with a posterior; no posterior at all.
+# Methods by what they have: a Gaussian posterior of each weight; a density that is asked for; a subspace with a
+# posterior that is updated; no posterior at all.
 VARIATIONAL = using("prior_sigma")
 SPARSE = using("density")
-MOVING = using("delta_t")
 SUBSPACE = using("grow_sigma")
 POINT = Among(KINDS, lambda name: not KINDS[name].posterior)

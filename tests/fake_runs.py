@@ -14,7 +14,7 @@ from typing import Any
 
 from ssvi.errors import UserError
 from ssvi.machine.disk import write_bytes, write_json, write_text
-from ssvi.registry import CRITERIA, MOVING, SPARSE, VARIATIONAL
+from ssvi.registry import CRITERIA, SPARSE, VARIATIONAL, using
 from ssvi.runs import files
 from ssvi.runs.parents import parents_of
 from ssvi.runs.paths import run_path
@@ -130,7 +130,7 @@ def _accuracy(spec: RunSpec) -> float:
 
 def _updates(spec: RunSpec, layers: int, updates: int, steps: int) -> list[dict[str, Any]]:
     """Records of the subspace updates, over the first three quarters of the training."""
-    if spec.method not in MOVING:
+    if spec.method not in using("delta_t"):
         return []
     variational = spec.method in VARIATIONAL
     records = []

@@ -58,14 +58,14 @@ class Change:
 
 
 def choose(
-    active: Tensor, score: Tensor, gradient: Tensor, groups: tuple[Groups, Groups], n_drop: Sequence[int]
+    active: Tensor, score: Tensor, promise: Tensor, groups: tuple[Groups, Groups], n_drop: Sequence[int]
 ) -> Change:
-    """Remove the n_drop lowest scores of each group, add the n_drop largest gradients among all that is not kept.
+    """Remove the n_drop lowest scores of each group, add the n_drop most promising among all that is not kept.
 
     Args:
         active: bool [n], the present subspace.
         score: [s], importance of the active weights in index order, without NaN.
-        gradient: [n], how promising each weight is, finite: |gradient| with respect to the mean.
+        promise: [n], how promising each weight is, finite.
         groups: parts of the active weights, and the same parts of all weights.
         n_drop: number to remove and to add in each group, at most as many as are active there.
 
@@ -78,7 +78,7 @@ def choose(
     places = indices_of(active, len(score))
     kept = largest_of_each(score, of_active, n_kept, counts[0])
     stays = torch.zeros_like(active).index_copy_(0, places, kept)
-    added = largest_of_each(torch.where(stays, -math.inf, gradient), of_all, n_drop, counts[1])
+    added = largest_of_each(torch.where(stays, -math.inf, promise), of_all, n_drop, counts[1])
     new = stays | added
     return Change(kept, new[places], active & ~stays, added, new, added & ~active)
 
@@ -119,10 +119,10 @@ def decide(
     return choose(weights.active, score, promise, groups, [int(n * fraction) for n in groups[0].sizes])
 
 
-def _not_finite(weights: ActiveWeights, score: Tensor, gradient: Tensor) -> str | None:
+def _not_finite(weights: ActiveWeights, score: Tensor, promise: Tensor) -> str | None:
     """What cannot be ranked, in words, or None; one look at the device for all of it."""
     biases = [layer.bias for layer in weights.layers if layer.bias is not None]
-    parts = [x.isfinite().all() for x in (gradient, *weights.parameters(), *biases)]
+    parts = [x.isfinite().all() for x in (promise, *weights.parameters(), *biases)]
     finite, ranks = torch.stack([torch.stack(parts).all(), ~score.isnan().any()]).tolist()
     if not finite:
         return "a gradient or a parameter is not finite"

@@ -68,8 +68,6 @@ SAMPLES_COLUMNS = (
 
 # What `ssvi train` publishes; the folder is complete when all of them are there.
 TRAINED = (SPEC, HISTORY, TOPOLOGY, MODEL, TRAINING)
-# All that it writes.
-WRITTEN = (*TRAINED, BEST_MODEL, CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER)
 # What is in `live/`; the lock goes last, because whoever waits for it begins when it is gone.
 IN_LIVE = (CHECKPOINT, PREVIOUS_CHECKPOINT, LIVE_HISTORY, LIVE_TOPOLOGY, OWNER, LOCK)
 

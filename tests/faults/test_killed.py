@@ -29,9 +29,7 @@ def goes_on(name: str, folder: Path, data_root: Path, log: Path, whole: Path, se
     assert results(folder) == results(whole)
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     # a training that was never interrupted has just the one checkpoint
-    assert found | {files.PREVIOUS_CHECKPOINT} == {*files.WRITTEN, files.PREVIOUS_CHECKPOINT, files.LOCK} - {
-        files.BEST_MODEL
-    }
+    assert found | {files.PREVIOUS_CHECKPOINT} == {*files.TRAINED, *files.IN_LIVE}
 
 
 @pytest.mark.fault("SIGKILL at a random moment", quick=6, whole=60)
