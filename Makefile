@@ -16,7 +16,7 @@ PYTHON_GPU ?=
 IMAGES ?=
 GPU_FLAGS ?=
 
-.PHONY: reproduce quick test lint format bench scaling gpu faults slurm lock torch-versions same-numbers readme clean help
+.PHONY: reproduce quick test lint format bench serving scaling gpu faults slurm lock torch-versions same-numbers readme clean help
 
 help: ## this list
 	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 16
@@ -54,6 +54,9 @@ bench: $(BIN)/.installed-dev ## how fast a step is, beside other packages, and w
 	$(INSTALL) -e ".[bench]"
 	$(BIN)/ssvi bench --repeats 9 --json benchmarks/records/speed.json
 	$(BIN)/python benchmarks/overhead.py --json benchmarks/records/overhead.json
+
+serving: $(BIN)/.installed ## what it costs to use a trained network: seconds of predictions, bytes of a file
+	$(BIN)/python benchmarks/serving.py --json benchmarks/records/serving.json
 
 scaling: $(BIN)/.installed-dev ## steps and workflow as they grow; that the fast path costs no accuracy
 	$(BIN)/ssvi bench scaling --repeats 3 --json benchmarks/records/scaling.json

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ssvi.core.prediction import Prediction as Prediction
     from ssvi.core.prediction import predict as predict
     from ssvi.core.prediction import sample as sample
+    from ssvi.serving.predictor import load as load
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ PUBLIC = {
     "predict": "ssvi.core.prediction",
     "sample": "ssvi.core.prediction",
     "Prediction": "ssvi.core.prediction",
+    "load": "ssvi.serving.predictor",
 }
 __all__ = [*PUBLIC]
 

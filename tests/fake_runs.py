@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import random
@@ -11,6 +12,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ssvi.errors import UserError
 from ssvi.machine.disk import write_bytes, write_json, write_text
@@ -54,18 +57,20 @@ def write_run(
         "device": "cpu",
         "cpu": "A Processor",
         "data": "f" * 64,
+        "training_data": "e" * 64,
         "host_cpus": 2,
         "threads": 2,
         "started": "2025-01-02T03:04:05+00:00",
     }
     write_json(folder / files.SPEC, spec_record(spec, provenance) | {"format": format})
     write_csv(folder / files.HISTORY, _history(spec, epochs), files.HISTORY_COLUMNS)
-    all_metrics = _metrics(spec, epochs, diverged) | metrics
+    tested_on = {"data": "f" * 64, "test_data": "d" * 64}
+    all_metrics = _metrics(spec, epochs, diverged) | tested_on | metrics
     training = {key: all_metrics[key] for key in ("status", "cause", "diverged_epoch", "epochs_done", "steps")}
     records = _updates(spec, layers, updates, all_metrics["steps"])
     write_text(folder / files.TOPOLOGY, to_jsonl(map(_unnamed, records) if format == 1 else records))
     write_bytes(folder / files.MODEL, model_file(spec))
-    write_bytes(folder / files.PREDICTIONS, f"{spec} {all_metrics}".encode())
+    write_bytes(folder / files.PREDICTIONS, _predictions(f"{spec} {all_metrics}"))
     started = {"parents": {run_path(parent): _fingerprint(parent) for parent in parents_of(spec)}}
     seconds = {"training_seconds": all_metrics["training_seconds"]}
     write_json(folder / files.TRAINING, training | seconds | started)
@@ -101,6 +106,14 @@ def model_file(spec: RunSpec) -> bytes:
     """A file of no tensors with the fingerprint of this spec's network."""
     head = json.dumps({"__metadata__": {"fingerprint": _fingerprint(spec)}}).encode()
     return struct.pack("<Q", len(head)) + head
+
+
+def _predictions(words: str) -> bytes:
+    """A file of predictions of eight images, other ones for other words."""
+    drawn = np.random.default_rng(list(words.encode())).random((8, 3))
+    buffer = io.BytesIO()
+    np.savez(buffer, probabilities=drawn / drawn.sum(1, keepdims=True), labels=np.arange(8) % 3)
+    return buffer.getvalue()
 
 
 def _fingerprint(spec: RunSpec) -> str:
@@ -231,6 +244,7 @@ def _metrics(spec: RunSpec, epochs: int, diverged: str | None) -> dict[str, Any]
         "complexity": active + DENSE_REST,
         "stored_numbers": numbers * active + DENSE_REST,
         "stored_bytes": 4 * (numbers * active + DENSE_REST),
+        "file_bytes": 4 * (numbers * active + DENSE_REST) + active + 20_000,
         "training_flops": dense_flops * density,
         "training_flops_dense": dense_flops,
         "inference_flops": 5.5e9 * density,

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ssvi.runs import files
 from ssvi.training import checkpoint
-from ssvi.training.network import read_model, save_model
+from ssvi.training.stored import read_model, save_model
 
 # What is done to a good folder.
 Spoil = Callable[[Path], object]

@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "data": {"core", "runs", "machine"},
     "methods": {"core", "runs"},
     "training": {"methods", "data", "core", "runs", "machine"},
+    "serving": {"training", "methods", "data", "core", "runs", "machine"},
     "analysis": {"runs", "machine"},
     "bench": {"training", "methods", "data", "core", "runs", "machine"},
     "doctor": {"bench", "training", "methods", "data", "core", "runs", "machine", "analysis"},
-    "cli": {"doctor", "bench", "training", "methods", "data", "core", "runs", "machine", "analysis"},
-    "__init__": {"core"},  # for checkers of types, or when a name is first used
+    "cli": {"serving", "doctor", "bench", "training", "methods", "data", "core", "runs", "machine", "analysis"},
+    "__init__": {"core", "serving"},  # for checkers of types, or when a name is first used
     "__main__": {"cli"},
 }
 # What a room may load of other packages: planning loads neither half, analysis no torch, and training no pandas.
@@ -41,7 +42,9 @@ FORBIDDEN = {
     "core": TABLE_HALF | {"PIL", "rich", "torchvision", "yaml", "jsonschema"},
     "runs": TRAINING_HALF | TABLE_HALF,
     "analysis": TRAINING_HALF,
-    **dict.fromkeys(("data", "methods", "training", "bench", "doctor", "cli", "__init__", "__main__"), TABLE_HALF),
+    **dict.fromkeys(
+        ("data", "methods", "training", "serving", "bench", "doctor", "cli", "__init__", "__main__"), TABLE_HALF
+    ),
 }
 # Clocks, files and processes, which the core is to know nothing of.
 NOT_IN_THE_CORE = {"os", "time", "datetime", "pathlib", "json", "csv", "tempfile", "shutil", "subprocess", "signal"}
@@ -110,9 +113,10 @@ def test_planning_loads_no_heavy_module_and_training_no_table_half() -> None:
     planning = "import ssvi.runs.config, ssvi.cli, ssvi.machine.devices, ssvi.runs.plugins as p; p.load()"
     assert not loaded(planning) & (TRAINING_HALF | TABLE_HALF)
     assert not loaded("import ssvi; dir(ssvi)") & (TRAINING_HALF | TABLE_HALF | {"numpy"})
-    training = loaded("import ssvi.training.trainer, ssvi.training.evaluate, ssvi.training.network")
+    predicting = "ssvi.serving.predictor, ssvi.serving.rows, ssvi.serving.sheet, ssvi.serving.progress"
+    training = loaded(f"import ssvi.training.trainer, ssvi.training.evaluate, ssvi.training.network, {predicting}")
     assert "torch" in training
-    assert not training & (TABLE_HALF | {"torchvision", "sklearn", "rich"})
+    assert not training & (TABLE_HALF | {"torchvision", "sklearn", "scipy", "rich", "pyarrow", "PIL"})
     tables = loaded("import ssvi.analysis.tables, ssvi.analysis.figures, ssvi.analysis.collect")
     assert not tables & (TRAINING_HALF - {"PIL"} | {"mlflow", "seaborn"})  # matplotlib itself loads PIL
 

@@ -174,7 +174,7 @@ def test_images_that_changed_are_said_before_anything_is_trained(study: Path, tm
         assert "Plan of study" not in done.stdout
         (line,) = [row for row in done.stderr.splitlines() if row.startswith("ssvi: ")]
         assert line.startswith(
-            "ssvi: folder:pictures: 13 runs were trained on other image files than are there now (train/class0 has "
+            "ssvi: folder:pictures: 13 runs were trained on other training images than are there now (train/class0 has "
             "what was in train/class1, train/class1 has what was in train/class0): folder%3Apictures/"
         )
         assert line.endswith(
@@ -183,14 +183,14 @@ def test_images_that_changed_are_said_before_anything_is_trained(study: Path, tm
         )
     # what trains nothing is not refused
     for option in ("--unlock", "--list", "--summary"):
-        assert "other image files" not in snakemake(copy, option).stderr
+        assert "than are there now" not in snakemake(copy, option).stderr
     (copy / "pictures").rename(away)
     assert re.search(r"in all +13 +13 +0 +0$", snakemake(copy, "-n").stdout, re.M)
     away.rename(copy / "pictures")
     # runs that do not say what they were trained on stay, and what is trained now is of what is recorded
     for spec in (copy / "results/runs").rglob("spec.json"):
         content = json.loads(spec.read_text())
-        del content["provenance"]["content"]
+        del content["provenance"]["content"], content["provenance"]["training_content"]
         spec.write_text(json.dumps(content))
     before = times(copy / "results/runs", "model.safetensors")
     config = json.loads(json.dumps(CONFIG))
@@ -204,6 +204,48 @@ def test_images_that_changed_are_said_before_anything_is_trained(study: Path, tm
     (new,) = after.keys() - before.keys()
     provenance = json.loads((copy / "results/runs" / new / "spec.json").read_text())["provenance"]
     assert provenance["content"] == json.loads(record.read_text())["content"] != old
+
+
+def with_another_test_image(study: Path, copy: Path) -> str:
+    """A copy of the study in which nothing but the test images changed, and what is said of that."""
+    shutil.copytree(study, copy)
+    shutil.copy(copy / "pictures/test/class0/000.png", copy / "pictures/test/class1/new.png")
+    return (
+        "ssvi: folder:pictures: 13 runs are evaluated anew where that is needed, since its test images changed "
+        "(test/class1 had 6 images and has 7): folder%3Apictures/"
+    )
+
+
+def test_other_test_images_are_said_and_nothing_is_to_be_trained(study: Path, tmp_path) -> None:
+    said = with_another_test_image(study, tmp_path / "copy")
+    plan = snakemake(tmp_path / "copy", "-n", "--", "table1", "test_samples")
+    assert re.search(r"in all +4 +0 +4 +0\.00$", plan.stdout, re.M)  # no training's hours
+    (line,) = [row for row in plan.stderr.splitlines() if row.startswith("ssvi: ")]
+    assert line.startswith(said)
+
+
+@MORE
+def test_other_test_images_are_evaluated_on_and_nothing_is_trained(study: Path, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    said = with_another_test_image(study, copy)
+    runs = copy / "results/runs"
+    before = {name: times(runs, name) for name in ("model.safetensors", "metrics.json", "samples.csv")}
+    assert said in snakemake(copy, "--", "table1", "test_samples").stderr
+    after = {name: times(runs, name) for name in before}
+    assert after["model.safetensors"] == before["model.safetensors"]
+    changed = {name: [run for run in before[name] if after[name][run] != before[name][run]] for name in before}
+    assert len(changed["metrics.json"]) == 4
+    assert len(changed["samples.csv"]) == 2
+    records = [json.loads((runs / run / "metrics.json").read_text()) for run in changed["metrics.json"]]
+    assert {metrics["test_images"] for metrics in records} == {19}
+    (record,) = (json.loads(path.read_text()) for path in (copy / "results/data").iterdir())
+    assert record["test_images"] == 19
+    # done is done, and a report does not put what was evaluated on the old ones beside it
+    assert "4 runs" not in snakemake(copy, "-n", "--", "table1", "test_samples").stdout
+    config = copy / "config.yaml"
+    subprocess.run([BIN / "ssvi", "report", "--configfile", config], cwd=copy, env=environment(), check=True)
+    page = (copy / "reports/tiny/so_far/report.html").read_text()
+    assert "WARNING: folder:pictures: 9 runs were evaluated on other test images than are there now" in page
 
 
 def test_one_target_makes_one_output_and_only_what_it_needs(study: Path, tmp_path) -> None:
@@ -459,6 +501,7 @@ def test_a_bad_image_folder_is_one_line_and_trains_nothing(tmp_path, spoil, line
     assert not (tmp_path / "results/runs").exists()
 
 
+@pytest.mark.fault("the paper's network, with a hundred classes", quick=0)
 def test_the_papers_network_goes_through_with_a_hundred_classes(tmp_path) -> None:
     """Two trainings of the study `paper` as it is, but on a few images of 100 classes and for one epoch."""
     make_image_folder(tmp_path / "pictures", classes=100, train=1, test=1, size=(32, 32))

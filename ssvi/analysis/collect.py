@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from ssvi.errors import UserError, one_line, told
 from ssvi.machine.disk import write_text
 from ssvi.runs import files, ties
 from ssvi.runs.evaluated import check_evaluated, check_sampled
+from ssvi.runs.identity import kind_of
 from ssvi.runs.options import FIELDS
 from ssvi.runs.records import is_number, read_record, reading_once, told_by_version
 from ssvi.runs.runfolder import check_spec, plugins_of
@@ -32,17 +33,18 @@ METRIC_COLUMNS = (
     *("accuracy_best_test", "best_epoch", "accuracy_best_checkpoint", "nll_best_checkpoint", "ece_best_checkpoint"),
     *("ece_marginal_best_checkpoint", "brier_best_checkpoint", "test_images"),
     *("density_actual", "sparsity", "active_weights", "maskable_weights", "complexity", "stored_numbers"),
-    *("stored_bytes", "training_flops", "training_flops_dense", "inference_flops"),
+    *("stored_bytes", "file_bytes", "training_flops", "training_flops_dense", "inference_flops"),
     *("training_seconds", "step_seconds", "parent_flops", "parent_seconds", "evaluation_seconds"),
     *("peak_memory_bytes", "images_per_second", "epochs_done", "steps", "machines"),
 )
 PROVENANCE_COLUMNS = (
     *("commit", "dirty", "device", "cpu", "computed_precision", "host_cpus", "threads"),
-    *("ssvi", "numerics", "torch", "python", "data", "plugins", "started", "network", "verified"),
+    *("ssvi", "numerics", "torch", "python", "data", "training_data", "test_data", "plugins", "started", "network"),
+    "verified",
 )
 WORDS = {
     *("status", "cause", "commit", "device", "cpu", "computed_precision"),
-    *("ssvi", "torch", "python", "data", "plugins", "started", "network"),
+    *("ssvi", "torch", "python", "data", "training_data", "test_data", "plugins", "started", "network"),
 }
 TRUTHS = {"dirty", "verified"}
 # What every run has that did not diverge.
@@ -60,7 +62,9 @@ class Frames:
         runs: a row a run: path, options, metrics, provenance (`RUN_COLUMNS`). `status` is `complete`, `diverged`,
             `refused` or, where a partial report was asked for, `failed`, `in training` or `missing`. `verified` says
             whether the files of its folder say of each other that they belong together (not in formats before 3),
-            `network` is the fingerprint of its model.
+            `network` is the fingerprint of its model. `data` is that of the images when it was evaluated, `test_data`
+            of the test images then, and `training_data` of those that it was trained on; the latter two are empty of
+            versions that recorded the whole alone.
         history: a row an epoch (`HISTORY_COLUMNS`).
         updates: a row a layer and recorded subspace update (`UPDATE_COLUMNS`); `progress` is step / all steps.
         overlap: a row a pair of removal criteria and recorded update (`OVERLAP_COLUMNS`), `first` before `second`
@@ -102,7 +106,7 @@ class RunFolders:
             needs: which of history, updates, overlap, samples to read beside the runs.
         """
         runs = pd.DataFrame([self._row(*one) for one in specs.items()], columns=list(RUN_COLUMNS))
-        for causes in (_on_other_images, _copies):
+        for causes in (_trained_on_others, _evaluated_on_others, _copies):
             runs = _refused(runs, causes(runs))
         finished = {run: specs[run] for run in runs.loc[runs["status"].isin([COMPLETE, DIVERGED]), "run"]}
         try:
@@ -182,23 +186,43 @@ def _refused(runs: pd.DataFrame, causes: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
 
 
-def _on_other_images(runs: pd.DataFrame) -> dict[str, str]:
+def _trained_on_others(runs: pd.DataFrame) -> dict[str, str]:
     """Why runs are refused that were trained on other images than most of the same data set: by run path."""
-    causes = {}
-    for (dataset, _), group in runs[runs["data"].notna()].groupby(["dataset", "image_size"], dropna=False):
-        if group["data"].nunique() < 2:
-            continue
+    return {
+        run: f"{run}: was trained on other {kind_of(name)} of {than}; keep the runs on other images elsewhere."
+        for run, name, than in _unlike_most(runs, "training_data")
+    }
+
+
+def _evaluated_on_others(runs: pd.DataFrame) -> dict[str, str]:
+    """The same of those that were evaluated on other test images."""
+    return {
+        run: f"{run}: was evaluated on other test images of {than}; evaluate anew those that are not of the present "
+        "ones (ssvi evaluate)."
+        for run, _, than in _unlike_most(runs, "test_data")
+    }
+
+
+def _unlike_most(runs: pd.DataFrame, part: str) -> Iterator[tuple[str, str, str]]:
+    """The runs whose images (`training_data` or `test_data`) are others than those of most on their data set; with
+    the column that tells, and what they are unlike, in words."""
+    known = runs[runs["data"].notna()]
+    pairs = list(known[["data", part]].astype(object).itertuples(index=False, name=None))
+    # where an older version recorded the whole alone, a newer one may have recorded its parts too
+    parts = {whole: one for whole, one in pairs if isinstance(one, str)}
+    known = known.assign(images=[one if isinstance(one, str) else parts.get(whole, whole) for whole, one in pairs])
+    for (dataset, _), group in known.groupby(["dataset", "image_size"], dropna=False):
         # the most runs, and of as many the latest
-        kinds = [one for _, one in group.groupby("data")]
-        others = max(kinds, key=lambda one: (len(one), max(map(str, one["started"]))))
-        usual = others.iloc[0]["data"]
-        for _, row in group[group["data"] != usual].iterrows():
-            causes[row["run"]] = (
-                f"{row['run']}: was trained on other images of {dataset!r} than {others.iloc[0]['run']} (fingerprints "
-                f"{row['data'][:12]} and {usual[:12]}, the latter of {len(others)} in all); keep the runs on other "
-                "images elsewhere."
+        kinds = [one for _, one in group.groupby("images")]
+        most = max(kinds, key=lambda one: (len(one), max(map(str, one["started"]))))
+        usual = most.iloc[0]
+        for _, row in group[group["images"] != usual["images"]].iterrows():
+            yield (
+                row["run"],
+                "data" if {row["images"], usual["images"]} & {row["data"], usual["data"]} else part,
+                f"{dataset!r} than {usual['run']} (fingerprints {row['images'][:12]} and {usual['images'][:12]}, the "
+                f"latter of {len(most)} in all)",
             )
-    return causes
 
 
 def _copies(runs: pd.DataFrame) -> dict[str, str]:
@@ -267,11 +291,12 @@ def _run_row(results: Path, run: str, spec: RunSpec, wanted: Mapping[str, int] |
     origin = completed(stored.get("provenance", {}), metrics.get("sessions"), spec)
     origin |= {"plugins": plugin_files(plugins_of(folder, stored))}
     origin |= {"network": metrics["files"].get(files.MODEL) if verified else None, "verified": verified}
+    tested = {name: metrics[name] for name in ("data", "test_data") if name in metrics}
     measured["machines"] = origin["machines"]
     provenance = {name: origin.get(name) for name in PROVENANCE_COLUMNS}
-    _check_values(path, measured)
+    _check_values(path, measured | tested)
     _check_values(folder / files.SPEC, provenance)
-    measured, provenance = _visible(measured), _visible(provenance)
+    measured, provenance = _visible(measured), _visible(provenance | tested)
     if measured["status"] not in (COMPLETE, DIVERGED):
         raise UserError(f"{path}: status is {measured['status']!r}, but must be {COMPLETE} or {DIVERGED}.")
     if measured["status"] == COMPLETE and (missing := [name for name in RESULTS if measured[name] is None]):

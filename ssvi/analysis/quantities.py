@@ -104,6 +104,8 @@ DENSITY_ACTUAL = Quantity("density_actual", "density, measured", "%", 100.0)
 SPARSITY = Quantity("sparsity", "sparsity", "%", 100.0, style=".2f", better=1, counted=True)
 COMPLEXITY = Quantity("complexity", "complexity", style="big", better=-1, counted=True)
 STORED = Quantity("stored_numbers", "stored numbers", style="big", counted=True)
+SIZE = Quantity("stored_bytes", "size, counted", "kB", 1e-3, style=",.1f", counted=True)
+FILE = Quantity("file_bytes", "file, measured", "kB", 1e-3, style=",.1f", counted=True)
 
 TRAINING_FLOPS = Quantity(
     *("training_flops", "training FLOPs", "FLOPs"),

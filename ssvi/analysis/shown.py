@@ -6,21 +6,16 @@ reports. No cell is a formula of a spreadsheet, no words are a link, an image or
 
 from __future__ import annotations
 
-import html
 import re
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ssvi.errors import one_line
-from ssvi.runs.values import DECIMAL
-
-# Before it a spreadsheet would begin to calculate: at the start of a cell, and behind a semicolon, which separates the
-# cells where numbers have a decimal comma. The second row is the same characters in full width.
-FORMULA = re.compile(r"""(^|;)(?=[\s"']*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
-
-# What means something in Markdown. Brackets around numbers are intervals, and stay, unless they are part of a link.
-MARKDOWN = re.compile(r"(\[[-−+\d., ]+\](?![(\[:]))|([\\`*<>|\[\]]|&(?=#?\w+;)|:(?=//)|(?<=www)\.)", re.IGNORECASE)
+from ssvi.runs.escaped import cell, line
+from ssvi.runs.escaped import from_markdown as from_markdown  # they are looked up by this module's name too
+from ssvi.runs.escaped import to_html as to_html
+from ssvi.runs.escaped import to_markdown as to_markdown
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -61,10 +56,10 @@ LONGEST_LABEL = 40
 def to_csv(frame: pd.DataFrame) -> str:
     """A frame as CSV. Words that a spreadsheet would take for a formula have an apostrophe in front; numbers have none,
     negative ones neither, whether they are numbers or text."""
-    safe = {i: pd.Series([_cell(v) for v in frame.iloc[:, i]], frame.index, object) for i in _worded(frame)}
+    safe = {i: pd.Series([cell(v) for v in frame.iloc[:, i]], frame.index, object) for i in _worded(frame)}
     columns = [safe.get(i, frame.iloc[:, i]) for i in range(frame.shape[1])]
     made = pd.concat(columns, axis=1) if columns else frame
-    return made.to_csv(index=False, header=[_cell(name) for name in frame.columns], lineterminator="\n")
+    return made.to_csv(index=False, header=[cell(name) for name in frame.columns], lineterminator="\n")
 
 
 def _worded(frame: pd.DataFrame) -> list[int]:
@@ -73,41 +68,16 @@ def _worded(frame: pd.DataFrame) -> list[int]:
     return [i for i, kind in enumerate(kinds) if not (is_numeric_dtype(kind) or is_bool_dtype(kind))]
 
 
-def _cell(value: object) -> object:
-    if not isinstance(value, str) or DECIMAL.fullmatch(value):
-        return value
-    return FORMULA.sub(r"\1'", one_line(value))
-
-
-def to_markdown(text: str) -> str:
-    """Words of Markdown that are shown as they are written, in one line."""
-    return MARKDOWN.sub(lambda m: m[1] or rf"\{m[2]}", _line(text))
-
-
-def from_markdown(text: str) -> str:
-    r"""What `to_markdown` was given: \* is an asterisk."""
-    return re.sub(r"\\([\\`*<>|\[\]&:.])", r"\1", text)
-
-
-def to_html(text: str) -> str:
-    """Words of HTML, in an element or in an attribute."""
-    return html.escape(_line(text))
-
-
 def to_latex(text: str) -> str:
     """Words of LaTeX, and numbers with a power of ten as it sets them."""
     if power := POWER_OF_BOTH.fullmatch(text):
         return rf"$({power[1]} \pm {power[2]}) \times 10^{{{power[3]}}}$"
     if power := POWER.fullmatch(text):
         return rf"${power[1]} \times 10^{{{power[2]}}}$"
-    return "".join(LATEX.get(character, character) for character in _line(text))
+    return "".join(LATEX.get(character, character) for character in line(text))
 
 
 def to_label(text: str) -> str:
     """Words in a figure, where a dollar sign would begin mathematics, and long ones leave no room."""
     line = one_line(text)
     return (line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…").replace("$", r"\$")
-
-
-def _line(text: str) -> str:
-    return one_line(text.replace("\n", " "))

@@ -16,6 +16,7 @@ from torch.optim import SGD
 from ssvi.core.models import MODELS
 from ssvi.core.noise import NormalSource
 from ssvi.data import Data
+from ssvi.runs.identity import Identity
 from ssvi.runs.spec import RunSpec
 from ssvi.training.measure import predictions
 from ssvi.training.progress import Lines
@@ -34,7 +35,8 @@ def images(n: int, device: torch.device, held_out: int = 1000) -> Data:
     half = torch.full((3,), 0.5, device=device)
     held = every[n:], labels[n:]
     names = tuple(str(i) for i in range(CLASSES))
-    return Data(every[:n], labels[:n], *held, *held, names, "bench", half, half / 2, padding=4, flip=True)
+    none = Identity("bench", "bench", "bench")
+    return Data(every[:n], labels[:n], *held, *held, names, none, half, half / 2, padding=4, flip=True)
 
 
 class Training:

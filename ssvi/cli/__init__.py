@@ -11,14 +11,16 @@ from ssvi.cli.arguments import Parser, to_path
 from ssvi.cli.checkup import add_bench, add_doctor
 from ssvi.cli.data import add_data
 from ssvi.cli.evaluate import add_evaluate, add_samples
-from ssvi.cli.study import add_report, add_ui
+from ssvi.cli.export import add_export, add_info
+from ssvi.cli.predict import add_predict
+from ssvi.cli.study import add_register, add_report, add_ui
 from ssvi.cli.train import add_train
 from ssvi.errors import UserError, say, told
 from ssvi.machine import extras, preload, process
 from ssvi.runs import plugins
 
 # The commands whose output is what they are for; the others write files, and only say what they do.
-PRINTED = ("data", "bench", "doctor")
+PRINTED = ("predict", "info", "data", "bench", "doctor")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,12 +31,16 @@ def parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_evaluate(commands)
     add_samples(commands)
+    add_predict(commands)
+    add_export(commands)
+    add_info(commands)
     add_data(commands)
     add_report(commands)
     _add_preload(commands)
     add_bench(commands)
     add_doctor(commands)
     add_ui(commands)
+    add_register(commands)
     return top
 
 

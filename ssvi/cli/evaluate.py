@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ssvi.cli.arguments import to_path, to_whole
 from ssvi.cli.folders import runs_around, warn_of_plugins
 from ssvi.cli.machine import add_data_options, check_number, device_of
-from ssvi.errors import say
+from ssvi.errors import UserError, say
 from ssvi.runs.evaluated import MOST_SAMPLES
+from ssvi.runs.images import PARTS
 from ssvi.runs.paths import run_path
+from ssvi.runs.runfolder import read_spec
 from ssvi.runs.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -23,8 +26,17 @@ if TYPE_CHECKING:
 
 def add_evaluate(commands: Any) -> None:
     """Metrics of a run."""
-    evaluate = commands.add_parser("evaluate", help="metrics of a trained run on its test set")
+    evaluate = commands.add_parser("evaluate", help="metrics of a trained run on its test set, or on other images")
     _add_evaluation_options(evaluate, samples=5)
+    evaluate.add_argument(
+        "--on",
+        metavar="DATA",
+        help="evaluate on this data set instead (digits, cifar10, cifar100, folder:PATH), by the names of its classes; "
+        "the results lie beside the run's own, and the run may be a file of `ssvi export`, of which they are only said "
+        "(--samples by default: as many as the run was evaluated with)",
+    )
+    evaluate.add_argument("--part", choices=PARTS, help="of --on (default: test, where it has parts)")
+    evaluate.add_argument("--licence", help="what others may do with the network, as its card is to say")
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -37,7 +49,8 @@ def add_samples(commands: Any) -> None:
 
 def _add_evaluation_options(parser: argparse.ArgumentParser, samples: int) -> None:
     parser.add_argument("folder", type=to_path, help="run folder")
-    parser.add_argument("--samples", type=to_whole, default=samples, help=f"weight samples (default: {samples})")
+    parser.add_argument("--samples", type=to_whole, help=f"weight samples (default: {samples})")
+    parser.set_defaults(usual_samples=samples)
     parser.add_argument("--bins", type=to_whole, default=15, help="bins of the calibration errors (default: 15)")
     add_data_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -45,10 +58,17 @@ def _add_evaluation_options(parser: argparse.ArgumentParser, samples: int) -> No
 
 
 def _evaluate(given: argparse.Namespace) -> None:
+    if given.on is not None:
+        _evaluate_on(given)
+        return
+    if given.part is not None:
+        raise UserError(f"--part is {given.part}, but has no effect without --on.")
+    if os.path.isfile(given.folder):
+        raise UserError(f"{given.folder}: is a file, which has no test images of its own; name some: --on DATA.")
     spec, data, device = _trained(given)
     from ssvi.training.evaluate import evaluate
 
-    metrics = evaluate(spec, data, given.folder, device, given.samples, given.bins)
+    metrics = evaluate(spec, data, given.folder, device, given.samples, given.bins, given.licence)
     _note_other_files(given.folder, spec, data)
     if metrics["status"] == "diverged":
         say(f"{given.folder}: diverged in epoch {metrics['diverged_epoch']}: {metrics['cause']}", sys.stdout)
@@ -59,6 +79,33 @@ def _evaluate(given: argparse.Namespace) -> None:
         print(f"of epoch {metrics['best_epoch']}, the best on test data: {best}")
     # the last line, by which a report knows that this went well
     print("  ".join([*(f"{name} {metrics[name]:.4f}" for name in shown), _uncertainty(metrics)]))
+
+
+def _evaluate_on(given: argparse.Namespace) -> None:
+    """Evaluate a run, or an exported network, on other images than its own."""
+    if given.licence is not None:
+        raise UserError(f"--licence is {given.licence!r}, but has no effect with --on.")
+    _check_numbers(given)
+    if given.folder.is_dir():
+        warn_of_plugins(given.folder, read_spec(given.folder))
+    device = device_of(given.device, given.threads)
+    from ssvi.serving import elsewhere
+    from ssvi.serving.predictor import load
+
+    predictor = load(given.folder, device)
+    others = elsewhere.gather(given.on, given.part, predictor.card.inputs, given.data_root, given.follow_links)
+    record = elsewhere.evaluate_on(predictor, others, given.samples, given.bins)
+    for line in elsewhere.remarks(record):
+        say(f"note: {given.on}: {line}")
+    part = "" if others.part is None else f" ({others.part})"
+    where = f", in {elsewhere.write_on(given.folder, record)}" if given.folder.is_dir() else ""
+    say(f"{given.folder}: on {len(others.labels)} images of {given.on}{part}{where}", sys.stdout)
+    if record["temperature"] is not None:
+        names = ("nll", "ece", "ece_marginal", "brier")
+        values = "  ".join(f"{name} {record[f'{name}_scaled']:.4f}" for name in names)
+        print(f"at the temperature {record['temperature']:.4g} of the run's validation images: {values}")
+    shown = ("accuracy", "nll", "ece", "ece_marginal", "brier")
+    print("  ".join([*(f"{name} {record[name]:.4f}" for name in shown), _uncertainty(record)]))
 
 
 def _uncertainty(metrics: dict[str, Any]) -> str:
@@ -82,13 +129,18 @@ def _samples(given: argparse.Namespace) -> None:
         print("  ".join([f"{row['samples']:3d}", *(f"{name} {value:.4f}" for name, value in numbers.items())]))
 
 
+def _check_numbers(given: argparse.Namespace) -> None:
+    for name in ("samples", "bins"):
+        if getattr(given, name) is not None:
+            check_number(name, getattr(given, name))
+
+
 def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
     """What a command on a run folder starts from."""
-    from ssvi.runs.runfolder import read_spec
     from ssvi.runs.ties import check_parents
 
-    for name in ("samples", "bins"):
-        check_number(name, getattr(given, name))
+    given.samples = given.usual_samples if given.samples is None else given.samples
+    _check_numbers(given)
     spec = read_spec(given.folder)
     warn_of_plugins(given.folder, spec)
     if (root := runs_around(given.folder, run_path(spec))) is not None:
@@ -103,5 +155,5 @@ def _note_other_files(folder: Path, spec: RunSpec, data: Data) -> None:
     """Of a run that was just found to be of these pixels."""
     from ssvi.runs.changed import other_files
 
-    if line := other_files(folder, spec.dataset, data.content):
+    if line := other_files(folder, spec, data.identity):
         say(f"note: {line}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ssvi.cli.arguments import to_path
+from ssvi.cli.arguments import to_path, to_words
 from ssvi.errors import UserError
 from ssvi.machine.devices import claim_gpu
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 DATA_HELP = "where data sets are kept (default: $SSVI_DATA, or data)"
 LINKS_HELP = "links in folder:PATH may lead out of it (default: where $SSVI_FOLLOW_LINKS is true)"
-# More samples or bins than these say nothing more; more threads than that the system does not start.
-MOST = {"samples": 1_000_000, "bins": 1_000_000, "threads": 4096}
+# More samples, bins or images at once than these say nothing more; more threads than that the system does not start.
+MOST = {"samples": 1_000_000, "bins": 1_000_000, "batch_size": 1_000_000, "threads": 4096}
 
 
 def _data_root() -> str:
@@ -29,10 +29,21 @@ def add_data_options(parser: Any, *names: str) -> None:
     parser.add_argument("--follow-links", action="store_true", default=follow, help=LINKS_HELP)
 
 
+def add_plugins_option(parser: Any) -> None:
+    """Which plugins are trusted and loaded."""
+    parser.add_argument(
+        "--plugins",
+        type=to_words,
+        default=os.environ.get("SSVI_PLUGINS", ""),
+        metavar="MODULE,...",
+        help="Python modules that bring criteria, networks or methods (default: $SSVI_PLUGINS)",
+    )
+
+
 def check_number(name: str, value: int) -> None:
     """Refuse a number that is none, or more than `MOST`."""
     if not 1 <= value <= MOST[name]:
-        raise UserError(f"--{name} is {value}, but must be >= 1 and <= {MOST[name]}.")
+        raise UserError(f"--{name.replace('_', '-')} is {value}, but must be >= 1 and <= {MOST[name]}.")
 
 
 def device_of(name: str, threads: int | None) -> torch.device:

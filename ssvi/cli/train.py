@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ssvi.cli.arguments import READ, to_number, to_path, to_whole, to_words
+from ssvi.cli.arguments import READ, to_number, to_path, to_whole
 from ssvi.cli.folders import runs_around, warn_of_plugins
-from ssvi.cli.machine import add_data_options, device_of
+from ssvi.cli.machine import add_data_options, add_plugins_option, device_of
 from ssvi.errors import UserError, say
 from ssvi.machine import process
 from ssvi.machine.process import SWITCHES
@@ -41,13 +41,7 @@ def add_train(commands: Any) -> None:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to train (these make the run's identity)")
-    group.add_argument(
-        "--plugins",
-        type=to_words,
-        default=os.environ.get("SSVI_PLUGINS", ""),
-        metavar="MODULE,...",
-        help="Python modules that bring criteria, networks or methods (default: $SSVI_PLUGINS)",
-    )
+    add_plugins_option(group)
     group.add_argument("--preset", choices=PRESETS, help="what the published code does, in one word")
     for name, field in FIELDS.items():
         kind = type(field.default)
@@ -121,7 +115,7 @@ def _is_trained(folder: Path, spec: RunSpec, root: Path, given: argparse.Namespa
     check_spec(folder, spec)
     check_ties(folder, files.TRAINING)
     check_parents(folder, root, spec)
-    check_images(folder, spec.dataset, given.data_root)
+    check_images(folder, spec, given.data_root)
     warn_of_plugins(folder, spec)
     say(f"{folder}: already trained; --out trains it again in another folder.")
     return True

@@ -102,12 +102,12 @@ class NoisyGate(Noisy, nn.Module):
         uniform = ndtr(source.normal(self.mu.new_empty(rows, len(self.mu)).double()))
         return sample(*self.parameters_of_theta(), uniform)
 
+    def scale(self) -> Tensor:
+        """What evaluation multiplies the channels of all images by at present, [1, c], float64."""
+        theta = mean(*self.parameters_of_theta())[None] if self.drawn is None else self.drawn
+        return theta * self.keep
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.drawn is not None:
-            theta = self.drawn
-        elif self.draws:
-            theta = self._theta(len(x) if self.each_image else 1, self.noise)
-        else:
-            theta = mean(*self.parameters_of_theta())[None]
-        theta = (theta * self.keep).to(x.dtype)
+        theta = self._theta(len(x) if self.each_image else 1, self.noise) * self.keep if self.draws else self.scale()
+        theta = theta.to(x.dtype)
         return x * theta.view(*theta.shape, *[1] * (x.dim() - 2))

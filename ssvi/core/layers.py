@@ -164,6 +164,16 @@ class MaskedLayer(nn.Module):
         if self.operation.groups == 1 and not (bool(rows.all()) and bool(columns.all())):
             self._slim = rows.nonzero().flatten(), columns.nonzero().flatten(), self.mean[rows][:, columns]
 
+    @torch.no_grad()
+    def applied(self) -> tuple[Tensor, Tensor | None]:
+        """Copies of the weight, dense, and of the bias with which evaluation computes at present."""
+        if self._slim is None:
+            return self.weight.clone(), None if self.bias is None else self.bias.clone()
+        rows, columns, part = self._slim
+        weight = part.new_zeros(self.shape)
+        weight[rows[:, None], columns] = part
+        return weight, None if self.bias is None else torch.zeros_like(self.bias).index_copy_(0, rows, self.bias[rows])
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.operation.seen(x)
         if self._slim is None:

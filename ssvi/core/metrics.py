@@ -204,6 +204,41 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     return 1 / brentq(slope, hottest, coldest, xtol=1e-12)
 
 
+STEPS = 100
+
+
+def risk_coverage(probabilities: Tensor, labels: Tensor) -> list[tuple[float, float, float]]:
+    """Confidence thresholds, from the highest to the lowest: threshold, share kept, share of the kept that is wrong.
+
+    An image is kept if its largest probability is at least the threshold. There is one for each of `STEPS` equal steps
+    of the share kept, or fewer where images are few or alike; each lies halfway to the first confidence that is not
+    kept, so that a rounding keeps none more or less, and the last one, 0, keeps all.
+
+    Args:
+        probabilities: [n, K], rows sum to 1.
+        labels: [n], int64 in 0..K-1.
+
+    Raises:
+        ValueError: if the inputs are not probabilities and labels of the same images.
+    """
+    probabilities, labels = _checked(probabilities, labels)
+    confidence, predicted = probabilities.max(1)
+    confidence, order = confidence.sort(descending=True)
+    wrong = (predicted != labels)[order].cumsum(0)
+    n = len(labels)
+    found = {}
+    for step in range(1, STEPS + 1):
+        last = confidence[-(-n * step // STEPS) - 1]
+        # those of the same confidence are kept together
+        kept = int(torch.searchsorted(-confidence, -last, right=True))
+        threshold = 0.0
+        if kept < n:
+            halfway = (last + confidence[kept]) / 2
+            threshold = (halfway if halfway > confidence[kept] else last).item()
+        found[threshold] = (kept / n, int(wrong[kept - 1]) / kept)
+    return [(threshold, *shares) for threshold, shares in found.items()]
+
+
 METRICS: dict[str, Callable[..., float]] = {
     "accuracy": accuracy,
     "nll": nll,

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+_LAYERS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _EVERY = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 # What PyTorch's modules call the ways of padding, and what its function does.
@@ -48,6 +49,10 @@ class Operation:
         """The output of `rows(x)` in the shape that x gives."""
         return out.reshape(*x.shape[:-1], out.shape[-1])
 
+    def layer(self, inputs: int, outputs: int, bias: bool) -> nn.Module:
+        """PyTorch's own layer that does the same, with values of its own."""
+        return nn.Linear(inputs, outputs, bias)
+
     def backward(
         self, grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_bias: bool
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:
@@ -74,6 +79,7 @@ class Convolution(Operation):
     ) -> None:
         """All as PyTorch's layers take them; a number stands for one in each dimension."""
         dims = len(kernel)
+        self._asked = {"stride": stride, "padding": padding, "dilation": dilation, "padding_mode": padding_mode}
         self.kernel = tuple(kernel)
         self.stride, self.dilation = _each(stride, dims), _each(dilation, dims)
         self.groups = groups
@@ -114,6 +120,10 @@ class Convolution(Operation):
 
     def like(self, out: Tensor, x: Tensor) -> Tensor:
         return out if self._has_images(x) else out[0]
+
+    def layer(self, inputs: int, outputs: int, bias: bool) -> nn.Module:
+        kind = _LAYERS[len(self.kernel)]
+        return kind(inputs * self.groups, outputs, self.kernel, groups=self.groups, bias=bias, **self._asked)
 
     def _has_images(self, x: Tensor) -> bool:
         return x.dim() == len(self.kernel) + 2

@@ -95,6 +95,8 @@ def sample(net: nn.Module, *inputs: Any, samples: int = 5, seed: int = 0, **name
     Raises:
         Misuse: if the network is not converted, or `samples` is not a positive number.
     """
+    if not isinstance(net, nn.Module):
+        raise Misuse(f"{type(net).__name__} is no network of PyTorch; what ssvi.load gives has a predict of its own.")
     every = network_weights(net)
     checks.whole("samples", samples)
     source = NormalSource(seed, "prediction", every[0].mean.device)

@@ -13,11 +13,18 @@ from torch import Tensor
 
 def fingerprint(tensors: Mapping[str, Tensor], head: bytes = b"") -> str:
     """The SHA-256, in hex, of `head` and of every tensor's name, type, shape and bytes, in the mapping's order."""
+    return fingerprints(tensors, head)[-1]
+
+
+def fingerprints(tensors: Mapping[str, Tensor], head: bytes = b"") -> list[str]:
+    """The `fingerprint` of no tensor, of the first one, of the first two, ... of all."""
     digest = hashlib.sha256(head)
+    found = [digest.hexdigest()]
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        found.append(digest.hexdigest())
+    return found
 
 
 def fetched(value: Any) -> Any:

@@ -13,6 +13,8 @@ from ssvi.data.folders import remarks
 from ssvi.data.pixels import moments
 from ssvi.data.sources import prepare
 from ssvi.errors import UserError
+from ssvi.runs.card import Inputs
+from ssvi.runs.identity import Identity
 from ssvi.runs.spec import RunSpec
 
 # Customary mean and sd of each colour, in units of the brightest value, by data set and `normalisation`.
@@ -30,8 +32,8 @@ SPLIT_SEED = 0
 class Data:
     """All images of a run on one device: uint8 [n, C, H, W], labels int64 [n]; the validation part may be empty.
 
-    `mean` and `std` are float32 [C] in units of the brightest value, `padding` is in pixels. `content` and `notes` are
-    of a folder of images: what identifies its files, and what is to be said of how they were read.
+    `mean` and `std` are float32 [C] in units of the brightest value, `padding` is in pixels. `notes` is, of a folder of
+    images, what is to be said of how they were read, `bits` are those of its grey images of more than 8.
     """
 
     train_images: Tensor
@@ -41,13 +43,19 @@ class Data:
     test_images: Tensor
     test_labels: Tensor
     classes: tuple[str, ...]
-    fingerprint: str
+    identity: Identity
     mean: Tensor
     std: Tensor
     padding: int
     flip: bool
-    content: str | None = None
     notes: tuple[str, ...] = ()
+    bits: int | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """What a network of these images takes, and tells apart."""
+        mean, std = (tuple(x.tolist()) for x in (self.mean.double(), self.std.double()))
+        return Inputs(self.classes, self.channels, self.image_size, mean, std, self.bits)
 
     @property
     def n_train(self) -> int:
@@ -69,8 +77,7 @@ class Data:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images uint8 [b, C, H, W] as float32 of about mean 0 and sd 1 in each channel."""
-        scaled = images.to(torch.float32).div_(255)
-        return scaled.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+        return normalised(images, self.mean, self.std)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crop every image at its own random place after padding with black, and flip half of them if `flip`.
@@ -91,6 +98,11 @@ class Data:
         index = rows[:, :, None] * (width + 2 * self.padding) + columns[:, None, :]
         picked = padded.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1))
         return picked.view(b, channels, height, width)
+
+
+def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Images uint8 [b, C, H, W] as float32, less the mean and divided by the sd of each channel, [C] each."""
+    return images.to(torch.float32).div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
 
 
 def load(spec: RunSpec, root: Path, device: torch.device, follow_links: bool = False) -> Data:
@@ -124,13 +136,13 @@ def load(spec: RunSpec, root: Path, device: torch.device, follow_links: bool = F
         test_images=prepared.test_images.to(device),
         test_labels=prepared.test_labels.to(device),
         classes=prepared.classes,
-        fingerprint=prepared.fingerprint,
+        identity=prepared.identity,
         mean=torch.tensor(mean, dtype=torch.float32, device=device),
         std=torch.tensor(std, dtype=torch.float32, device=device),
         padding=round(train_images.shape[2] / 8),
         flip=spec.flip == "horizontal" or (spec.flip == "auto" and spec.dataset in FLIPPED),
-        content=prepared.content,
         notes=tuple(remarks(prepared)),
+        bits=prepared.reading.get("bits"),
     )
 
 

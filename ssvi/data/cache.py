@@ -15,9 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ssvi.core.tensors import fingerprint
+from ssvi.core.tensors import fingerprint, fingerprints
 from ssvi.errors import UserError, one_line
 from ssvi.machine.disk import remove_leftovers, write_bytes
+from ssvi.runs.identity import Identity
+from ssvi.runs.images import Content
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -28,10 +30,10 @@ log = logging.getLogger(__name__)
 class Prepared:
     """A data set in memory: images uint8 [n, C, H, W], labels int64 [n] that index `classes`.
 
-    `fingerprint` is the SHA-256, in hex, of the class names and of every tensor's name, type, shape and bytes. Of a
-    folder of images, `content` is that of its files (`ssvi.runs.images`), `reading` what was noticed when they were
-    read, `left_out` counts, by reason, the files that are not, and `images` has a row for each class
-    (`Content.images`).
+    `fingerprint` is the SHA-256, in hex, of the class names and of every tensor's name, type, shape and bytes;
+    `training_fingerprint` and `test_fingerprint` are of the tensors of one part. Of a folder of images, `content` is
+    that of its files (`ssvi.runs.images`), `reading` what was noticed when they were read, `left_out` counts, by
+    reason, the files that are not, and `images` has a row for each class (`Content.images`).
     """
 
     train_images: Tensor
@@ -40,10 +42,18 @@ class Prepared:
     test_labels: Tensor
     classes: tuple[str, ...]
     fingerprint: str
+    training_fingerprint: str
+    test_fingerprint: str
     content: str | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> Identity:
+        """What tells this data set from others."""
+        files = Content(self.images, "").identity() if self.images else {}
+        return Identity(self.fingerprint, self.training_fingerprint, self.test_fingerprint, **files)
 
 
 def prepared(
@@ -53,16 +63,24 @@ def prepared(
     content: str | None = None,
     reading: Mapping[str, Any] | None = None,
 ) -> Prepared:
-    """A data set from the (images, labels) of its two parts, with its fingerprint."""
+    """A data set from the (images, labels) of its two parts, with its fingerprints."""
     tensors = dict(zip(TENSORS, (*train, *test), strict=True))
     head = json.dumps(list(classes)).encode()
+    _, _, training, _, whole = fingerprints(tensors, head)
     return Prepared(
         **tensors,
         classes=tuple(classes),
-        fingerprint=fingerprint(tensors, head),
+        fingerprint=whole,
+        training_fingerprint=training,
+        test_fingerprint=fingerprint_of_tests(*test, classes),
         content=content,
         reading=reading or {},
     )
+
+
+def fingerprint_of_tests(images: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
+    """The fingerprint of test images, as `Prepared` has it."""
+    return fingerprint(dict(zip(TENSORS[2:], (images, labels), strict=True)), json.dumps(list(classes)).encode())
 
 
 @dataclass(frozen=True)

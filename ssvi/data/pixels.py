@@ -5,6 +5,7 @@ PIL is imported only where a file is opened.
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ TURNS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-DEEPEST = 2**16 - 1
+DEEPEST_BITS = 16
+DEEPEST = 2**DEEPEST_BITS - 1
 # Tags of TIFF.
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO, SIGNED = 0, 2
@@ -62,8 +64,13 @@ class Decoded:
     transparent: bool = False
 
 
-def decode(file: Path, size: int) -> Decoded:
+def decode(file: Path, size: int, content: bytes | None = None) -> Decoded:
     """One image, turned as its EXIF data say, resized to `size` x `size` pixels.
+
+    Args:
+        file: where it is, or what it is called.
+        size: in pixels.
+        content: of the file, if it was read already.
 
     Raises:
         UserError: naming the file, if it is damaged, too large, or its values have no known range.
@@ -76,7 +83,8 @@ def decode(file: Path, size: int) -> Decoded:
             # From its limit on PIL warns, and refuses only twice as large ones.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # By its path PIL maps a plain TIFF into memory as if it were stored in the size to which it is turned.
-            with file.open("rb") as stream, Image.open(stream, formats=FORMATS) as opened:
+            source = file.open("rb") if content is None else io.BytesIO(content)
+            with source as stream, Image.open(stream, formats=FORMATS) as opened:
                 if (side := max(opened.size)) > MOST_PIXELS_ACROSS:
                     raise UserError(f"{file}: is {side} pixels across, but at most {MOST_PIXELS_ACROSS} are read.")
                 return _decoded(opened, file, size)
@@ -165,6 +173,39 @@ def scaled(image: Decoded, bits: int) -> Tensor:
     """A deep image whose values have so many bits as uint8 [3, size, size]."""
     pixels = (image.pixels * (255 / (2**bits - 1))).round().clamp(0, 255).to(torch.uint8)
     return (255 - pixels if image.inverted else pixels).expand(3, *pixels.shape)
+
+
+def single(image: Decoded, bits: int | None, channels: int) -> Tensor:
+    """One image by itself as uint8 [channels, size, size].
+
+    Args:
+        image: as it was decoded.
+        bits: that the data set's grey images of more than 8 have; None where it had none.
+        channels: 3, or 1 for the luma of ITU-R 601, as PIL takes it.
+
+    Raises:
+        ValueError: of an image of more than 8 bits, if nobody knows of how many.
+    """
+    pixels = image.pixels
+    if image.deep is not None:
+        known = bits or bits_of(image.deep)
+        if bits is None and known < DEEPEST_BITS:
+            raise ValueError(
+                f"has {known}-bit values in 16 bits, and no image of the training says of how many; save it with 8 bits"
+            )
+        pixels = scaled(image, known)
+    return coloured(pixels, channels)
+
+
+def coloured(pixels: Tensor, channels: int) -> Tensor:
+    """Images uint8 [..., C, H, W] with 3 channels, of which grey has three alike, or as grey with 1: the luma of
+    ITU-R 601, as PIL takes it."""
+    if channels == pixels.shape[-3]:
+        return pixels
+    if channels == 3:
+        return pixels.expand(*pixels.shape[:-3], 3, -1, -1)
+    red, green, blue = pixels.to(torch.int32).unbind(-3)
+    return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).to(torch.uint8).unsqueeze(-3)
 
 
 def moments(images: Tensor) -> tuple[list[float], list[float]]:

@@ -135,7 +135,10 @@ def make_folder(folder: Path) -> None:
         if os.path.isdir(path):
             break
         made.append(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     for path in made:
         sync_folder(path.parent)
 

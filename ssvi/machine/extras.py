@@ -11,7 +11,11 @@ import sys
 # Packages by the names under which they are imported; a test keeps them those of pyproject.toml.
 EXTRAS = {
     "cifar": ("torchvision",),
-    "pipeline": ("snakemake", "yaml", "jsonschema", "pandas", "matplotlib", "jinja2", "mlflow", "filelock", "pygments"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "pipeline": (
+        *("snakemake", "yaml", "jsonschema", "pandas", "matplotlib", "jinja2", "mlflow", "filelock", "pygments"),
+        "pyarrow",
+    ),
 }
 
 

@@ -23,6 +23,8 @@ class Snapshots(Predictive):
         kept: their tensors, in the order of time.
     """
 
+    has_mean = False
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.kept: list[dict[str, Tensor]] = []

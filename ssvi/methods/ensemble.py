@@ -31,6 +31,7 @@ class Members(nn.Module):
 class EachMember(Predictive):
     """Predicts with every member in turn, however many samples are asked for."""
 
+    has_mean = False
     samples_are_parts = True
     model: Members
 

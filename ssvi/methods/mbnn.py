@@ -40,6 +40,10 @@ class NodeGate(nn.Module):
         # stands in for the nodes where the gradient with respect to them is asked for
         self.leaf: Tensor | None = None
 
+    def scale(self) -> Tensor:
+        """What evaluation multiplies the channels by, [c]."""
+        return self.nodes
+
     def forward(self, x: Tensor) -> Tensor:
         nodes = self.nodes if self.leaf is None else self.leaf
         return x * nodes.to(x.dtype).view(-1, *[1] * (x.dim() - 2))

@@ -15,6 +15,7 @@ from ssvi.core.noise import NormalSource
 class Predictive:
     """A network whose predictive states are draws of its noise; without any it has one."""
 
+    has_mean = True  # whether `set_mean` gives one network that stands for all of its states
     samples_are_parts = False  # whether a sample runs a part of the active weights, all samples each of them once
 
     def __init__(self, model: nn.Module) -> None:

@@ -176,7 +176,8 @@ def resolve(config: Mapping[str, Any], study: str, where: str = "config") -> dic
         if name in chain:
             raise UserError(f"{place}: {' -> '.join([*chain, name])} is a circle.")
         chain.append(name)
-    content: dict[str, Any] = {kind: {} for kind in ("train", "experiments", *OUTPUT_KINDS)} | {"quick": []}
+    content: dict[str, Any] = {kind: {} for kind in ("train", "experiments", *OUTPUT_KINDS)}
+    content |= {"quick": [], "log_models": False}
     for name in reversed(chain):
         own = studies[name]
         for kind in ("train", "experiments", *OUTPUT_KINDS):
@@ -187,7 +188,7 @@ def resolve(config: Mapping[str, Any], study: str, where: str = "config") -> dic
                     "key drops what a study that this one is like says of it, but none says anything.)"
                 )
             content[kind] = {k: v for k, v in {**content[kind], **said}.items() if v is not None}
-        content["quick"] = own.get("quick", content["quick"])
+        content |= {name: own[name] for name in ("quick", "log_models") if name in own}
     if not content["experiments"]:
         raise UserError(f"{where}: studies.{study}: has no experiments, of its own or of a study it is like.")
     return content

@@ -16,7 +16,7 @@ from ssvi.registry import KINDS
 from ssvi.runs import files
 from ssvi.runs.records import anew, is_number, read_record, read_text
 from ssvi.runs.spec import RunSpec
-from ssvi.runs.ties import is_of_another_training
+from ssvi.runs.ties import is_of_another_training, is_of_other_tests
 
 # As far as the figure of the number of samples goes, where nothing else is said.
 MOST_SAMPLES = 50
@@ -117,6 +117,8 @@ def to_evaluate(
                     cause = evaluated_otherwise(read_record(path, status=str), spec, evaluation)
                 else:
                     cause = sampled_otherwise(path, spec, evaluation)
+                    if is_of_other_tests(folder):
+                        cause = f"was made of other test images than {files.METRICS}"
             except (UserError, ValueError):
                 continue
             if is_of_another_training(folder, name):

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,7 +102,19 @@ class Content:
 
     @property
     def digest(self) -> str:
-        named = {p: {name: (one.number, one.digest) for name, one in of.items()} for p, of in self.images.items()}
+        return self._digest(*self.images)
+
+    def identity(self) -> dict[str, str]:
+        """The digest and those of one part alone, as `ssvi.runs.identity` names them."""
+        train, test = PARTS
+        return {
+            "content": self.digest,
+            "training_content": self._digest(train),
+            "test_content": self._digest(test),
+        }
+
+    def _digest(self, *parts: str) -> str:
+        named = {p: {name: (one.number, one.digest) for name, one in self.images[p].items()} for p in parts}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
@@ -132,12 +144,17 @@ def scan(path: Path, follow_links: bool = False) -> Folder:
         raise UserError(f"{path}: cannot be read ({error}).") from None
 
 
-def _scan(path: Path, follow_links: bool) -> Folder:
+def _real(path: Path, layout: str = LAYOUT) -> Path:
+    """Where the folder of a data set lies, links followed; `layout` is what has to be in it."""
     given = expanded(path)
     if not given.is_dir():
         problem = "is a file" if given.exists() else "no such folder"
-        raise UserError(f"{path}: {problem}; a data set folder:PATH {LAYOUT}.")
-    path = given.resolve()
+        raise UserError(f"{path}: {problem}; a data set folder:PATH {layout}.")
+    return given.resolve()
+
+
+def _scan(path: Path, follow_links: bool) -> Folder:
+    path = _real(path)
     walk = _Walk(path, follow_links)
     for part in PARTS:
         if not (path / part).is_dir():
@@ -164,6 +181,45 @@ def _scan(path: Path, follow_links: bool) -> Folder:
     return Folder(path, classes, *parts, left_out=dict(sorted(walk.left_out.items())))
 
 
+class Classes(NamedTuple):
+    """Class folders somewhere: the part that they are of, if they lie in train/ or test/, where they are, the image
+    files of each, and what is not read, by its suffix or another reason."""
+
+    part: str | None
+    place: Path
+    files: Mapping[str, Sequence[Path]]
+    left_out: Mapping[str, int]
+
+
+def scan_classes(path: Path, part: str | None = None, follow_links: bool = False) -> Classes:
+    """Find images by class: in train/ or test/ under `path` if it has both, else in the class folders under itself.
+
+    Args:
+        path: of the folder.
+        part: train or test; without it test.
+        follow_links: whether a link may lead out of it.
+
+    Raises:
+        UserError: if there are none, or a folder cannot be read, naming it.
+    """
+    try:
+        root = _real(path, f"{LAYOUT}, or <class>/ alone")
+        parted = all((root / name).is_dir() for name in PARTS)
+        if part is not None and not parted:
+            raise UserError(f"{path}: has no {' and '.join(f'{name}/' for name in PARTS)}, of which to take {part}/.")
+        place = root / (part or PARTS[1]) if parted else root
+        walk = _Walk(root, follow_links)
+        walk.check_link(place)
+        found = walk.class_folders(place, may_be_empty=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}).") from None
+    if not any(found.values()):
+        raise UserError(
+            f"{place}: has no class folders with images; files that end in {', '.join(sorted(SUFFIXES))} are read."
+        )
+    return Classes(place.name if parted else None, place, found, dict(sorted(walk.left_out.items())))
+
+
 def _hidden(entry: Path) -> bool:
     return entry.name.startswith(".")
 
@@ -175,7 +231,7 @@ class _Walk:
         self.root, self.follow_links = root, follow_links
         self.left_out: Counter[str] = Counter()
 
-    def class_folders(self, part: Path) -> dict[str, list[Path]]:
+    def class_folders(self, part: Path, may_be_empty: bool = False) -> dict[str, list[Path]]:
         """The image files of each class folder of `part`, sorted by name."""
         folders = {}
         for folder in sorted(part.iterdir()):
@@ -187,7 +243,7 @@ class _Walk:
                 self.left_out[NO_CLASS] += 1
                 continue
             folders[folder.name] = sorted(self._images(folder, (str(self.root), os.path.realpath(part))))
-            if not folders[folder.name]:
+            if not folders[folder.name] and not may_be_empty:
                 raise UserError(f"{folder}: has no images; files that end in {', '.join(sorted(SUFFIXES))} are read.")
         return folders
 

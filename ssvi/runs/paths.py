@@ -24,7 +24,7 @@ def run_path(spec: RunSpec) -> str:
     model and method, the method's factors, then every other option that is not at its default.
     """
     factors = KINDS[spec.method].factors
-    parts = [_escape(spec.dataset), spec.model, spec.method]
+    parts = [component(spec.dataset), spec.model, spec.method]
     parts += [f"{name}={_value(getattr(spec, name))}" for name in factors]
     apart = (*factors, "dataset", "model", "method", "seed", "parent")
     if spec.parent:
@@ -41,7 +41,7 @@ def run_path(spec: RunSpec) -> str:
     return "/".join([*parts, f"seed={spec.seed}"])
 
 
-def _escape(text: str) -> str:
+def component(text: str) -> str:
     """A path component from any text, injectively: unsafe bytes become %XX, long ones end in a hash."""
     safe = re.sub(r"[^A-Za-z0-9._-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text)
     if len(safe) <= 120:
@@ -57,7 +57,7 @@ def _readable(parent: str) -> str:
 
 
 def _value(value: Any) -> str:
-    return _escape(value) if isinstance(value, str) else repr(value)
+    return component(value) if isinstance(value, str) else repr(value)
 
 
 def to_flags(spec: RunSpec) -> list[str]:

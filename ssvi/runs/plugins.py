@@ -192,6 +192,11 @@ def file_of(module: str, who: str) -> Path:
     return Path(found.origin).resolve()
 
 
+def not_loaded(names: Iterable[str]) -> list[str]:
+    """Those of some plugins that this process has not loaded."""
+    return [name for name in names if name not in _loaded]
+
+
 def files() -> list[Path]:
     """The files of the plugins that are loaded: tables and figures have names from them."""
     return [file_of(name, f"plugin {name!r}") for name in _loaded]

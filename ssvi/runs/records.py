@@ -180,9 +180,13 @@ def write_csv(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) ->
 
 def to_csv(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
     """Rows as the text of a CSV file."""
-    lines = [columns, *([_cell(row.get(c)) for c in columns] for row in rows)]
+    return csv_lines([columns, *([row.get(c) for c in columns] for row in rows)])
+
+
+def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
+    """Lines of cells as CSV."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    csv.writer(buffer, lineterminator="\n").writerows([_cell(value) for value in line] for line in lines)
     return buffer.getvalue()
 
 

@@ -38,6 +38,7 @@ from ssvi.runs.files import (
     TOPOLOGY,
     TRAINING,
 )
+from ssvi.runs.identity import TRAINED_ON
 from ssvi.runs.options import FIELDS, options_of
 from ssvi.runs.records import read_record, told_by_version
 from ssvi.runs.spec import RunSpec
@@ -67,7 +68,9 @@ SIGN_BYTES = 1 << 16
 # misread what is written now; what was written before stays readable.
 #   2: the overlap matrices and the quantiles of topology.jsonl carry names.
 #   3: the files of a folder are tied together.
-FORMAT = 3
+#   4: model.safetensors holds the active values and their positions (`ssvi.core.packing`); the test images of a run may
+#      be others than those that `data` of spec.json counts in (`ssvi.runs.identity`).
+FORMAT = 4
 
 
 def check_own(folder: Path) -> None:
@@ -163,17 +166,20 @@ def _spec_of(path: Path, record: Mapping[str, Any]) -> RunSpec:
         raise UserError(f"{path}: {error}") from None
 
 
-def read_data(folder: Path) -> str:
-    """The fingerprint of the images that a run was trained on.
+def read_data(folder: Path) -> dict[str, str]:
+    """What identifies the images that a run was trained on, by name, as far as spec.json says (`TRAINED_ON`).
 
     Raises:
-        UserError: if spec.json is missing, broken, or does not say.
+        UserError: if spec.json is missing, broken, or does not even say the whole.
     """
     path = folder / SPEC
-    data = read_record(path, provenance=dict)["provenance"].get("data")
-    if not isinstance(data, str):
-        raise UserError(f"{path}: provenance.data is {data!r}, but must be a word; {told_by_version(path.parent)}")
-    return data
+    origin = read_record(path, provenance=dict)["provenance"]
+    found = {name: origin.get(name) for name in TRAINED_ON if origin.get(name) is not None or name == "data"}
+    for name, value in found.items():
+        if not isinstance(value, str):
+            problem = f"{path}: provenance.{name} is {reprlib.repr(value)}, but must be a word"
+            raise UserError(f"{problem}; {told_by_version(path.parent)}")
+    return found
 
 
 def read_training(folder: Path) -> dict[str, Any]:

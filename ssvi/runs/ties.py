@@ -19,7 +19,19 @@ from typing import Any
 
 from ssvi.errors import UserError, told
 from ssvi.machine.disk import write_json
-from ssvi.runs.files import BEST_MODEL, HISTORY, METRICS, MODEL, PREDICTIONS, SAMPLES, SPEC, TOPOLOGY, TRAINING
+from ssvi.runs.files import (
+    BEST_MODEL,
+    ENTRY,
+    HISTORY,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    SAMPLES,
+    SPEC,
+    TESTED_ON,
+    TOPOLOGY,
+    TRAINING,
+)
 from ssvi.runs.parents import parents_of
 from ssvi.runs.paths import run_path
 from ssvi.runs.records import ANEW, read_bytes, read_record, read_text, told_by_version
@@ -31,6 +43,8 @@ TIES = {
     TRAINING: (SPEC, HISTORY, TOPOLOGY, MODEL, BEST_MODEL),
     METRICS: (SPEC, TRAINING, MODEL, BEST_MODEL, PREDICTIONS),
 }
+# The same of figures on another data set.
+ON_TIES = (SPEC, TRAINING, MODEL)
 # What not every run has.
 OPTIONAL = frozenset({BEST_MODEL})
 TIED_SINCE = 3
@@ -68,7 +82,8 @@ def _fingerprint(path: Path) -> str:
             head = json.loads(file.read(min(length, size)))
             ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
             whole = 8 + length + max(ends, default=0) == size
-            known = (head.get("__metadata__") or {}).get("fingerprint")
+            metadata = head.get("__metadata__") or {}
+            known = (json.loads(metadata[ENTRY]) if ENTRY in metadata else metadata).get("fingerprint")
         except (struct.error, ValueError, LookupError, AttributeError, TypeError, RecursionError):
             whole = False
         if not whole:
@@ -80,12 +95,13 @@ def _fingerprint(path: Path) -> str:
 
 
 def write_tied(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Write training.json or metrics.json (`name`) with the identities of what it was made of or with, and its own.
+    """Write training.json, metrics.json or one in on/ (`name`) with the identities of what it was made of or with, and
+    its own.
 
     Returns:
         what the file holds.
     """
-    found = {other: identity(folder / other) for other in TIES[name] if os.path.exists(folder / other)}
+    found = {other: identity(folder / other) for other in _tied_to(name) if os.path.exists(folder / other)}
     whole = {**record, "files": {**found, name: _seal(record)}}
     write_json(folder / name, whole)
     return whole
@@ -98,8 +114,12 @@ def _seal(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
+def _tied_to(name: str) -> tuple[str, ...]:
+    return TIES.get(name, ON_TIES)
+
+
 def check_ties(folder: Path, name: str) -> bool:
-    """Refuse training.json or metrics.json (`name`) beside other files than it was made of or with.
+    """Refuse training.json, metrics.json or one in on/ (`name`) beside other files than it was made of or with.
 
     A file that is missing is no contradiction: whoever needs it says so.
 
@@ -115,7 +135,9 @@ def check_ties(folder: Path, name: str) -> bool:
         return False
     files = read_record(path, files=dict)["files"]
     anew = f"or let `ssvi evaluate {folder}` make it anew." if name == METRICS else f"or {ANEW}"
-    for other in (name, *TIES[name]):
+    if name not in TIES:
+        anew = f"or delete this file and let `ssvi evaluate {folder} --on` make it anew."
+    for other in (name, *_tied_to(name)):
         if other not in files:
             if other not in OPTIONAL:
                 raise UserError(f"{path}: files has no {other!r}; {told_by_version(folder)}")
@@ -194,7 +216,8 @@ def sealed(network: str, text: str) -> str:
 
 
 def check_sealed(folder: Path) -> None:
-    """Refuse a samples.csv that was measured on another network than this run's, or changed since.
+    """Refuse a samples.csv that was measured on another network than this run's, on other test images than its
+    metrics.json, or changed since.
 
     Raises:
         UserError: naming the file.
@@ -203,6 +226,9 @@ def check_sealed(folder: Path) -> None:
     if not _is_sealed(folder):
         problem = f"{path}: was measured on another {MODEL} than this run's, or changed since"
         raise UserError(f"{problem}; delete this file to measure it anew.")
+    if is_of_other_tests(folder):
+        problem = f"{path}: was measured on other test images than {METRICS}"
+        raise UserError(f"{problem}; make both anew with `ssvi evaluate {folder}` and `ssvi samples {folder}`.")
     rows = read_text(path).splitlines()
     if (
         len(rows) == 1
@@ -210,6 +236,16 @@ def check_sealed(folder: Path) -> None:
         and read_record(folder / METRICS, status=str)["status"] == "complete"
     ):
         raise UserError(f"{path}: has no rows; delete this file to measure it anew.")
+
+
+def is_of_other_tests(folder: Path) -> bool:
+    """Whether samples.csv was measured on other test images than metrics.json; what does not say counts as right."""
+    head, *rows = read_text(folder / SAMPLES).splitlines()[:2] or [""]
+    columns = head.split(",")
+    if not rows or TESTED_ON not in columns:
+        return False
+    measured = dict(zip(columns, rows[0].split(","), strict=False)).get(TESTED_ON)
+    return measured != read_record(folder / METRICS).get(TESTED_ON, measured)
 
 
 def _is_sealed(folder: Path) -> bool:

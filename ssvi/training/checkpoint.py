@@ -1,8 +1,9 @@
 """The state of a running training in a file with its checksum, and the one before it; no code is unpickled from them.
 
-A file is a line `ssvi checkpoint VERSION SHA-256` and what `torch.save` makes of the state. The checksum is taken over
-the version and the state, so that no flipped bit goes unnoticed. Kept are the last two: when the newer one is damaged,
-the older one still goes on. What a state holds, and by which names, is in `ssvi.training.state`.
+A file is a line `ssvi checkpoint VERSION SHA-256` and what `torch.save` makes of the state, in which masked tensors are
+packed (`ssvi.core.packing`). The checksum is taken over the version and the state, so that no flipped bit goes
+unnoticed. Kept are the last two: when the newer one is damaged, the older one still goes on. What a state holds, and by
+which names, is in `ssvi.training.state`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from typing import Any
 
 import torch
 
+from ssvi.core.packing import restored, shrunk
 from ssvi.errors import UserError
 from ssvi.machine.disk import replace, write_bytes
 from ssvi.runs.files import CHECKPOINT, PREVIOUS_CHECKPOINT
 from ssvi.runs.records import told_by_version
 
-# Raised whenever a checkpoint's content changes its meaning.
-VERSION = 4
+# Raised whenever a checkpoint's content changes its meaning. Those of 4 are read too: nothing was packed in them.
+VERSION = 5
+READ = ("4", str(VERSION))
 MAGIC = "ssvi checkpoint"
 
 
@@ -37,7 +40,7 @@ class Damaged(Exception):
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Make `state` (tensors, numbers, text, lists and dicts) the run's checkpoint; the last one is kept beside it."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(shrunk(state), buffer)
     content = buffer.getbuffer()
     head = f"{MAGIC} {VERSION} {_checksum(VERSION, content)}\n".encode()
     write_bytes(folder / CHECKPOINT, [head, content], keep=folder / PREVIOUS_CHECKPOINT)
@@ -100,13 +103,13 @@ def _read(path: Path, device: torch.device, keys: frozenset[str]) -> dict[str, A
         raise Damaged("truncated or damaged checkpoint (its checksum is wrong)")
     live = path.parent
     remedy = f"{told_by_version(live.parent)} To start this run anew, move {live} away."
-    if version != str(VERSION):
+    if version not in READ:
         raise UserError(f"{path}: a checkpoint of version {version}, but this is version {VERSION}; {remedy}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch finds odd it refuses, or it is no matter
-            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, ValueError) as error:
+            state = restored(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), device)
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, ValueError, TypeError) as error:
         # whole, but of a torch that writes otherwise, or not written by `save`
         raise UserError(f"{path}: torch cannot read this checkpoint ({type(error).__name__}); {remedy}") from None
     if not isinstance(state, dict) or set(state) != keys:

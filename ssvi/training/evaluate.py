@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import time
@@ -22,13 +23,20 @@ from ssvi.machine.disk import write_bytes, write_text
 from ssvi.methods import Method
 from ssvi.registry import KINDS
 from ssvi.runs import files, ties
-from ssvi.runs.records import is_number, to_csv, told_by_version
+from ssvi.runs.card import check_licence, read_card
+from ssvi.runs.identity import EVALUATED_ON, other_images
+from ssvi.runs.modelcard import to_text
+from ssvi.runs.records import is_number, read_record, to_csv, told_by_version
 from ssvi.runs.runfolder import check_spec, read_data, read_training
 from ssvi.runs.spec import RunSpec
 from ssvi.runs.versions import EVALUATION
-from ssvi.training.measure import FIGURES, is_finite, last, measured, of_best, predictions, scaled, sizes
-from ssvi.training.network import build, load_model
+from ssvi.training.measure import FIGURES, calibrated, is_finite, last, measured, of_best, predictions, scaled, sizes
+from ssvi.training.network import build
 from ssvi.training.precision import full_float32
+from ssvi.training.stored import load_model, predicting_bytes, read_model
+
+# Of the random numbers with which a network is evaluated and predicts.
+STREAM = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Trained:
         Raises:
             UserError: as `ssvi.training.network.load_model`.
         """
-        noise = NormalSource(spec.seed, "evaluation", device)
+        noise = NormalSource(spec.seed, STREAM, device)
         model, method = build(spec, data.channels, data.image_size, data.n_classes, noise)
         load_model(folder, method, file)
         return cls(spec, data, model.to(device), method, noise)
@@ -65,9 +73,15 @@ class Trained:
 
 
 def evaluate(
-    spec: RunSpec, data: Data, folder: Path, device: torch.device, samples: int = 5, bins: int = 15
+    spec: RunSpec,
+    data: Data,
+    folder: Path,
+    device: torch.device,
+    samples: int = 5,
+    bins: int = 15,
+    licence: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a trained run on the test set; writes predictions.npz and metrics.json and returns the latter.
+    """Evaluate a trained run on the test set; writes predictions.npz, a model card, and metrics.json, which it returns.
 
     A diverged run has null metrics, and its file says why. What its training needed to go on is deleted then.
 
@@ -78,17 +92,20 @@ def evaluate(
         device: where to compute.
         samples: weight samples, for methods that have a posterior.
         bins: of the calibration errors.
+        licence: what others may do with the network (default: what was said of it before).
 
     Raises:
         UserError: if the folder's files are missing, damaged or of another spec.
     """
+    check_licence(licence)
     training, trained = _open(spec, data, folder, device)
+    training.setdefault("inputs", dataclasses.asdict(data.inputs))
     counts = sizes(spec, data, trained.model, trained.method, training.pop("positions"))
     start = time.perf_counter()
-    figures: dict[str, Any] = dict.fromkeys(FIGURES)
+    figures: dict[str, Any] = dict.fromkeys(FIGURES) | {"calibration": None}
     prediction = last(trained.predictions(data.test_images, samples)) if training["status"] == "complete" else None
     if prediction is not None and is_finite(prediction):
-        figures |= _figures(trained, prediction, bins)
+        figures |= _figures(trained, prediction, samples, bins)
         if training.get("best_epoch") is not None:
             best = Trained.load(spec, data, folder, device, files.BEST_MODEL)
             figures |= of_best(last(best.predictions(data.test_images, samples)), data.test_labels, bins)
@@ -101,24 +118,47 @@ def evaluate(
         **training,
         "evaluation": {"samples": used, "bins": bins, "asked": samples},
         "evaluation_numerics": EVALUATION,
+        **data.identity.of(EVALUATED_ON),
         "test_images": len(data.test_labels),
+        "licence": _licence(folder) if licence is None else licence,
         **figures,
         **counts,
+        "file_bytes": predicting_bytes(read_model(folder)),
         "inference_flops": 2 * macs * (1 if trained.method.predictive.samples_are_parts else max(used, 1)),
         "evaluation_seconds": time.perf_counter() - start,
     }
     metrics = ties.write_tied(folder, files.METRICS, metrics)
+    if metrics["status"] == "complete":
+        write_text(folder / files.MODEL_CARD, to_text(read_card(folder)))
     files.remove_live(folder)
     return metrics
 
 
-def _figures(trained: Trained, prediction: Prediction, bins: int) -> dict[str, Any]:
-    """The figures of the run's network; without a posterior also those after temperature scaling."""
+def _licence(folder: Path) -> str | None:
+    """What an evaluation before was told, if its record can be read."""
+    try:
+        found = read_record(folder / files.METRICS).get("licence")
+    except UserError:
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _calibration(trained: Trained, samples: int) -> dict[str, Any] | None:
+    """What the held-out images say, under the weight samples of the test images; None where none were held out."""
     data = trained.data
-    figures: dict[str, Any] = measured(prediction, data.test_labels, bins)
-    if not KINDS[trained.spec.method].posterior and len(data.val_labels):
-        held_out = last(trained.predictions(data.val_images, 1))
-        figures |= scaled(prediction.probabilities, data.test_labels, held_out, data.val_labels, bins)
+    if not len(data.val_labels):
+        return None
+    source = NormalSource(trained.spec.seed, STREAM, trained.noise.device)
+    held_out = last(predictions(trained.model, trained.method, data, data.val_images, samples, source))
+    return calibrated(held_out, data.val_labels) if is_finite(held_out) else None
+
+
+def _figures(trained: Trained, prediction: Prediction, samples: int, bins: int) -> dict[str, Any]:
+    """The figures of the run's network; without a posterior also those after temperature scaling."""
+    labels, calibration = trained.data.test_labels, _calibration(trained, samples)
+    figures = measured(prediction, labels, bins) | {"calibration": calibration}
+    if not KINDS[trained.spec.method].posterior and calibration is not None:
+        figures |= scaled(prediction.probabilities, labels, calibration["temperature"], bins)
     return figures
 
 
@@ -158,7 +198,8 @@ def sample_curve(
                 row = {"samples": prediction.samples, **figures, "seconds": seconds, "numerics": EVALUATION}
                 rows.append({**row, "bins": bins})
             tick = time.perf_counter()
-    text = to_csv(rows, files.SAMPLES_COLUMNS)
+    tested_on = {files.TESTED_ON: data.identity.test_data}
+    text = to_csv([row | tested_on for row in rows], (*files.SAMPLES_COLUMNS, files.TESTED_ON))
     write_text(folder / files.SAMPLES, ties.sealed(ties.identity(folder / files.MODEL), text))
     return rows
 
@@ -179,11 +220,10 @@ def _open(spec: RunSpec, data: Data, folder: Path, device: torch.device) -> tupl
     check_spec(folder, spec)
     ties.check_ties(folder, files.TRAINING)
     training = read_training(folder)
-    trained_on = read_data(folder)
-    if trained_on != data.fingerprint:
+    if others := other_images(read_data(folder), spec, data.identity):
         raise UserError(
-            f"{folder}: was trained on other images of {spec.dataset!r} (fingerprint {trained_on[:12]}, "
-            f"now {data.fingerprint[:12]}); evaluate it on those, or move the folder away to train on the present ones."
+            f"{folder}: was trained on {others}; evaluate it on those, or move the folder away to train on the present "
+            "ones."
         )
     trained = Trained.load(spec, data, folder, device)
     places = training["positions"]

@@ -14,18 +14,20 @@ from ssvi.data import Data
 from ssvi.errors import UserError
 from ssvi.methods.context import Record
 from ssvi.runs import files, ties
+from ssvi.runs.identity import other_images
 from ssvi.runs.parents import parents_of
 from ssvi.runs.paths import run_path
 from ssvi.runs.records import ANEW, is_number, read_record
 from ssvi.runs.runfolder import check_spec, read_data, read_training
 from ssvi.runs.spec import RunSpec
 from ssvi.runs.versions import numerics
-from ssvi.training.network import build, load_model
+from ssvi.training.network import build
+from ssvi.training.stored import load_model
 
 
 @dataclass(frozen=True)
 class Parent:
-    """A trained run: its spec, its folder, and what training.json says, with what it was trained on and by."""
+    """A trained run: its spec, its folder, and what training.json says, with its numerics and its network."""
 
     spec: RunSpec
     folder: Path
@@ -54,11 +56,10 @@ class Heritage:
             Parent(one, folder, _record(one, folder)) for one, folder in zip(parents_of(spec), folders, strict=True)
         ]
         for parent in found:
-            if parent.record["data"] != data.fingerprint:
+            if others := other_images(read_data(parent.folder), parent.spec, data.identity):
                 raise UserError(
-                    f"{parent.folder}: the parent of this run was trained on other images of {spec.dataset!r} "
-                    f"(fingerprint {parent.record['data'][:12]}, now {data.fingerprint[:12]}); bring those images "
-                    "back, or move its folder away."
+                    f"{parent.folder}: the parent of this run was trained on {others}; bring those images back, or "
+                    "move its folder away."
                 )
         return cls(found, min([numerics(spec), *(parent.record["numerics"] for parent in found)]))
 
@@ -100,7 +101,7 @@ def _record(spec: RunSpec, folder: Path) -> Record:
     before = origin.get("numerics", 1)
     if not is_number(before):
         raise UserError(f"{folder / files.SPEC}: numerics is {before!r}, but must be a number; {ANEW}")
-    origin = {"data": read_data(folder), "numerics": before, "model": ties.identity(folder / files.MODEL)}
+    origin = {"numerics": before, "model": ties.identity(folder / files.MODEL)}
     return costs | read_training(folder) | origin
 
 

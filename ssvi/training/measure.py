@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssvi.core.counting import active_macs, parameter_counts
-from ssvi.core.metrics import METRICS, at_temperature, evaluate_all, fit_temperature
+from ssvi.core.metrics import METRICS, at_temperature, evaluate_all, fit_temperature, risk_coverage
 from ssvi.core.noise import NormalSource
 from ssvi.core.prediction import Prediction, averages
 from ssvi.data import Data
@@ -71,9 +72,18 @@ def measured(prediction: Prediction, labels: Tensor, bins: int) -> dict[str, flo
     return evaluate_all(prediction.probabilities, labels, bins) | uncertainty(prediction)
 
 
-def scaled(probabilities: Tensor, labels: Tensor, held_out: Prediction, known: Tensor, bins: int) -> dict[str, float]:
-    """The metrics after temperature scaling, with the temperature that the `held_out` images choose by their labels."""
-    temperature = fit_temperature(held_out.probabilities, known)
+def calibrated(held_out: Prediction, known: Tensor) -> dict[str, Any]:
+    """What the `held_out` images say of the network's confidence, by their labels."""
+    return {
+        "images": len(known),
+        "samples": held_out.samples,
+        "temperature": fit_temperature(held_out.probabilities, known),
+        "curve": risk_coverage(held_out.probabilities, known),
+    }
+
+
+def scaled(probabilities: Tensor, labels: Tensor, temperature: float, bins: int) -> dict[str, float]:
+    """The metrics after temperature scaling."""
     found = evaluate_all(at_temperature(probabilities, temperature), labels, bins)
     return dict(zip(SCALED, (temperature, *(found[name] for name in CALIBRATED)), strict=True))
 

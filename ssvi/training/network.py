@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ssvi.core.active import dense_state
 from ssvi.core.convert import take_over
 from ssvi.core.counting import Positions, positions
 from ssvi.core.layers import LayerFactory, MaskedLayer, masked_layers
 from ssvi.core.models import MODELS
 from ssvi.core.noise import NormalSource, derived_seed, generator
-from ssvi.core.tensors import fingerprint
 from ssvi.errors import UserError
-from ssvi.machine.disk import write_bytes
 from ssvi.methods import Method, method_class
 from ssvi.methods.context import Network
-from ssvi.runs.files import MODEL
-from ssvi.runs.records import ANEW, told_by_version
 from ssvi.runs.spec import RunSpec
 
 
@@ -125,54 +118,19 @@ def places_of(model: nn.Module, image: torch.Tensor, name: str) -> Positions:
     return places
 
 
+def skeleton(spec: RunSpec, channels: int, image_size: int, classes: int) -> dict[str, torch.Tensor]:
+    """The names, shapes and types of what a network of the spec is stored as, without its memory.
+
+    Raises:
+        UserError: as `build`.
+    """
+    method = method_class(spec.method)(spec, NormalSource(0, "skeleton"))
+    with torch.device("meta"):
+        return dense_state(method.build(_network(spec, channels, image_size, classes)))
+
+
 def reference_weights(spec: RunSpec, channels: int, image_size: int, classes: int) -> dict[str, int]:
     """Weights per layer of the plain network that the spec names: what densities are fractions of."""
     with torch.device("meta"):
         model = _network(spec, channels, image_size, classes)(LayerFactory(MaskedLayer))
     return {name: layer.size for name, layer in masked_layers(model).items()}
-
-
-def save_model(folder: Path, state: dict[str, torch.Tensor], file: str = MODEL) -> None:
-    """Write parameters, masks and BatchNorm statistics to the run folder, with their checksum."""
-    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
-    write_bytes(folder / file, save(tensors, {"fingerprint": fingerprint(tensors)}))
-
-
-def read_model(folder: Path, file: str = MODEL) -> dict[str, torch.Tensor]:
-    """The tensors of a trained run.
-
-    Raises:
-        UserError: if the file is missing or damaged.
-    """
-    path = folder / file
-    try:
-        with safe_open(path, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
-            known = (opened.metadata() or {}).get("fingerprint")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; train the run first.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from None
-    except SafetensorError as error:
-        raise UserError(f"{path}: truncated or damaged ({error}); {ANEW}") from None
-    # versions before this one wrote none
-    if known is not None and known != fingerprint(tensors):
-        raise UserError(f"{path}: damaged (its checksum is wrong); {ANEW}")
-    return tensors
-
-
-def load_model(folder: Path, method: Method, file: str = MODEL) -> dict[str, torch.Tensor]:
-    """Read a trained run back into a network and method of the same spec. Returns all that the file holds.
-
-    Raises:
-        UserError: if the file is missing, damaged, or of another network.
-    """
-    tensors = read_model(folder, file)
-    try:
-        method.predictive.load(tensors)
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        raise UserError(
-            f"{folder / file}: does not fit the network of spec.json ({reason}); {told_by_version(folder)}"
-        ) from None
-    return tensors

@@ -40,9 +40,7 @@ def git_state() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
-def provenance(
-    device: torch.device, data_fingerprint: str, switches: dict[str, bool], precision: str
-) -> dict[str, Any]:
+def provenance(device: torch.device, switches: dict[str, bool], precision: str) -> dict[str, Any]:
     """What spec.json says beside the spec."""
     return {
         **git_state(),
@@ -57,7 +55,6 @@ def provenance(
         "host_cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "switches": switches,
-        "data": data_fingerprint,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -18,8 +18,9 @@ from ssvi.runs.records import to_jsonl, write_csv
 from ssvi.runs.spec import RunSpec
 from ssvi.training.heritage import Heritage
 from ssvi.training.journal import Journal
-from ssvi.training.network import reference_weights, save_model
+from ssvi.training.network import reference_weights
 from ssvi.training.provenance import peak_memory
+from ssvi.training.stored import save_model
 from ssvi.training.watch import Spent
 
 
@@ -112,6 +113,7 @@ def _summary(ending: Ending) -> Record:
         "sessions": journal.sessions,
         "positions": places,
         "parents": before.networks(),
+        "inputs": asdict(ending.data.inputs),
     }
 
 

@@ -12,8 +12,10 @@ import torch
 
 from ssvi.errors import UserError
 from ssvi.machine.process import processor, usable_cpus
+from ssvi.runs.identity import TRAINED_ON, Identity, other_images
 from ssvi.runs.plugins import changes
 from ssvi.runs.records import told_by_version
+from ssvi.runs.spec import RunSpec
 from ssvi.training.provenance import provenance
 from ssvi.training.state import State
 
@@ -31,8 +33,7 @@ class Origin:
 
     Attributes:
         numerics: the version of the arithmetic.
-        data: the fingerprint of the images.
-        content: the fingerprint of the files that they come from, as `Data` has it.
+        images: what identifies them.
         parents: the networks that it starts from: fingerprints by run path.
         plugins: those that the run uses (`ssvi.runs.plugins.used`).
         device: where it is computed.
@@ -41,8 +42,7 @@ class Origin:
     """
 
     numerics: int
-    data: str
-    content: str | None
+    images: Identity
     parents: Mapping[str, str]
     plugins: Sequence[Mapping[str, Any]]
     device: torch.device
@@ -51,9 +51,9 @@ class Origin:
 
     def provenance(self) -> dict[str, Any]:
         """What spec.json says beside the spec."""
-        return provenance(self.device, self.data, dict(self.switches), self.precision) | {
+        return provenance(self.device, dict(self.switches), self.precision) | {
+            **self.images.of(TRAINED_ON),
             "numerics": self.numerics,
-            "content": self.content,
             "parents": self.parents,
             "plugins": self.plugins,
         }
@@ -82,14 +82,14 @@ def keep_threads(folder: Path, device: torch.device, say: Say) -> None:
     say(f"threads: {began} as when this training began, not {now}, which would give other last digits")
 
 
-def check_same(folder: Path, before: Mapping[str, Any], now: Origin, dataset: str, say: Say) -> None:
+def check_same(folder: Path, before: Mapping[str, Any], now: Origin, spec: RunSpec, say: Say) -> None:
     """Refuse to go on where that would be another training; say where last digits may differ.
 
     Args:
         folder: of the run, for messages.
         before: the provenance of how it began.
         now: how it would go on.
-        dataset: the name of the images.
+        spec: the run's.
         say: told what is no reason to refuse.
 
     Raises:
@@ -100,19 +100,16 @@ def check_same(folder: Path, before: Mapping[str, Any], now: Origin, dataset: st
             f"{folder}: this training began by numerics {before.get('numerics', 1)}, which give other numbers "
             f"than this version's ({now.numerics}); {told_by_version(folder)}"
         )
-    for problem in chain(_made_of_another(before, now, dataset), _computed_otherwise(before, now)):
+    for problem in chain(_made_of_another(before, now, spec), _computed_otherwise(before, now)):
         raise UserError(f"{folder}: {problem}, or move the folder away.")
     for note in _rounded_otherwise(before, now):
         say(f"this training began {note}")
 
 
-def _made_of_another(before: Mapping[str, Any], now: Origin, dataset: str) -> Iterator[str]:
+def _made_of_another(before: Mapping[str, Any], now: Origin, spec: RunSpec) -> Iterator[str]:
     """Images, parents or plugins that have changed, and what to do."""
-    if before["data"] != now.data:
-        yield (
-            f"the data set {dataset!r} has changed since this training began (fingerprint {before['data'][:12]}, now "
-            f"{now.data[:12]}); bring those images back"
-        )
+    if others := other_images(before, spec, now.images):
+        yield f"this training began on {others}; bring those images back"
     # what an earlier version began does not say
     began_from = before.get("parents", now.parents)
     for run in now.parents:

@@ -296,8 +296,7 @@ class Trainer:
         """What this training is made of, as its steps are taken now."""
         return Origin(
             numerics=self.heritage.numerics,
-            data=self.data.fingerprint,
-            content=self.data.content,
+            images=self.data.identity,
             parents=self.heritage.networks(),
             plugins=plugins.used(self.spec),
             device=self.device,
@@ -327,7 +326,7 @@ class Trainer:
         self.journal.spec |= {"format": FORMAT}
         began = self.journal.spec
         compare_specs(RunSpec(**began["spec"]), self.spec, self.folder / files.CHECKPOINT)
-        check_same(self.folder, began["provenance"], self._origin(), self.spec.dataset, self.reporter.note)
+        check_same(self.folder, began["provenance"], self._origin(), self.spec, self.reporter.note)
         self.model.load_state_dict(state.model)
         self.method.load_state_dict(state.method)
         self.streams.load_state_dict(state.streams)

@@ -170,11 +170,66 @@ def test_why_a_run_has_no_result(tmp_path: Path, log: str, status: str, cause: s
 def test_runs_on_different_images_are_not_put_side_by_side(tmp_path: Path) -> None:
     specs = write_runs(tmp_path, with_seeds(SSVI, 3))
     path = tmp_path / "runs" / next(iter(specs)) / files.SPEC
-    path.write_text(path.read_text().replace("f" * 64, "0" * 64))
+    path.write_text(path.read_text().replace("e" * 64, "0" * 64))
     tie(path.parent)
     cause = refusal(tmp_path, specs)
     assert cause.startswith(next(iter(specs)))
-    assert "trained on other images of 'cifar10'" in cause
+    assert "trained on other training images of 'cifar10'" in cause
+
+
+# What runs say of their images: the whole when evaluated, the training images, the test images.
+OLD, NEW, RETESTED, RETRAINED = ("W", None, None), ("W", "T", "E"), ("W2", "T", "E2"), ("W3", "T3", "E")
+
+
+@pytest.mark.parametrize(
+    ("images", "refused"),
+    [
+        ([OLD, OLD, OLD], ""),
+        ([NEW, NEW, NEW], ""),
+        # what was recorded of the whole alone is known by its parts from those that recorded both
+        ([OLD, NEW, NEW], ""),
+        ([OLD, OLD, NEW], ""),
+        ([RETESTED, NEW, NEW], "was evaluated on other test images of 'cifar10' than"),
+        ([RETESTED, OLD, NEW], "was evaluated on other test images of 'cifar10' than"),
+        # where nothing tells, the whole has to be the same
+        ([RETESTED, OLD, OLD], "was trained on other images of 'cifar10' than"),
+        ([RETRAINED, NEW, NEW], "was trained on other training images of 'cifar10' than"),
+        ([RETRAINED, OLD, NEW], "was trained on other training images of 'cifar10' than"),
+        ([("W", "T", "E"), ("W4", "T", "E"), ("W4", "T", "E")], ""),
+    ],
+)
+def test_nothing_is_averaged_over_other_images(tmp_path: Path, images: list[tuple], refused: str) -> None:
+    specs = write_runs(tmp_path, with_seeds(SSVI, 3))
+    for run, (whole, training, test) in zip(specs, images, strict=True):
+        folder = tmp_path / "runs" / run
+        for name, part in ((files.SPEC, ("training_data", training)), (files.METRICS, ("test_data", test))):
+            record = json.loads((folder / name).read_text())
+            place = record["provenance"] if name == files.SPEC else record
+            del place["data"], place[part[0]]
+            place |= {"data": whole} if name == files.SPEC or test else {}
+            place |= {part[0]: part[1]} if part[1] else {}
+            (folder / name).write_text(json.dumps(record))
+        tie(folder)
+    runs = collect.load_frames(tmp_path, specs).runs
+    assert list(runs["status"]) == ["refused" if refused else "complete", "complete", "complete"]
+    assert (refused in runs.iloc[0]["cause"]) if refused else runs["cause"].isna().all()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_curve_of_samples_is_of_the_test_images_of_the_metrics(tmp_path: Path, same: bool) -> None:
+    specs = write_runs(tmp_path, [SSVI], test_data="E")
+    folder = tmp_path / "runs" / next(iter(specs))
+    head, *rows = (line.rpartition(",")[0] for line in (folder / files.SAMPLES).read_text().splitlines())
+    lines = [f"{head},{files.TESTED_ON}", *(f"{row},{'E' if same else 'F'}" for row in rows)]
+    (folder / files.SAMPLES).write_text("".join(f"{line}\n" for line in lines))
+    tie(folder)
+    frames = collect.load_frames(tmp_path, specs, ["samples"])
+    assert len(frames.samples) == (len(rows) if same else 0)
+    cause = frames.runs.iloc[0]["cause"]
+    assert same or cause == (
+        f"{folder / files.SAMPLES}: was measured on other test images than metrics.json; make both anew with "
+        f"`ssvi evaluate {folder}` and `ssvi samples {folder}`."
+    )
 
 
 HEADER = ",".join(files.HISTORY_COLUMNS)
@@ -401,7 +456,7 @@ def test_a_folder_of_a_newer_format_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 def test_the_format_is_written_and_absent_is_the_first(tmp_path: Path) -> None:
-    assert spec_record(SSVI, {})["format"] == FORMAT == 3
+    assert spec_record(SSVI, {})["format"] == FORMAT == 4
     assert "format" not in json.loads((FORMAT_1 / files.SPEC).read_text())
     assert read_spec(FORMAT_1).method == "ssvi"
 

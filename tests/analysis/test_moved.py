@@ -131,7 +131,7 @@ def train_otherwise(folder: Path) -> None:
     """The parent of a run, by hand: another network, all of its files those of one training."""
     parent = of(folder, "vi 0")
     model = (parent / files.MODEL).read_bytes()
-    before = re.search(rb'"fingerprint":"(\w+)"', model)[1]
+    before = re.search(rb'"fingerprint\\": \\"(\w+)', model)[1]
     (parent / files.MODEL).write_bytes(model.replace(before, before[::-1]))
     tie(parent)
 

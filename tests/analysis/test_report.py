@@ -467,11 +467,11 @@ def test_runs_on_other_images_are_refused(tmp_path: Path) -> None:
     for spec in specs.values():
         run = write_run(tmp_path, spec)
     path = run_folder(tmp_path, run) / files.SPEC
-    path.write_text(path.read_text().replace("f" * 64, "0" * 64))
+    path.write_text(path.read_text().replace("e" * 64, "0" * 64))
     tie(path.parent)
     runs = source(tmp_path).frames(specs, ["history"]).runs
     assert list(runs["status"]) == ["complete", "complete", "refused"]
-    assert "was trained on other images of 'cifar10'" in runs.iloc[2]["cause"]
+    assert "was trained on other training images of 'cifar10'" in runs.iloc[2]["cause"]
     assert list(runs["run"]) == list(specs)
 
 

@@ -65,7 +65,7 @@ class Study:
     def read(self) -> tracking.Plan:
         if "nonsense" in self.config.read_text():
             raise UserError("config.yaml: nonsense.")
-        return tracking.Plan(self.results, {"study": (self.specs, self.reports)})
+        return tracking.Plan(self.results, {"study": (self.specs, self.reports)}, "study")
 
     def watcher(self, *specs: RunSpec) -> tracking.Watcher:
         self.specs.update({run_path(spec): spec for spec in specs})
@@ -79,8 +79,10 @@ class Study:
         return MlflowClient(tracking_uri=tracking.tracking_uri(self.results))
 
     def runs(self) -> list[Any]:
+        """The MLflow runs but for the means over seeds."""
         found = self.client.get_experiment_by_name("study")
-        return list(self.client.search_runs([found.experiment_id])) if found else []
+        runs = list(self.client.search_runs([found.experiment_id])) if found else []
+        return [run for run in runs if run.data.tags.get("ssvi.kind") != "setting"]
 
     def steps(self, name: str) -> list[int]:
         (run,) = self.runs()
@@ -129,14 +131,14 @@ def test_a_run_in_training_grows_and_becomes_the_finished_one(study: Study) -> N
     assert run.data.tags["ssvi.last_epoch_at"].endswith("+00:00")
     assert run.data.params["criterion"] == "snr_abs"
     assert "ssvi.digest" not in run.data.tags
-    assert study.steps("loss") == [1, 2]
+    assert study.steps("curves/loss") == [1, 2]
     study.client.set_tag(run.info.run_id, "favourite", "yes")
     train(study, SPEC, 4)
     watcher.step()
-    assert study.steps("loss") == [1, 2, 3, 4]
+    assert study.steps("curves/loss") == [1, 2, 3, 4]
     publish(study, SPEC)
     watcher.step()
-    assert study.steps("kl") == study.steps("seconds") == [1, 2, 3, 4, 5]
+    assert study.steps("curves/kl") == study.steps("curves/seconds") == [1, 2, 3, 4, 5]
     assert study.runs()[0].data.tags["status"] == "trained"
     assert study.runs()[0].info.status == "FINISHED"
     write_run(study.results, SPEC)
@@ -147,7 +149,7 @@ def test_a_run_in_training_grows_and_becomes_the_finished_one(study: Study) -> N
     assert whole.data.tags["status"] == "complete"
     assert len(whole.data.tags["ssvi.digest"]) == 64
     assert whole.info.end_time - whole.info.start_time == 50_000
-    assert study.steps("loss") == study.steps("seconds") == [1, 2, 3, 4, 5]
+    assert study.steps("curves/loss") == study.steps("curves/seconds") == [1, 2, 3, 4, 5]
     assert tracking.mirror(study.results, "study", study.specs) == tracking.MirrorResult(unchanged=1)
 
 
@@ -157,14 +159,14 @@ def test_a_resumed_training_doubles_no_point(study: Study) -> None:
     watcher.step()
     train(study, SPEC, 2)
     watcher.step()
-    assert study.steps("loss") == [1, 2, 3, 4]
+    assert study.steps("curves/loss") == [1, 2, 3, 4]
     train(study, SPEC, 5, seconds=99.0)
     study.watcher().step()
-    assert study.steps("loss") == [1, 2, 3, 4, 5]
+    assert study.steps("curves/loss") == [1, 2, 3, 4, 5]
     write_run(study.results, SPEC)
     files.remove_live(study.folder(SPEC))
     study.watcher().step()
-    assert study.steps("loss") == study.steps("seconds") == [1, 2, 3, 4, 5]
+    assert study.steps("curves/loss") == study.steps("curves/seconds") == [1, 2, 3, 4, 5]
 
 
 def test_epochs_that_come_out_otherwise_take_a_new_run_and_peoples_tags_along(study: Study) -> None:
@@ -180,7 +182,7 @@ def test_epochs_that_come_out_otherwise_take_a_new_run_and_peoples_tags_along(st
     runs = {r.info.run_id: r for r in study.runs()}
     new = runs[runs.pop(old.info.run_id).data.tags["ssvi.superseded_by"]]
     assert new.data.tags["mlflow.note.content"] == "the one for the talk"
-    assert [p.value for p in study.client.get_metric_history(new.info.run_id, "loss")][-1] == 0.125
+    assert [p.value for p in study.client.get_metric_history(new.info.run_id, "curves/loss")][-1] == 0.125
     assert (study.client.get_run(old.info.run_id).info.status, new.info.status) == ("KILLED", "RUNNING")
     train(study, SPEC, 2)
     watcher.step()
@@ -346,7 +348,7 @@ def test_a_store_that_fails_for_a_while_is_tried_again(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].endswith("database is locked")
-    assert study.steps("loss") == [1, 2]
+    assert study.steps("curves/loss") == [1, 2]
     assert study.runs()[0].data.params["criterion"] == "snr_abs"
 
 
@@ -390,7 +392,7 @@ def test_a_run_deleted_in_mlflow_while_it_trains_comes_back(study: Study) -> Non
     with pytest.raises(UserError, match="deleted"):
         watcher.step()
     watcher.step()
-    assert study.steps("loss") == [1, 2, 3]
+    assert study.steps("curves/loss") == [1, 2, 3]
 
 
 def test_a_run_that_mlflow_refuses_is_given_up_until_it_changes(
@@ -412,7 +414,7 @@ def test_a_run_that_mlflow_refuses_is_given_up_until_it_changes(
         watcher.step()
     train(study, SPEC, 3)
     watcher.step()
-    assert study.steps("loss") == [1, 2, 3]
+    assert study.steps("curves/loss") == [1, 2, 3]
     assert study.runs()[0].data.params["criterion"] == "snr_abs"
 
 
@@ -523,9 +525,9 @@ def test_ssvi_ui_follows_a_training_and_ends_whole(study: Study) -> None:
         command, cwd=study.config.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        until(lambda: process.poll() is not None or (study.runs() and study.steps("loss") == [1, 2]))
+        until(lambda: process.poll() is not None or (study.runs() and study.steps("curves/loss") == [1, 2]))
         train(study, spec, 4)
-        until(lambda: process.poll() is not None or study.steps("loss") == [1, 2, 3, 4])
+        until(lambda: process.poll() is not None or study.steps("curves/loss") == [1, 2, 3, 4])
         assert process.poll() is None, process.communicate()
         family = psutil.Process(process.pid).children(recursive=True)
         assert family
@@ -534,6 +536,7 @@ def test_ssvi_ui_follows_a_training_and_ends_whole(study: Study) -> None:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert out.startswith("ssvi ui: mirrors the 1 runs of study from results/runs every 5 s; MLflow: http://127.0.0.1:")
+    assert f":{port}/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=ssvi-runs (in about" in out
     assert out.count("\n") == 1
     assert "Traceback" not in err
     _, alive = psutil.wait_procs(family, timeout=10)

@@ -11,7 +11,7 @@ from ssvi.core.counting import positions, training_flops
 from ssvi.core.layers import LayerFactory, MaskedLayer
 from ssvi.core.models import MODELS
 from ssvi.core.noise import NormalSource, generator
-from ssvi.core.operations import Convolution
+from ssvi.core.operations import Convolution, Operation
 from ssvi.methods.vi import VI
 from ssvi.runs.spec import make_spec
 from ssvi.training.network import build
@@ -128,3 +128,21 @@ def test_start_values_follow_the_spec() -> None:
     assert layer.mu.std().item() == pytest.approx(0.01, rel=0.05)
     assert layer.sigma.mean().item() == pytest.approx(0.01, rel=0.01)
     assert layer.sigma.std().item() == pytest.approx(0.0005, rel=0.05)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [((0, 3), (1,)), ((1,), ()), (range(5), range(4))])
+@torch.no_grad()
+def test_what_a_layer_applies_is_what_it_computes_with(rows, columns) -> None:
+    """A slim one too, whose masked outputs are 0 whatever their bias is."""
+    layer = MaskedLayer((5, 4), True, Operation(), False)
+    layer.reset(generator(0, "weights"))
+    layer.mask[list(rows)] = False
+    layer.mask[:, list(columns)] = False
+    layer.apply_mask()
+    x = torch.randn(3, 4, generator=generator(2, "x"))
+    for make_slim in (lambda: None, layer.slim):
+        make_slim()
+        plain = layer.operation.layer(4, 5, bias=True)
+        weight, bias = layer.applied()
+        plain.load_state_dict({"weight": weight, "bias": bias})
+        torch.testing.assert_close(plain(x), layer(x))

@@ -23,6 +23,7 @@ from ssvi.core.metrics import (
     evaluate_all,
     fit_temperature,
     nll,
+    risk_coverage,
 )
 from ssvi.data.sources import import_torchvision
 
@@ -236,3 +237,21 @@ def test_a_temperature_that_has_no_optimum_stops_at_an_end_of_the_range() -> Non
     p = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
     assert fit_temperature(p, torch.tensor([0, 1])) == TEMPERATURES[0]
     assert fit_temperature(p, torch.tensor([1, 0])) == TEMPERATURES[1]
+
+
+@given(st.integers(2, 4).flatmap(lambda k: st.lists(st.tuples(st.integers(0, 9), st.integers(0, k - 1)), min_size=1)))
+def test_risk_by_coverage_is_counted(images) -> None:
+    """Every threshold by brute force: what is at least as confident is kept."""
+    confidence = torch.tensor([0.5 + i / 20 for i, _ in images], dtype=torch.float64)
+    probabilities = torch.stack([confidence, 1 - confidence], 1)
+    probabilities = torch.cat([probabilities, torch.zeros(len(images), 2, dtype=torch.float64)], 1)
+    labels = torch.tensor([label for _, label in images])
+    found = risk_coverage(probabilities, labels)
+    assert [step[0] for step in found] == sorted({step[0] for step in found}, reverse=True)
+    assert found[-1][1] == 1.0
+    for threshold, coverage, risk in found:
+        kept = confidence >= threshold
+        assert coverage == pytest.approx(kept.double().mean().item())
+        assert risk == pytest.approx((labels[kept] != probabilities[kept].argmax(1)).double().mean().item())
+    if len({i for i, _ in images}) == len(images) <= 100:
+        assert len(found) == len(images)

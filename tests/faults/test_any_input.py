@@ -36,7 +36,8 @@ from ssvi.runs.plan import make_plan
 from ssvi.runs.runfolder import check_spec, read_data, read_spec, read_training
 from ssvi.runs.spec import RunSpec, make_spec
 from ssvi.training import checkpoint
-from ssvi.training.network import build, load_model, read_model
+from ssvi.training.network import build
+from ssvi.training.stored import load_model, read_model
 
 ROOT = Path(__file__).parent.parent.parent
 

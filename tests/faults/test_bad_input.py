@@ -152,8 +152,16 @@ REPORTED = {
         f"spec.json: host_cpus is 'x', but must be a number; {VERSION}",
     ),
     "other images": (
-        record(files.SPEC, provenance__data="0" * 64),
-        "...: was trained on other images of 'digits' than ...",
+        record(files.SPEC, provenance__training_data="0" * 64),
+        "...: was trained on other training images of 'digits' than ...",
+    ),
+    "other test images": (
+        record(files.METRICS, test_data="0" * 64),
+        "...: was evaluated on other test images of 'digits' than ...",
+    ),
+    "test images that are a number": (
+        record(files.METRICS, test_data=3),
+        f"metrics.json: test_data is 3, but must be a word; {VERSION}",
     ),
     "half of the metrics": (change(files.METRICS, half), f"metrics.json: {JSON} (...); {EVALUATE_ANEW}"),
     "metrics that are a list": (write(files.METRICS, "[]"), f"metrics.json: has no 'status'; {VERSION}"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from commands import SPECS, run, steps_begun_at, training
 from fake_runs import EVALUATION, write_run
+from images import make_image_folder
 from small_disk import fill, free, small_disk
 from stopping import results
 from studies import config_of, write_config
@@ -69,6 +70,26 @@ def test_an_evaluation_can_be_repeated(tmp_path, data_root) -> None:
         filler.unlink()
         assert run(words, log) == 0
         assert (folder / files.METRICS).exists()
+
+
+@pytest.mark.fault("disk full in predictions and exports")
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "network.safetensors", "network.pt2"])
+def test_what_is_made_of_a_network_is_whole_or_the_old_one_is(tmp_path, undisturbed, name: str) -> None:
+    make_image_folder(tmp_path / "images", classes=2, train=30, test=1, size=(8, 8))
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        out, network = disk / name, str(undisturbed("mlp"))
+        predict = ["predict", network, str(tmp_path / "images"), "--batch-size=1", f"--out={out}"]
+        words = predict if name.startswith("rows") else ["export", network, f"--to={out}"]
+        out.write_text("old")
+        filler = fill(disk, 4_096)
+        assert run(words, tmp_path / "log") == 1
+        line = f"ssvi: {out}: No space left on device; what was there before is whole: make space, and the same "
+        assert (tmp_path / "log").read_text() == f"{line}command goes on\n"
+        assert out.read_text() == "old"
+        assert {path.name for path in disk.iterdir()} == {out.name, filler.name}
+        filler.unlink()
+        assert run(words, tmp_path / "log") == 0
+        assert out.stat().st_size > 4_096
 
 
 @pytest.mark.fault("disk full in tables, figures, report", quick=2, whole=6)

@@ -131,7 +131,7 @@ class Study:
 
     def watcher(self) -> tracking.Watcher:
         return tracking.Watcher(
-            [self.config], lambda: tracking.Plan(self.results, {self.name: (self.specs, self.reports)})
+            [self.config], lambda: tracking.Plan(self.results, {self.name: (self.specs, self.reports)}, self.name)
         )
 
 
@@ -164,16 +164,24 @@ def held(database: Path, study: str) -> dict[str, Any]:
             return sorted(store.execute(query, values).fetchall())
 
         found: dict[str, Any] = {}
+        settings = {}
         active = "lifecycle_stage = 'active' AND experiment_id = (SELECT experiment_id FROM experiments WHERE name = ?)"
         for uuid, status, start in rows(f"SELECT run_uuid, status, start_time FROM runs WHERE {active}", study):
             tags = dict(rows("SELECT key, value FROM tags WHERE run_uuid = ?", uuid))
             assert "ssvi.superseded_by" not in tags
-            run = tags.get("ssvi.run", tags.get("ssvi.kind"))
+            run = tags.get("ssvi.run", tags.get("ssvi.setting", tags.get("ssvi.kind")))
             assert run not in found, f"{run} is there twice"
+            if "ssvi.setting" in tags:
+                settings[uuid] = run
             tags = {name: value for name, value in tags.items() if name not in ("ssvi.made", "ssvi.study")}
             params = rows("SELECT key, value FROM params WHERE run_uuid = ?", uuid)
             points = rows("SELECT key, step, timestamp, value FROM metrics WHERE run_uuid = ?", uuid)
-            found[run] = (tags, status, start if "ssvi.run" in tags else None, params, points)
+            if "ssvi.run" not in tags:  # made when they were
+                start, points = None, [(key, step, value) for key, step, _, value in points]
+            found[run] = (tags, status, start, params, points)
+        for tags, *_ in found.values():
+            if "mlflow.parentRunId" in tags:
+                tags["mlflow.parentRunId"] = settings[tags["mlflow.parentRunId"]]
         return found
 
 
@@ -187,12 +195,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> 
         shutil.copy(empty_store, study.results / "mlflow")
         assert study.mirror() == WHOLE
     found = held(study.results / "mlflow/mlflow.db", "study")
-    assert found.keys() == {*study.specs, "reports"}
+    setting = run_path(SPECS[0]).rpartition("/seed=")[0]
+    assert found.keys() == {*study.specs, setting, "reports"}
     assert all(len(found[run][4]) > 3 * 9 for run in study.specs)
+    assert all(found[run][0]["mlflow.parentRunId"] == setting for run in study.specs)
     return found
 
 
-REQUESTS = 18  # about as many as a mirror of the study sends
+REQUESTS = 33  # about as many as a mirror of the study sends
 
 
 @pytest.fixture(scope="module")
@@ -505,7 +515,7 @@ def test_a_store_without_room_stays_whole_and_is_filled_later(
         assert not list(folder.glob(".*"))
 
 
-@pytest.mark.fault(FAULT, quick=1)
+@pytest.mark.fault(FAULT, quick=0)
 def test_a_workflow_without_its_server_ends_well_and_the_same_command_catches_up(
     tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -538,6 +548,6 @@ def test_a_workflow_without_its_server_ends_well_and_the_same_command_catches_up
     assert "warning" not in again
     assert json.loads(record.read_text())["added"] == 1
     assert next(tmp_path.rglob("model.safetensors")).stat().st_mtime_ns == trained
-    assert len(held(tmp_path / "results/mlflow/mlflow.db", "tiny")) == 2
+    assert len(held(tmp_path / "results/mlflow/mlflow.db", "tiny")) == 3  # the run, its means, the reports
     assert "geheim" not in said
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"geheim" in p.read_bytes()]

@@ -1,5 +1,6 @@
 """Every other method in the common trainer: resumption, prediction, parents, sparsity, counted cost."""
 
+import contextlib
 import dataclasses
 import itertools
 import shutil
@@ -11,6 +12,7 @@ import torch
 from fake_runs import tie
 from stopping import StopAt, Stopped
 from stopping import results as published
+from trained import CASES, CPU, SHORT, TINY, spec_of, train
 
 from ssvi.core.active import dense_state
 from ssvi.data import Data
@@ -19,56 +21,22 @@ from ssvi.machine.disk import write_json
 from ssvi.methods import aeb
 from ssvi.registry import KINDS
 from ssvi.runs import files
-from ssvi.runs.options import options_of
-from ssvi.runs.parents import parents_of, with_parents
+from ssvi.runs.parents import parents_of
 from ssvi.runs.paths import run_path
 from ssvi.runs.records import read_json
 from ssvi.runs.spec import RunSpec, make_spec
 from ssvi.training.evaluate import evaluate
-from ssvi.training.network import read_model, reference_weights
+from ssvi.training.network import reference_weights
 from ssvi.training.progress import Lines
 from ssvi.training.step import Machine
+from ssvi.training.stored import read_model
 from ssvi.training.trainer import Settings, Trainer
-
-CPU = torch.device("cpu")
-TINY = {"dataset": "digits", "model": "resnet8", "width": 0.25}
-# Two epochs of six steps, with settings that prune something in so few.
-SHORT = {"epochs": 2, "batch_size": 256}
-CASES: dict[str, dict] = {
-    "static": {"density": 0.3, **SHORT},
-    "static_vi": {"density": 0.3, **SHORT},
-    "pruned": {"density": 0.3, "parent": "vi,epochs=2,batch_size=256", **SHORT},
-    "ensemble": {"density": 0.6, "members": 2, "parent": "static,epochs=1,batch_size=256"},
-    "vd": {"adam_lr": 0.02, "kl_weight": 30.0, "kl_ramp": 0.0, "log_variance_init": -6.0, **SHORT},
-    "sbp": {"adam_lr": 0.05, "kl_weight": 30.0, "parent": "dense,epochs=2,batch_size=256,lr=0.1", **SHORT},
-    "aeb": {"density": 0.4, "aeb_prior": "published", **SHORT},
-    "mbnn": {"mask_lambda": 0.14, "mask_period": 1, "epochs": 5, "batch_size": 256},
-}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     """Where parents are trained once."""
     return tmp_path_factory.mktemp("runs")
-
-
-def spec_of(method: str, **options) -> RunSpec:
-    given = {**TINY, **CASES[method], "method": method, **options}
-    return make_spec({k: v for k, v in given.items() if k in options_of(method)})
-
-
-def train(spec: RunSpec, digits: Data, results: Path, folder: Path, reporter=None, every: float = 1e9) -> Trainer:
-    for parent in with_parents({run_path(spec): spec}):
-        if parent != run_path(spec) and not files.is_trained(results / parent):
-            train(runs_spec(parent, spec), digits, results, results / parent)
-    lineage = [results / run_path(p) for p in parents_of(spec)]
-    trainer = Trainer(spec, digits, folder, Settings(Machine(CPU), every), reporter or Lines(), lineage)
-    trainer.run()
-    return trainer
-
-
-def runs_spec(path: str, child: RunSpec) -> RunSpec:
-    return with_parents({run_path(child): child})[path]
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +219,10 @@ def test_children_start_from_their_parents_weights(tmp_path, digits, results) ->
         assert all(torch.equal(state[name], known[name]) for name in known)
 
 
+PARTS = ("test_data", "training_data")
+OTHERS = r"the parent of this run was trained on other training images of 'digits' \(fingerprint"
+
+
 def test_a_parent_that_is_missing_diverged_or_another_is_said(tmp_path, digits, results) -> None:
     spec = spec_of("sbp")
     (parent,) = parents_of(spec)
@@ -261,6 +233,12 @@ def test_a_parent_that_is_missing_diverged_or_another_is_said(tmp_path, digits, 
     train(other, digits, results, tmp_path / "other")
     with pytest.raises(UserError, match=r"lr was 0\.2 and is now 0\.1"):
         Trainer(spec, digits, tmp_path / "child", Settings(Machine(CPU)), Lines(), [tmp_path / "other"])
+    retested, retrained = (dataclasses.replace(digits.identity, **{name: "0" * 64, "data": "1" * 64}) for name in PARTS)
+    for identity in (retested, retrained):
+        others = dataclasses.replace(digits, identity=identity)
+        allowed = contextlib.nullcontext() if identity is retested else pytest.raises(UserError, match=OTHERS)
+        with allowed:
+            Trainer(spec, others, tmp_path / "child", Settings(Machine(CPU)), Lines(), [results / run_path(parent)])
     wild = dataclasses.replace(spec, parent=spec.parent.replace("lr=0.1", "lr=1e+30"))
     (lost,) = parents_of(wild)
     train(lost, digits, results, results / run_path(lost))
@@ -411,7 +389,8 @@ def test_closed_gates_shrink_the_evaluated_network(digits, trained) -> None:
     """Slim layers give the predictions of the whole network."""
     from ssvi.core.noise import NormalSource
     from ssvi.training.measure import predictions
-    from ssvi.training.network import build, load_model
+    from ssvi.training.network import build
+    from ssvi.training.stored import load_model
 
     for method in ("sbp", "mbnn"):
         found = []

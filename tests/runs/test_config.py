@@ -164,6 +164,14 @@ def test_a_study_like_another_takes_over_what_it_does_not_say() -> None:
     assert len(study_runs(config, "base")) == 7
 
 
+def test_networks_are_logged_where_a_study_or_one_that_it_is_like_says_so() -> None:
+    logged = {**LIKE, "base": {**LIKE["base"], "log_models": True}}
+    for studies, expected in ((LIKE, False), (logged, True)):
+        assert all(resolve({**GOOD, "studies": studies}, name)["log_models"] is expected for name in studies)
+    logged["third"] = {**LIKE["third"], "log_models": False}
+    assert not resolve({**GOOD, "studies": logged}, "third")["log_models"]
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -363,6 +371,7 @@ BAD = [
     ("evaluation/bins", "15", ["evaluation.bins", "whole number"]),
     ("evaluation/sample", 3, ["'sample'", "did you mean 'samples'"]),
     ("download", "yes", ["download", "true or false"]),
+    ("licence", 3, ["licence", "a word"]),
     ("follow_links", "yes", ["follow_links", "true or false"]),
     ("checkpoint_seconds", -1, ["checkpoint_seconds: -1", "a number >= 0"]),
     ("runs_per_gpu", 0, ["runs_per_gpu: 0", "whole number >= 1"]),

@@ -1,5 +1,6 @@
 """Folders of images: which files are read, what identifies them, and that no change passes unsaid."""
 
+import dataclasses
 import html
 import json
 import os
@@ -22,6 +23,7 @@ from ssvi.runs.config import data_sets, study_runs
 from ssvi.runs.images import content, scan
 from ssvi.runs.records import read_json
 from ssvi.runs.runfolder import spec_record
+from ssvi.runs.ties import check_sealed
 from ssvi.runs.versions import NUMERICS_OF_FOLDERS
 
 CONFIG = config_of(
@@ -198,10 +200,6 @@ CHANGES = {
         lambda f: overwrite(f / "train/class0/000.png", flipped_bit(f / "train/class0/000.png")),
         "train/class0 had 4 images and has as many of other bytes",
     ),
-    "a test image overwritten": (
-        lambda f: shutil.copy(f / "test/class0/000.png", f / "test/class1/000.png"),
-        "test/class1 had 2 images and has as many of other bytes",
-    ),
     "an image more": (
         lambda f: shutil.copy(f / "test/class0/000.png", f / "train/class0/new.png"),
         "train/class0 had 4 images and has 5",
@@ -221,19 +219,42 @@ CHANGES = {
     ),
     "a part gone": (lambda f: shutil.rmtree(f / "test"), "has no folder test/"),
 }
+# Of these a trained network is what it was.
+TEST_CHANGES = {
+    "a test image overwritten": (
+        lambda f: shutil.copy(f / "test/class0/000.png", f / "test/class1/000.png"),
+        "test/class1 had 2 images and has as many of other bytes",
+    ),
+    "a test image more": (
+        lambda f: shutil.copy(f / "test/class0/000.png", f / "test/class1/new.png"),
+        "test/class1 had 2 images and has 3",
+    ),
+    "a class without test images": (
+        lambda f: shutil.rmtree(f / "test" / "class2"),
+        "test/class2 is gone (2 images)",
+    ),
+}
 
 
-@pytest.fixture
-def trained(folder, capsys):
-    """The record of a data set, and run folders that say they were trained on it."""
+@pytest.fixture(params=["by parts", "as a whole"])
+def trained(request, folder, capsys):
+    """The record of a data set, and run folders that say they were trained and evaluated on it, as this version
+    writes them and as those before, which knew the whole alone."""
     main(["data", "folder:pets", "--image-size=8"])
     (name,) = data_sets(SPECS)
     record = Path("results/data") / f"{name}.json"
     record.parent.mkdir(parents=True)
     record.write_text(capsys.readouterr().out)
-    of = json.loads(record.read_text())["content"]
+    of = content(scan(folder), Path("data")).identity()
+    assert of["content"] == json.loads(record.read_text())["content"]
+    parts = request.param == "by parts"
     for run, spec in SPECS.items():
-        write_json(Path("results/runs") / run / files.SPEC, spec_record(spec, {"content": of}))
+        place = Path("results/runs") / run
+        origin = {name: of[name] for name in ("content", "training_content") if parts or name == "content"}
+        write_json(place / files.SPEC, spec_record(spec, origin))
+        write_json(
+            place / files.METRICS, {"status": "complete"} | ({"test_content": of["test_content"]} if parts else {})
+        )
     return record
 
 
@@ -242,24 +263,81 @@ def changed():
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_every_change_is_noticed_and_said_in_words(folder, trained, change):
+def test_every_change_is_noticed_and_said_in_words(request, folder, trained, change):
     by, words = CHANGES[change]
     assert changed() == []
     by(folder)
     (found,) = changed()
     assert found.dataset == "folder:pets"
     assert found.runs == tuple(SPECS)
+    assert not found.is_of_tests
     unreadable = change in ("a class gone from one part", "a part gone")
-    both = ", ".join(SPECS)
+    parts, both = "by parts" in request.node.name, ", ".join(SPECS)
     if unreadable:
         assert str(found).endswith(f"; 2 runs were trained on images of folder:pets: {both}")
     else:
-        assert str(found).startswith("folder:pets: 2 runs were trained on other image files than are there now (")
+        what = "training images" if parts else "images"
+        assert str(found).startswith(f"folder:pets: 2 runs were trained on other {what} than are there now (")
         assert str(found).endswith(f"): {both}")
-    assert words in (found.problem if unreadable else found.words)
+    told = [word for word in words.split(", ") if not (parts and word.startswith("test/"))]
+    assert ", ".join(told) in (found.problem if unreadable else found.words)
     assert is_outdated(trained, "folder:pets", Path("data")) is not unreadable
+    run, spec = next(iter(SPECS.items()))
     with pytest.raises(UserError, match="pets"):
-        check_images(Path("results/runs") / next(iter(SPECS)), "folder:pets", Path("data"))
+        check_images(Path("results/runs") / run, spec, Path("data"))
+
+
+@pytest.mark.parametrize("change", TEST_CHANGES)
+def test_other_test_images_are_another_evaluation_and_no_other_training(request, folder, trained, change):
+    by, words = TEST_CHANGES[change]
+    by(folder)
+    (found,) = changed()
+    assert (found.dataset, found.runs, found.words) == ("folder:pets", tuple(SPECS), words)
+    both = ", ".join(SPECS)
+    assert is_outdated(trained, "folder:pets", Path("data"))
+    run, spec = next(iter(SPECS.items()))
+    place = Path("results/runs") / run
+    if "by parts" not in request.node.name:
+        assert not found.is_of_tests
+        with pytest.raises(UserError, match="was trained on other images of 'folder:pets'; bring"):
+            check_images(place, spec, Path("data"))
+        return
+    assert found.is_of_tests
+    assert str(found) == (
+        f"folder:pets: 2 runs were evaluated on other test images than are there now ({words}): {both}"
+    )
+    assert found.remedy == (
+        f"folder:pets: 2 runs are evaluated anew where that is needed, since its test images changed ({words}): {both}."
+    )
+    check_images(place, spec, Path("data"))
+    # one that is evaluated anew is no longer among them, whatever its training says of the whole
+    now = content(scan(folder), Path("data")).identity()
+    write_json(place / files.METRICS, {"status": "complete", "test_content": now["test_content"]})
+    (found,) = changed()
+    assert found.runs == tuple(SPECS)[1:]
+    # and words are found for its training images though the record of its data set is of other test images
+    main(["data", "folder:pets", "--image-size=8"])
+    trained.write_text(request.getfixturevalue("capsys").readouterr().out)
+    CHANGES["half of the images deleted"][0](folder)
+    (found,) = changed()
+    assert (found.runs, found.is_of_tests) == (tuple(SPECS), False)
+    assert found.words.startswith("train/class0 had 4 images and has 2, train/class1 had")
+    assert "test" not in found.words
+
+
+def test_a_training_that_records_the_best_epoch_on_test_images_is_of_these(folder, trained):
+    """What it says of them is of the old ones for ever, and so is the network that it chose."""
+    (run, spec), *_ = SPECS.items()
+    watched = dataclasses.replace(spec, record_best_test=True)
+    TEST_CHANGES["a test image more"][0](folder)
+    (found,) = changed_data_sets(Path("results"), {run: watched}, Path("data"))
+    assert not found.is_of_tests
+    assert str(found) == (
+        "folder:pets: 1 run was trained, with record_best_test, on other images than are there now (test/class1 had 2 "
+        f"images and has 3): {run}"
+    )
+    with pytest.raises(UserError, match="was trained on other images"):
+        check_images(Path("results/runs") / run, watched, Path("data"))
 
 
 UNCHANGED = {
@@ -277,7 +355,8 @@ def test_what_leaves_the_images_as_they_are_is_no_change(folder, trained, what):
     UNCHANGED[what](folder)
     assert changed() == []
     assert not is_outdated(trained, "folder:pets", Path("data"))
-    check_images(Path("results/runs") / next(iter(SPECS)), "folder:pets", Path("data"))
+    run, spec = next(iter(SPECS.items()))
+    check_images(Path("results/runs") / run, spec, Path("data"))
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -406,6 +485,31 @@ def test_commands_by_hand_refuse_other_images(run, tmp_path, monkeypatch, comman
     assert not Path("run/metrics.json").exists()
 
 
+def test_commands_by_hand_evaluate_on_other_test_images(run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(run[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    asked = ["run", "--device=cpu", "--samples=1"]
+    main(["evaluate", *asked])
+    main(["samples", *asked])
+    before, network = read_json(Path("run/metrics.json")), Path("run/model.safetensors").stat().st_mtime_ns
+    TEST_CHANGES["a test image more"][0](Path("pets"))
+    main(["evaluate", *asked])
+    after, now = read_json(Path("run/metrics.json")), content(scan(Path("pets")), Path("data")).identity()
+    assert (before["test_images"], after["test_images"]) == (6, 7)
+    assert after["test_content"] == now["test_content"] != before["test_content"]
+    assert after["data"] != before["data"]
+    assert after["test_data"] == prepare("folder:pets", Path("data"), 8).test_fingerprint != before["test_data"]
+    # the curve of samples is not of these images yet
+    with pytest.raises(UserError, match="was measured on other test images than"):
+        check_sealed(Path("run"))
+    main(["samples", *asked])
+    check_sealed(Path("run"))
+    capsys.readouterr()
+    main(run[1])
+    assert "already trained" in capsys.readouterr().err
+    assert Path("run/model.safetensors").stat().st_mtime_ns == network
+
+
 def saved_again(folder):
     """Other bytes of the same pixels."""
     file = folder / "train/class0/000.png"
@@ -461,10 +565,9 @@ def test_only_what_is_recorded_of_both_is_said(then, now, words):
 @pytest.mark.parametrize(("number", "said"), [(1, "x0"), (3, "x0, x1, x2"), (4, "x0, x1, x2 and 1 more")])
 def test_of_many_runs_the_first_are_named(number, said):
     runs_of = tuple(f"x{i}" for i in range(number))
-    assert str(Changed("folder:pets", runs_of, "")).endswith(
-        f" trained on other image files than are there now: {said}"
-    )
-    assert str(Changed("folder:pets", runs_of, "", "pets: no test/.")).startswith("pets: no test/; ")
+    deed = "trained on other images"
+    assert str(Changed("folder:pets", runs_of, "", deed)).endswith(f" {deed} than are there now: {said}")
+    assert str(Changed("folder:pets", runs_of, "", deed, "pets: no test/.")).startswith("pets: no test/; ")
 
 
 def test_a_class_is_matched_whatever_its_case(folder):
@@ -476,17 +579,26 @@ def test_a_class_is_matched_whatever_its_case(folder):
 
 def test_a_run_records_the_content_and_its_numerics(run):
     found = read_json(run[0] / "run" / files.SPEC)["provenance"]
-    assert found["content"] == digest(run[0] / "pets", run[0] / "data")
+    now = content(scan(run[0] / "pets"), run[0] / "data").identity()
+    assert (found["content"], found["training_content"]) == (now["content"], now["training_content"])
     assert found["numerics"] == NUMERICS_OF_FOLDERS
 
 
-def test_the_report_names_the_runs_of_other_images(folder, trained):
+@pytest.mark.parametrize("trained", ["by parts"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "deed"),
+    [
+        (halve, "trained on other training images"),
+        (TEST_CHANGES["a test image more"][0], "evaluated on other test images"),
+    ],
+)
+def test_the_report_names_the_runs_of_other_images(folder, trained, change, deed):
     write_config(Path(), CONFIG)
-    halve(folder)
+    change(folder)
     main(["report"])
     page = Path("reports/tiny/so_far/report.html").read_text()
-    assert "WARNING: folder:pets: 2 runs were trained on other image files than are there now" in page
     (line,) = re.findall("WARNING: folder:pets.*", page)
+    assert line.startswith(f"WARNING: folder:pets: 2 runs were {deed} than are there now (")
     for run in SPECS:
         assert html.escape(run) in line
     shutil.rmtree(folder)

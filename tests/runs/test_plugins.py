@@ -153,9 +153,9 @@ def test_copies_train_as_what_is_built_in(room: Path, digits: object) -> None:
     """To the bit, though they change what they are given."""
     import torch
 
-    from ssvi.training.network import read_model
     from ssvi.training.progress import Lines
     from ssvi.training.step import choose_machine
+    from ssvi.training.stored import read_model
     from ssvi.training.trainer import Settings, Trainer
 
     brings(room, COPY, COPIES)

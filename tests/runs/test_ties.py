@@ -275,7 +275,7 @@ def test_no_measured_value_is_out_of_its_range(data: st.DataObject) -> None:
 def test_a_model_is_told_by_its_tensors_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     import torch
 
-    from ssvi.training.network import save_model
+    from ssvi.training.stored import save_model
 
     save_model(tmp_path, {"a": torch.arange(3.0)})
     found = ties.identity(tmp_path / files.MODEL)

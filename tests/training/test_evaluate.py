@@ -19,9 +19,10 @@ from ssvi.runs.spec import make_spec
 from ssvi.training import passes
 from ssvi.training.evaluate import evaluate, sample_curve
 from ssvi.training.measure import last, predictions, uncertainty
-from ssvi.training.network import build, load_model
+from ssvi.training.network import build
 from ssvi.training.progress import Lines
 from ssvi.training.step import Machine
+from ssvi.training.stored import load_model
 from ssvi.training.trainer import Settings, Trainer
 
 CPU = torch.device("cpu")

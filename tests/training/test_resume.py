@@ -1,5 +1,6 @@
 """What a training that goes on keeps of how it began: threads, and a word about the processor."""
 
+import hashlib
 import io
 
 import pytest
@@ -11,6 +12,7 @@ from ssvi.core.noise import Streams
 from ssvi.data import load
 from ssvi.errors import UserError
 from ssvi.runs import files
+from ssvi.runs.identity import TRAINED_ON, Identity
 from ssvi.runs.records import read_json
 from ssvi.training import checkpoint, provenance, resume
 from ssvi.training.journal import Journal
@@ -58,7 +60,7 @@ def test_the_fields_of_a_state_are_the_keys_of_this_version(tmp_path, begun) -> 
     """Whoever changes one changes what the checkpoints of others' trainings are read as."""
     content = (tmp_path / files.CHECKPOINT).read_bytes()
     raw = torch.load(io.BytesIO(content[content.index(b"\n") + 1 :]), weights_only=True)
-    assert checkpoint.VERSION == 4
+    assert checkpoint.VERSION == 5
     assert set(raw) == {
         *("spec", "sessions", "good", "best", "model", "method", "streams", "order", "totals", "epoch", "step"),
         *("history", "topology", "seconds", "cpu_seconds", "epoch_seconds"),
@@ -97,8 +99,9 @@ def test_what_has_no_checkpoint_has_no_threads_to_keep(tmp_path, threads) -> Non
 
 SWITCHES = {"channels_last": True, "parallel_noise": True, "compile": False, "capture": False}
 PLUGIN = [{"module": "mine", "files": {"mine.py": "a" * 64}}]
-NOW = Origin(2, "b" * 64, None, {"dense/seed=0": "c"}, PLUGIN, CPU, SWITCHES, "fp32")
-BEGAN = {"numerics": 2, "data": "b" * 64, "parents": NOW.parents, "plugins": PLUGIN, "device": "cpu",
+IMAGES = Identity("b" * 64, "e" * 64, "f" * 64)
+NOW = Origin(2, IMAGES, {"dense/seed=0": "c"}, PLUGIN, CPU, SWITCHES, "fp32")
+BEGAN = {"numerics": 2, **IMAGES.of(TRAINED_ON), "parents": NOW.parents, "plugins": PLUGIN, "device": "cpu",
          "switches": SWITCHES}  # fmt: skip
 
 
@@ -106,7 +109,15 @@ BEGAN = {"numerics": 2, "data": "b" * 64, "parents": NOW.parents, "plugins": PLU
     ("change", "line"),
     [
         ({"numerics": 1}, r"began by numerics 1, which give other numbers than this version's \(2\); this is ssvi"),
-        ({"data": "d" * 64}, r"'digits' has changed .* \(fingerprint d{12}, now b{12}\); bring those images back, or"),
+        (
+            {"training_data": "d" * 64},
+            r"began on other training images of 'digits' \(fingerprint d{12}, now e{12}\); bring those images back, or",
+        ),
+        # of a version that recorded the whole alone
+        (
+            {"training_data": None, "data": "d" * 64},
+            "began on other images of 'digits' .* now b{12}",
+        ),
         ({"parents": {}}, "another training of its parent dense/seed=0 than lies there now; bring that one back, or"),
         (
             {"plugins": []},
@@ -117,14 +128,21 @@ BEGAN = {"numerics": 2, "data": "b" * 64, "parents": NOW.parents, "plugins": PLU
     ],
 )
 def test_another_training_is_refused(tmp_path, change, line) -> None:
-    check_same(tmp_path, BEGAN, NOW, "digits", pytest.fail)
+    check_same(tmp_path, BEGAN, NOW, spec_of("ssvi"), pytest.fail)
     with pytest.raises(UserError, match=f"^{tmp_path}: .*{line}"):
-        check_same(tmp_path, BEGAN | change, NOW, "digits", pytest.fail)
+        check_same(tmp_path, BEGAN | change, NOW, spec_of("ssvi"), pytest.fail)
+
+
+def test_other_test_images_are_another_training_only_where_it_looks_at_them(tmp_path) -> None:
+    began = BEGAN | {"data": "d" * 64}
+    check_same(tmp_path, began, NOW, spec_of("ssvi"), pytest.fail)
+    with pytest.raises(UserError, match=r"now b{12}; record_best_test has looked at the test images"):
+        check_same(tmp_path, began, NOW, spec_of("ssvi", record_best_test=True), pytest.fail)
 
 
 def test_other_last_digits_are_said(tmp_path) -> None:
     said: list[str] = []
-    check_same(tmp_path, BEGAN | {"switches": SWITCHES | {"compile": True}}, NOW, "digits", said.append)
+    check_same(tmp_path, BEGAN | {"switches": SWITCHES | {"compile": True}}, NOW, spec_of("ssvi"), said.append)
     assert said == [
         "this training began with --compile=on and goes on with --compile=off, which may give other last digits, and "
         "other noise on a GPU"
@@ -158,3 +176,18 @@ def test_nothing_drawn_depends_on_the_threads(tmp_path_factory, threads) -> None
         noise = streams.noise.normal(torch.empty(300_000))
         found.append([*model.state_dict().values(), order, images, noise, *streams.state_dict().values()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_checkpoint_of_the_version_before_is_gone_on_with(tmp_path, begun) -> None:
+    """Nothing was packed in it."""
+    state = State.load(tmp_path, CPU)
+    buffer = io.BytesIO()
+    torch.save(vars(state), buffer)
+    content = buffer.getvalue()
+    checksum = hashlib.sha256(b"4\n" + content).hexdigest()
+    head = f"{checkpoint.MAGIC} 4 {checksum}\n".encode()
+    assert len(content) > 1.15 * (tmp_path / files.CHECKPOINT).stat().st_size
+    (tmp_path / files.CHECKPOINT).write_bytes(head + content)
+    again = State.load(tmp_path, CPU)
+    assert all(torch.equal(again.good[name], value) for name, value in state.good.items())
+    assert all(torch.equal(again.model[name], value) for name, value in state.model.items())

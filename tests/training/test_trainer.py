@@ -418,7 +418,7 @@ def test_a_resumed_diverging_run_publishes_what_the_undisturbed_one_does(tmp_pat
 def test_without_a_checkpoint_a_run_starts_anew_and_says_so_in_its_spec(tmp_path, digits) -> None:
     write_json(tmp_path / files.SPEC, spec_record(spec_of("dense"), {"data": "0" * 64}))
     trained(spec_of("dense"), digits, tmp_path)
-    assert read_json(tmp_path / files.SPEC)["provenance"]["data"] == digits.fingerprint
+    assert read_json(tmp_path / files.SPEC)["provenance"]["training_data"] == digits.identity.training_data
 
 
 @pytest.mark.parametrize(
@@ -477,10 +477,16 @@ def test_a_checkpoint_of_other_options_or_data_is_refused(tmp_path, digits) -> N
     with pytest.raises(UserError, match=r"checkpoint\.pt.* epochs was 2 and is now 3"):
         trained(spec_of("ssvi", epochs=3), digits, tmp_path)
     state = State.load(tmp_path, CPU)
+    state.spec["provenance"]["training_data"] = "0" * 64
+    state.save(tmp_path)
+    with pytest.raises(UserError, match="this training began on other training images of 'digits'"):
+        trained(spec_of("ssvi"), digits, tmp_path)
+    # other test images are no other training
+    state.spec["provenance"]["training_data"] = digits.identity.training_data
     state.spec["provenance"]["data"] = "0" * 64
     state.save(tmp_path)
-    with pytest.raises(UserError, match="has changed since this training began"):
-        trained(spec_of("ssvi"), digits, tmp_path)
+    trained(spec_of("ssvi"), digits, tmp_path)
+    assert files.is_trained(tmp_path)
 
 
 @pytest.mark.parametrize("switch", LASTING)

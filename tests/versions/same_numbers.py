@@ -177,10 +177,15 @@ def compare(old: Path, new: Path) -> tuple[dict[str, Any], str]:
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file by name."""
-    from safetensors.numpy import load_file
+    """The tensors of a file by name, however it stores them; a zero outside a mask has no sign."""
+    from ssvi.training.stored import read_model
 
-    return load_file(path)
+    found = {name: value.numpy() for name, value in read_model(path.parent, path.name).items()}
+    for name, value in found.items():
+        mask = found.get(f"{name.rpartition('.')[0]}.mask")
+        if mask is not None and mask.shape == value.shape and value.dtype != bool:
+            found[name] = np.where(~mask & (value == 0), value.dtype.type(0), value)
+    return found
 
 
 def tensor_differences(

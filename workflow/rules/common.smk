@@ -144,18 +144,22 @@ def is_to_run():
 
 
 @cache
+def changed_images():
+    """The data sets of this study whose images are not those that its runs were trained, or evaluated, on."""
+    return changed_data_sets(Path(RESULTS), RUNS, Path(DATA_ROOT))
+
+
+@cache
 def check_images():
     """End with a line for each data set whose images are not those that runs of this study were trained on."""
     if not is_to_run():
         return
-    try:
-        lines = [
-            f"{one}; bring those files back, or move these run folders, in {RESULTS}/runs, away to train on the "
-            "present ones."
-            for one in changed_data_sets(Path(RESULTS), RUNS, Path(DATA_ROOT))
-        ]
-    except UserError as error:
-        lines = [str(error)]
+    lines = [
+        f"{one}; bring those files back, or move these run folders, in {RESULTS}/runs, away to train on the "
+        "present ones."
+        for one in changed_images()
+        if not one.is_of_tests
+    ]
     if lines:
         print(*(f"ssvi: {line}" for line in lines), sep="\n", file=sys.stderr)
         sys.exit(1)
@@ -285,6 +289,12 @@ def unless_costly(ask, answer):
     return answered
 
 
+def licence_flag():
+    """What `ssvi evaluate` is told of it; a run that is evaluated keeps what it was told."""
+    given = [f"--licence={CONFIG['licence']}"] if "licence" in CONFIG else []
+    return shlex.join(given)
+
+
 def run_folder(wildcards):
     return f"{RESULTS}/runs/{wildcards.run}"
 
@@ -366,6 +376,15 @@ def made_otherwise():
     return found
 
 
+@cache
+def tested_otherwise():
+    """The runs that were evaluated on other test images than there are now, said in a line for each data set."""
+    found = [one for one in changed_images() if one.is_of_tests] if is_to_run() else []
+    for one in found:
+        print(f"ssvi: {one.remedy}", file=sys.stderr)
+    return {run for one in found for run in one.runs}
+
+
 TRAIN_ANEW = trained_otherwise() if MAIN else {}
 OTHERWISE = made_otherwise() if MAIN else {}
 
@@ -375,7 +394,8 @@ def due_again(name):
 
     # told when the graph is built, of the runs that are needed; before it is asked which jobs are due
     def input_due(wildcards):
-        if (wildcards.run, name) in OTHERWISE:
+        made = (wildcards.run, name) in OTHERWISE
+        if made or wildcards.run in tested_otherwise():
             workflow.dag.forcefiles.add(f"{run_folder(wildcards)}/{name}")
         return []
 
@@ -389,14 +409,14 @@ def figure_content(wildcards):
 
 
 def remake_records():
-    """Before anything is trained on images that no run was trained on, their record is made to be of them.
+    """Before anything is trained or evaluated on images that no run was, their record is made to be of them.
 
     Not by its job: where that is due, Snakemake leaves out the trainings that need its file, which is ancient to them.
     """
     needed = {
         DATA_OF[job.wildcards.run]
         for job in workflow.dag.needrun_jobs()
-        if job.rule.name == "train"
+        if job.rule.name in COSTLY
     }
     for name in sorted(needed):
         record = Path(RESULTS, "data", f"{name}.json")

@@ -19,6 +19,7 @@ rule mirror:
         "../../environment.yml"
     params:
         study=NAME,
+        models=STUDY["log_models"],
         server=MLFLOW,
     script:
         "../scripts/mirror.py"

@@ -64,9 +64,10 @@ rule evaluate:
         folder=run_folder,
         samples=CONFIG["evaluation"]["samples"],
         bins=CONFIG["evaluation"]["bins"],
+        licence=licence_flag(),
     shell:
         "{params.ssvi} evaluate {params.folder:q} --samples {params.samples} --bins {params.bins}"
-        " --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
+        " {params.licence} --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
 
 
 rule samples:

@@ -18,7 +18,7 @@ with logged(job.log[0]):
     runs = study_runs(job.config, study)
     artifacts = [Path(path) for path in job.input.artifacts]
     try:
-        done = dataclasses.asdict(mirror(Path(job.config["results"]), study, runs, artifacts))
+        done = dataclasses.asdict(mirror(Path(job.config["results"]), study, runs, artifacts, models=job.params.models))
         for cause in done["refused"].values():
             print(f"ssvi: warning: left out: {cause}")
     except Unavailable as error:

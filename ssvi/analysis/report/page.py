@@ -144,6 +144,7 @@ def _versions(runs: pd.DataFrame) -> list[tuple[list[str], int]]:
 
 
 def _fingerprints(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """The images that the numbers are of, those that were trained on and those that were evaluated on."""
     known = runs[runs["data"].notna()][["dataset", "data"]].drop_duplicates()
     return [(str(dataset), str(data)) for dataset, data in known.itertuples(index=False, name=None)]
 

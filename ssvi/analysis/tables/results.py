@@ -24,9 +24,10 @@ STEP = replace(quantities.STEP, keyed="step_ms", unit="ms", factor=1e3, style=".
 MEMORY = replace(quantities.MEMORY, keyed="peak_memory_mb", unit="MB", factor=1e-6)
 METRICS = (quantities.ACCURACY, quantities.NLL, quantities.ECE, quantities.ECE_MARGINAL)
 SIZE = (quantities.SPARSITY, quantities.COMPLEXITY)
+BYTES = (quantities.SIZE, quantities.FILE)
 RATIOS = (quantities.FLOPS_RATIO, quantities.STEP_RATIO, quantities.SECONDS_RATIO)
-TABLE1_COLUMNS = (quantities.ACCURACY, quantities.ECE, quantities.ECE_MARGINAL, quantities.SPARSITY, *RATIOS)
-TABLE2_COLUMNS = (*METRICS, *SIZE, quantities.TRAINING_FLOPS)
+TABLE1_COLUMNS = (quantities.ACCURACY, quantities.ECE, quantities.ECE_MARGINAL, quantities.SPARSITY, *BYTES, *RATIOS)
+TABLE2_COLUMNS = (*METRICS, *SIZE, *BYTES, quantities.TRAINING_FLOPS)
 BASELINE_COLUMNS = (
     *(quantities.ACCURACY, quantities.NLL, quantities.NLL_SCALED, quantities.ECE, quantities.ECE_SCALED),
     *(quantities.TEMPERATURE, *SIZE, quantities.TRAINING_FLOPS),
@@ -38,6 +39,10 @@ SUMMARY_COLUMNS = (
 
 COUNTED = "FLOPs are counted as if masked weights cost nothing"
 COMPLEXITY_NOTE = "Complexity: active weights and dense remainder, a pair (μ, σ) counted once."
+BYTES_NOTE = (
+    "Size: 4 bytes a stored number, and a bit a masked weight or channel, as counted; the file is what ssvi export "
+    "writes of it, but for its card."
+)
 BOLD_NOTE = (
     "Bold: the best of a data set where the 95 % interval of its difference to every other row excludes 0 "
     f"(at least two seeds); nothing is bold inside the noise. {DIFFERENCES}"
@@ -53,7 +58,11 @@ def table1(frames: Frames) -> Table:
     wanted = _some(frames.runs[frames.runs["method"].isin(["vi", "ssvi"])], "table1", "a run of method vi or ssvi")
     groups, said = comparing.relative_cost(reading_order(wanted), wanted)
     groups, papers = _in_papers_units(groups)
-    notes = [f"{COUNTED}; the median step and the training time, which holds all else too, are measured.", *said]
+    notes = [
+        f"{COUNTED}; the median step and the training time, which holds all else too, are measured.",
+        BYTES_NOTE,
+        *said,
+    ]
     return build(groups, [*TABLE1_COLUMNS, *papers], "Dense BNN and SSVI: accuracy, calibration and cost.", notes)
 
 
@@ -68,7 +77,7 @@ def table2(frames: Frames) -> Table:
         raise UserError("table2: needs a run of a sparse Bayesian method, but the collected experiments have none.")
     groups, papers = _in_papers_units(sparse)
     columns = [*TABLE2_COLUMNS, *parent_column(groups), *papers]
-    notes = [BOLD_NOTE, COMPLEXITY_NOTE, flops_note(groups)]
+    notes = [BOLD_NOTE, COMPLEXITY_NOTE, BYTES_NOTE, flops_note(groups)]
     if len({group.iloc[0]["method"] for group in groups}) == 1:
         notes.append("No other sparse Bayesian method is among these runs.")
     return build(groups, columns, "Sparse Bayesian networks.", notes, mark_best=True)

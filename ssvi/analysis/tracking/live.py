@@ -7,15 +7,19 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ssvi.analysis.passwords import one_line
 from ssvi.analysis.tracking import store
-from ssvi.analysis.tracking.mirror import MLFLOW_STATUS, abandon, finish, follow, log_reports, report_files
-from ssvi.analysis.tracking.store import Client, Experiment, Unavailable
+from ssvi.analysis.tracking.experiment import Experiment
+from ssvi.analysis.tracking.means import settle
+from ssvi.analysis.tracking.mirror import MLFLOW_STATUS, abandon, finish, follow, open_study
+from ssvi.analysis.tracking.models import log_network
+from ssvi.analysis.tracking.reports import log_reports, report_files
+from ssvi.analysis.tracking.store import Client, Unavailable
 from ssvi.errors import UserError, say
 from ssvi.runs import files
 from ssvi.runs.spec import RunSpec
@@ -36,10 +40,14 @@ class Plan:
     Attributes:
         results: the results folder.
         studies: a study's runs (paths and specs) and its folder of reports, by its name.
+        study: the one that is shown first.
+        models: the studies whose networks are logged.
     """
 
     results: Path
     studies: Mapping[str, tuple[Mapping[str, RunSpec], Path]]
+    study: str
+    models: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,9 @@ class Watcher:
                 for study, paths, stamps in [] if queue else reports:
                     if (experiment := opened[study]) is not None:
                         self._mirror_reports(experiment, paths, stamps)
-                for experiment in self._experiments.values():
+                for study, experiment in self._experiments.items():
+                    if not queue:
+                        settle(experiment, self.plan.results, self.plan.studies[study][0])
                     experiment.delete_doubles()
                 self._doubtful.clear()
                 return bool(queue)
@@ -188,6 +198,9 @@ class Watcher:
                 names = ", ".join(map(str, self._config))
                 raise UserError(f"{names}: results is another folder now; start `ssvi ui` again to follow.")
             self.plan = plan
+            # what runs are called, and which views there are, is otherwise now
+            self._doubtful |= set(self._experiments)
+            self._experiments.clear()
             self._said.pop("config", None)
         except (UserError, OSError) as error:
             self._say("config", f"{error} Going on with the config as it was.")
@@ -220,7 +233,7 @@ class Watcher:
         if self._client is None:
             self._client = store.connect(self.plan.results)
         try:
-            experiment = store.open_experiment(self._client, self.plan.results, study)
+            experiment = open_study(self._client, self.plan.results, study, self.plan.studies[study][0])
         except Unavailable:
             raise
         except UserError as error:
@@ -247,6 +260,8 @@ class Watcher:
                 abandon(experiment, run)
             elif _is_done(seen):
                 finish(experiment, self.plan.results, run, spec)
+                if study in self.plan.models:
+                    log_network(experiment, self.plan.results, run, spec)
             else:
                 signs = {}
                 if seen.status != "trained":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import math
 import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +16,19 @@ from mlflow.entities import Metric, Param, RunTag
 
 from ssvi.analysis.collect import cause, refusal
 from ssvi.analysis.records import live_rows, published_rows, run_folder
-from ssvi.analysis.tracking import store
-from ssvi.analysis.tracking.store import Client, Experiment, Known, Unavailable
-from ssvi.errors import UserError, one_line, told
+from ssvi.analysis.tracking import experiment as experiments
+from ssvi.analysis.tracking import store, views
+from ssvi.analysis.tracking.experiment import Experiment, Known
+from ssvi.analysis.tracking.means import settle
+from ssvi.analysis.tracking.models import log_network
+from ssvi.analysis.tracking.names import run_names
+from ssvi.analysis.tracking.options import numbers_of, params_of, tags_of
+from ssvi.analysis.tracking.pictures import NAME as PICTURE
+from ssvi.analysis.tracking.pictures import picture
+from ssvi.analysis.tracking.reports import digest_of, log_reports
+from ssvi.analysis.tracking.store import Client, Unavailable
+from ssvi.errors import UserError, one_line
 from ssvi.runs import files
-from ssvi.runs.options import options_of
 from ssvi.runs.records import is_number, read_record, told_by_version
 from ssvi.runs.runfolder import check_spec
 from ssvi.runs.spec import RunSpec
@@ -29,19 +36,17 @@ from ssvi.runs.ties import check_ties
 
 NAME = re.compile(r"\w[\w.\- ]{0,199}")  # of a metric that MLflow takes, which refuses all of a run with a/../b
 BATCH = 1000  # entities that MLflow takes in one call
-NAME_LENGTH = 250
 TEXT_LENGTH = 5000
 
 MLFLOW_STATUS = {"training": "RUNNING", "interrupted": "KILLED", "trained": "FINISHED", "diverged": "FAILED"}
 SERIES = tuple(name for name in files.HISTORY_COLUMNS if name not in ("epoch", "step"))
-SHOWN = (".csv", ".md", ".html", ".tex", ".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
 class MirrorResult:
-    """What a call of `mirror` did, in runs; `artifacts` counts the files logged as reports.
+    """What a call of `mirror` did, in runs; `artifacts` counts the files logged as reports, `models` the networks.
 
-    `refused` holds, by run path, why a run was left out.
+    `refused` holds, by run path, why a run, or the network of one, was left out.
     """
 
     added: int = 0
@@ -49,10 +54,13 @@ class MirrorResult:
     unchanged: int = 0
     missing: int = 0
     artifacts: int = 0
+    models: int = 0
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: Sequence[Path] = ()) -> MirrorResult:
+def mirror(
+    results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: Sequence[Path] = (), *, models: bool = False
+) -> MirrorResult:
     """Bring the MLflow experiment `study` up to date with the finished runs among `specs`.
 
     A run already mirrored with the same files is left alone. One whose files changed gets a new
@@ -64,6 +72,7 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
         study: the MLflow experiment's name.
         specs: run paths and their specs; a run without metrics.json counts as missing.
         artifacts: files of tables and figures, kept with one MLflow run named "reports".
+        models: whether the networks of the runs are logged too.
 
     Raises:
         Unavailable: if the store is locked, unreachable or unusable; the next call goes on from there.
@@ -71,19 +80,34 @@ def mirror(results: Path, study: str, specs: Mapping[str, RunSpec], artifacts: S
     """
     with store.locked(results), store.quiet():
         store.note_writer(results, uuid.uuid4().hex)  # a watcher at work looks at the store afresh after this
-        experiment = store.open_experiment(store.connect(results), results, study)
-        counts = dict.fromkeys(("added", "updated", "unchanged", "missing"), 0)
+        experiment = open_study(store.connect(results), results, study, specs)
+        counts = dict.fromkeys(("added", "updated", "unchanged", "missing", "models"), 0)
         refused: dict[str, str] = {}
         for run, spec in specs.items():
             try:
-                counts[finish(experiment, results, run, spec)] += 1
+                counts[outcome := finish(experiment, results, run, spec)] += 1
+                if models and outcome != "missing":
+                    counts["models"] += log_network(experiment, results, run, spec)
             except Unavailable:
                 raise
             except (UserError, OSError) as error:
                 refused[run] = cause(error)
+        settle(experiment, results, specs)
         logged = log_reports(experiment, artifacts)
         experiment.delete_doubles()
     return MirrorResult(**counts, artifacts=logged, refused=refused)
+
+
+def open_study(client: Client, results: Path, study: str, specs: Mapping[str, RunSpec]) -> Experiment:
+    """The MLflow experiment of a study, shown and named as its runs ask for.
+
+    Raises:
+        As `open_experiment`.
+    """
+    experiment = experiments.open_experiment(client, results, study)
+    experiment.names = run_names(specs)
+    views.show(experiment, specs.values())
+    return experiment
 
 
 # Runs ---------------------------------------------------------------------------------------------
@@ -101,15 +125,18 @@ def finish(experiment: Experiment, results: Path, run: str, spec: RunSpec) -> st
     if refused := refusal(results, run, spec, ["history"]):
         raise UserError(refused)
     provenance = check_spec(folder, spec).get("provenance", {})
-    digest = _digest([folder / files.SPEC, folder / files.HISTORY, folder / files.METRICS])
+    digest = digest_of([folder / files.SPEC, folder / files.HISTORY, folder / files.METRICS])
     whole = [old for old in experiment.runs.get(run, []) if old.digest is not None]
     current = next((old for old in whole if old.digest == digest), None)
-    outcome = "unchanged" if current else "updated" if whole else "added"
-    if current is None:
-        current = _complete(experiment, folder, run, spec, provenance, digest)
+    unchanged = current is not None and current.form == experiments.FORM
+    outcome = "unchanged" if unchanged else "updated" if whole else "added"
+    if not unchanged:
+        if current is not None:
+            current.digest = None  # gone on with as one that was begun
+        current = _complete(experiment, results, run, spec, provenance, digest)
     for old in whole:
         if old is not current:
-            experiment.client.set_tag(old.run_id, store.SUPERSEDED, current.run_id)
+            experiment.client.set_tag(old.run_id, experiments.SUPERSEDED, current.run_id)
     _delete_halves(experiment, run, current)
     experiment.runs[run] = [current]
     return outcome
@@ -141,8 +168,9 @@ def follow(
         # Epochs trained again after a resume have the same values but took another time, and MLflow forgets
         # no point: the seconds wait for the published history.
         rows, names = live_rows(folder / files.LIVE_HISTORY), [name for name in SERIES if "seconds" not in name]
-    points, _ = _series(rows, _milliseconds(provenance.get("started"), folder), names, folder)
-    tags = {**_tags(spec, provenance, {store.STATUS: status}, run, experiment.study), **signs}
+    start = _milliseconds(provenance.get("started"), folder)
+    points = [*_series(rows, start, names, folder)[0], *numbers_of(spec, start)]
+    tags = {**_tags(spec, provenance, {experiments.STATUS: status}, run, experiment.study), **signs}
     known = _send(experiment, folder, run, spec, provenance, points, tags)
     _set_status(experiment.client, known, status)
     _delete_halves(experiment, run, known)
@@ -152,7 +180,7 @@ def abandon(experiment: Experiment, run: str) -> None:
     """Say of an unfinished MLflow run that its training is no longer there."""
     for known in experiment.runs.get(run, []):
         if known.digest is None and known.status != MLFLOW_STATUS["interrupted"]:
-            experiment.client.set_tag(known.run_id, store.STATUS, "interrupted")
+            experiment.client.set_tag(known.run_id, experiments.STATUS, "interrupted")
             _set_status(experiment.client, known, "interrupted")
 
 
@@ -170,23 +198,32 @@ def _set_status(client: Client, known: Known, status: str) -> None:
 
 
 def _complete(
-    experiment: Experiment, folder: Path, run: str, spec: RunSpec, provenance: Mapping[str, Any], digest: str
+    experiment: Experiment, results: Path, run: str, spec: RunSpec, provenance: Mapping[str, Any], digest: str
 ) -> Known:
-    client = experiment.client
+    client, folder = experiment.client, run_folder(results, run)
     metrics = read_record(folder / files.METRICS, "status")
     start = _milliseconds(provenance.get("started"), folder)
-    series, end = _series(published_rows(folder / files.HISTORY), start, SERIES, folder)
+    history = published_rows(folder / files.HISTORY)
+    series, end = _series(history, start, SERIES, folder)
+    drawn = picture(results, run, spec, history, (metrics.get("evaluation") or {}).get("bins"))
     final = [
-        Metric(f"final/{name}", float(value), end, 0)
+        Metric(f"{experiments.FINAL}/{name}", float(value), end, 0)
         for name, value in {**metrics, **(metrics.get("evaluation") or {})}.items()
         if is_number(value) and NAME.fullmatch(name)
     ]
     tags = _tags(spec, provenance, metrics, run, experiment.study)
-    known = _send(experiment, folder, run, spec, provenance, [*series, *final], tags)
+    points = [*series, *final, *numbers_of(spec, start)]
+    known = _send(experiment, folder, run, spec, provenance, points, tags)
+    if drawn is not None:
+        with tempfile.TemporaryDirectory() as room:
+            path = Path(room) / PICTURE
+            path.write_bytes(drawn)
+            client.log_artifact(known.run_id, str(path))
     status = "FINISHED" if metrics["status"] == "complete" else "FAILED"
     client.set_terminated(known.run_id, status=status, end_time=end)
-    client.log_batch(known.run_id, tags=[RunTag(store.DIGEST, digest)])
-    known.digest, known.points = digest, None
+    signs = {experiments.FORMED: experiments.FORM, experiments.DIGEST: digest}
+    client.log_batch(known.run_id, tags=[RunTag(name, value) for name, value in signs.items()])
+    known.form, known.digest, known.points = experiments.FORM, digest, None
     return known
 
 
@@ -209,17 +246,19 @@ def _send(
     begun = next((known for known in experiment.runs.get(run, []) if known.digest is None), None)
     if begun is not None and begun.points is None:
         begun.points = _points_of(client, begun.run_id)
-        params = _params(spec)  # perhaps never sent; the same again is nothing new
+        params = params_of(spec)  # perhaps never sent; the same again is nothing new
     if begun is not None and not _conflict(begun.points or {}, points):
         known, sent = begun, begun.points or {}
         new_tags = [RunTag(name, value) for name, value in tags.items()]
     else:
         start = _milliseconds(provenance.get("started"), folder)
-        kept = {} if begun is None else _foreign_tags(client, begun.run_id)
-        made = experiment.make_run(_run_name(run), {**kept, **tags}, start)
-        known, sent, new_tags, params = Known(made.run_id, status=made.status), {}, [], _params(spec)
+        kept = {} if begun is None else experiment.foreign_tags(begun.run_id)
+        name = experiment.names[run]
+        made = experiment.make_run(name, {**kept, **tags, experiments.NAMED: name}, start)
+        known = Known(made.run_id, status=made.status, name=name, named=name)
+        sent, new_tags, params = {}, [], params_of(spec)
         if begun is not None:
-            client.set_tag(begun.run_id, store.SUPERSEDED, known.run_id)
+            client.set_tag(begun.run_id, experiments.SUPERSEDED, known.run_id)
             client.set_terminated(begun.run_id, status="KILLED")
             experiment.runs[run].remove(begun)
         experiment.runs.setdefault(run, []).append(known)
@@ -244,57 +283,22 @@ def _points_of(client: Client, run_id: str) -> dict[tuple[str, int], float]:
     return {(key, point.step): point.value for key in keys for point in client.get_metric_history(run_id, key)}
 
 
-def _foreign_tags(client: Client, run_id: str) -> dict[str, str]:
-    """The tags of an MLflow run that people gave it, notes included."""
-    tags = client.get_run(run_id).data.tags
-    return {k: v for k, v in tags.items() if not k.startswith(("ssvi.", "mlflow.")) or k == "mlflow.note.content"}
-
-
-def _params(spec: RunSpec) -> list[Param]:
-    return [Param(name, str(getattr(spec, name))) for name in sorted(options_of(spec.method))]
-
-
 def _tags(
     spec: RunSpec, provenance: Mapping[str, Any], metrics: Mapping[str, Any], run: str, study: str
 ) -> dict[str, str]:
-    density = spec.density if "density" in options_of(spec.method) else 1.0
     tags = {
-        store.RUN: run,
-        store.STUDY: study,
-        "method": spec.method,
-        "dataset": spec.dataset,
-        "density": repr(density),
+        experiments.RUN: run,
+        experiments.STUDY: study,
+        **tags_of(spec),
         "seed": str(spec.seed),
         "git_commit": provenance.get("commit"),
-        store.STATUS: metrics["status"],
+        experiments.STATUS: metrics["status"],
         "cause": metrics.get("cause"),
     }
     return {name: one_line(str(value))[:TEXT_LENGTH] for name, value in tags.items() if value is not None}
 
 
-def _run_name(run: str) -> str:
-    """The run path from its method on, as far as it fits MLflow's column; the tag holds the whole path."""
-    run = run.split("/", 2)[2]
-    if len(run) <= NAME_LENGTH:
-        return run
-    return f"{run[: NAME_LENGTH - 61]}…{run[-60:]}"
-
-
 # Files --------------------------------------------------------------------------------------------
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    """SHA-256 over the files' names and contents."""
-    total = hashlib.sha256()
-    for path in paths:
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file.") from None
-        except OSError as error:
-            raise UserError(told(error)) from None
-        total.update(f"{path.name}\0{len(content)}\0".encode() + content)
-    return total.hexdigest()
 
 
 def _milliseconds(started: str | None, folder: Path) -> int:
@@ -315,46 +319,8 @@ def _series(
             seconds += float(row.get("seconds") or 0)
             now = start + int(seconds * 1000)
             values = {name: float(row[name]) for name in names if row.get(name) not in ("", None)}
-            points += [Metric(k, v, now, int(row["epoch"])) for k, v in values.items() if math.isfinite(v)]
+            shown = {f"{experiments.CURVES}/{name}": value for name, value in values.items() if math.isfinite(value)}
+            points += [Metric(name, value, now, int(row["epoch"])) for name, value in shown.items()]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: not a history ({error!r}); {told_by_version(folder)}") from None
     return points, start + int(seconds * 1000)
-
-
-# Reports ------------------------------------------------------------------------------------------
-
-
-def report_files(reports: Path) -> list[Path]:
-    """The tables and figures of a study, and its HTML report, where they are there."""
-    shown = [p for kind in ("tables", "figures") for p in sorted((reports / kind).glob("*.*")) if p.suffix in SHOWN]
-    return [path for path in [*shown, reports / "report.html"] if path.is_file() and not path.name.startswith(".")]
-
-
-def log_reports(experiment: Experiment, artifacts: Sequence[Path]) -> int:
-    """Log tables, figures and report, each kind if a file of it changed; returns how many files were logged.
-
-    Raises:
-        UserError: if one of the files is not there.
-    """
-    client, logged = experiment.client, 0
-    for kind, paths in itertools.groupby(sorted(artifacts, key=lambda p: (_kind(p), p)), key=_kind):
-        ordered = list(paths)
-        digest, tag = _digest(ordered), f"{store.DIGEST}.{kind}"
-        if experiment.report_tags.get(tag) == digest:
-            continue
-        if experiment.reports is None:
-            experiment.reports = experiment.make_run(
-                store.REPORTS, {store.KIND: store.REPORTS, store.STUDY: experiment.study}
-            ).run_id
-            client.set_terminated(experiment.reports)
-        for path in ordered:
-            client.log_artifact(experiment.reports, str(path), kind)
-        client.set_tag(experiment.reports, tag, digest)
-        experiment.report_tags[tag] = digest
-        logged += len(ordered)
-    return logged
-
-
-def _kind(path: Path) -> str:
-    """The folder of a report's file in MLflow: tables, figures, or report."""
-    return path.parent.name if path.parent.name in ("tables", "figures") else "report"

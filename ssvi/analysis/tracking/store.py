@@ -1,18 +1,15 @@
-"""Where the mirror is, who may write to it, and what it holds already."""
+"""Where the mirror is, who may write to it, and how it is spoken to."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from mlflow.entities import Run, RunInfo, ViewType
 from mlflow.tracking import MlflowClient
 
 from ssvi.analysis.address import VARIABLE, given_address
@@ -21,7 +18,6 @@ from ssvi.errors import UserError, say
 from ssvi.machine.disk import make_folder, replace, scratch, write_text
 
 LOCK_SECONDS = 600
-PAGE = 1000
 
 # What MLflow's client waits for a server, unless its variables are set: one that is dead costs 12 s, one that never
 # answers a minute, and one that is started again is waited for.
@@ -31,11 +27,6 @@ PATIENCE = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2",  # so 0, 4 and 8 s
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
-
-RUN, STUDY, DIGEST, KIND, SUPERSEDED = "ssvi.run", "ssvi.study", "ssvi.digest", "ssvi.kind", "ssvi.superseded_by"
-MADE = "ssvi.made"
-STATUS = "status"
-REPORTS = "reports"
 
 
 class Unavailable(UserError):
@@ -79,76 +70,6 @@ class Client:
                 return method(*args, **kwargs)
 
         return call
-
-
-@dataclass(eq=False)
-class Known:
-    """An MLflow run of ours.
-
-    Attributes:
-        run_id: MLflow's name of it.
-        digest: of the files it was made from, once it is whole.
-        status: in MLflow's words (RUNNING, KILLED, FINISHED, FAILED).
-        held: how many metrics and tags it was found with.
-        points: the values it holds by series and epoch, while it grows; None as long as nobody asked.
-    """
-
-    run_id: str
-    digest: str | None = None
-    status: str | None = None
-    held: int = 0
-    points: dict[tuple[str, int], float] | None = None
-
-
-@dataclass
-class Experiment:
-    """The MLflow experiment of a study, and the runs it is known to hold, superseded ones left out.
-
-    Attributes:
-        client: for its store.
-        study: its name.
-        id: MLflow's name of it.
-        runs: by run path, the one that holds most first.
-        reports: the MLflow run of the reports.
-        report_tags: that run's tags.
-        made: the MLflow runs made since `delete_doubles`.
-        token: a tag of these.
-    """
-
-    client: Client
-    study: str
-    id: str
-    runs: dict[str, list[Known]] = field(default_factory=dict)
-    reports: str | None = None
-    report_tags: dict[str, str] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    def make_run(self, name: str, tags: Mapping[str, str], start: int | None = None) -> RunInfo:
-        """Make an MLflow run."""
-        tags = {**tags, MADE: self.token}
-        info = self.client.create_run(self.id, start_time=start, tags=tags, run_name=name).info
-        self.made.add(info.run_id)
-        return info
-
-    def delete_doubles(self) -> None:
-        """Delete what was made twice because the first answer was lost on its way and MLflow's client asked again."""
-        if self.made:
-            for run in list(self.search(f"tags.`{MADE}` = '{self.token}'")):
-                if run.info.run_id not in self.made:
-                    self.client.delete_run(run.info.run_id)
-            self.made.clear()
-            self.token = uuid.uuid4().hex
-
-    def search(self, condition: str = "") -> Iterator[Run]:
-        """The MLflow runs that nobody deleted, a thousand a query."""
-        token = None
-        while True:
-            page = self.client.search_runs([self.id], condition, ViewType.ACTIVE_ONLY, PAGE, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
 
 
 def is_local() -> bool:
@@ -269,7 +190,7 @@ def connect(results: Path) -> Client:
         Unavailable: if it cannot be made.
     """
     uri = tracking_uri(results)
-    if is_local() and not _database(results).is_file():
+    if is_local() and not has_database(results):
         with clear_errors(uri):
             _make_database(_database(results))
     return Client(uri)
@@ -281,9 +202,14 @@ def create_store(results: Path) -> None:
     Raises:
         Unavailable: if it cannot be made.
     """
-    if not _database(results).is_file():
+    if not has_database(results):
         with locked(results), quiet():
             connect(results)
+
+
+def has_database(results: Path) -> bool:
+    """Whether the local store was made."""
+    return _database(results).is_file()
 
 
 def _database(results: Path) -> Path:
@@ -297,59 +223,3 @@ def _make_database(path: Path) -> None:
         part.touch()  # with the permissions that the umask leaves, of which SQLite would take more
         MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
         replace(part, path)
-
-
-def open_experiment(client: Client, results: Path, study: str) -> Experiment:
-    """The MLflow experiment named `study`, made if need be, with what it holds: a few queries a thousand runs.
-
-    Raises:
-        Unavailable: if the results folder was moved since the experiment was made.
-        UserError: if it was deleted in MLflow.
-    """
-    location = (store_folder(results) / "artifacts" / study).as_uri() if is_local() else None
-    found = client.get_experiment_by_name(study)
-    if found is None:
-        try:
-            return Experiment(client, study, client.create_experiment(study, artifact_location=location))
-        except Unavailable as error:
-            # made all the same, by a request whose answer was lost or by a mirror of another results folder
-            if error.code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(study)
-    if found.lifecycle_stage != "active":
-        raise UserError(
-            f"MLflow experiment {study!r} was deleted there: restore it, or remove it for good with mlflow gc."
-        )
-    if location is not None and found.artifact_location.startswith("file:") and found.artifact_location != location:
-        # MLflow stores absolute places, and has no call that changes them.
-        raise Unavailable(
-            f"{store_folder(results)}: this mirror was made where its reports are {found.artifact_location}, and "
-            f"MLflow would look for them there: move the results folder back or, with `ssvi ui` ended, delete "
-            f"{store_folder(results)} and run this again, which mirrors all run folders anew (notes and tags that were "
-            "added in MLflow are lost with it)"
-        )
-    experiment = Experiment(client, study, found.experiment_id)
-    _list_runs(experiment)
-    return experiment
-
-
-def _list_runs(experiment: Experiment) -> None:
-    """Note which MLflow runs there are; of several for the reports only the one that holds most stays."""
-    reports: list[tuple[int, Run]] = []
-    for run in experiment.search():
-        tags, run_id = run.data.tags, run.info.run_id
-        held = len(run.data.metrics) + len(tags)
-        if RUN in tags and SUPERSEDED not in tags:
-            known = Known(run_id, tags.get(DIGEST), run.info.status, held)
-            experiment.runs.setdefault(tags[RUN], []).append(known)
-        elif tags.get(KIND) == REPORTS:
-            reports.append((held, run))
-    for known_runs in experiment.runs.values():
-        known_runs.sort(key=lambda known: known.held, reverse=True)
-    if reports:
-        *others, (_, run) = sorted(reports, key=lambda found: (found[0], found[1].info.run_id))
-        for _, other in others:
-            experiment.client.delete_run(other.info.run_id)
-        if run.info.status == "RUNNING":
-            experiment.client.set_terminated(run.info.run_id)
-        experiment.reports, experiment.report_tags = run.info.run_id, dict(run.data.tags)

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ssvi.analysis.passwords import without_password
+from ssvi.analysis.tracking.experiment import find_experiment
 from ssvi.analysis.tracking.live import INTERVAL, Plan, Watcher
-from ssvi.analysis.tracking.store import create_store, is_local, store_folder, tracking_uri
+from ssvi.analysis.tracking.store import connect, create_store, is_local, quiet, store_folder, tracking_uri
+from ssvi.analysis.tracking.views import address, show
 from ssvi.errors import UserError, say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -59,12 +61,20 @@ def serve(config: Sequence[Path], read: Callable[[], Plan], host: str = "127.0.0
             if not _is_loopback(host):
                 say(f"ssvi ui: warning: {_exposed(host, port)}")
             create_store(results)
+            where = _address(watcher.plan, f"http://{_in_url(host)}:{port}")
             with _server(results, host, port) as server, _in_background(watcher):
-                where = f"http://{_in_url(host)}:{port}"
                 say(f"ssvi ui: {what}; MLflow: {where} (in about 10 s; Ctrl-C ends it)", sys.stdout)
                 return server.wait()
         except KeyboardInterrupt:
             return 0
+
+
+def _address(plan: Plan, server: str) -> str:
+    """Where the server shows the trainings of the study that is shown first, whose experiment there is then."""
+    with quiet():
+        experiment = find_experiment(connect(plan.results), plan.results, plan.study)
+        show(experiment, plan.studies[plan.study][0].values())
+    return address(server, experiment.id)
 
 
 @contextlib.contextmanager

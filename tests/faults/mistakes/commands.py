@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from mistakes.kinds import EVALUATE, LAYOUT, NO_NUMBER, NO_PATH, PETS, TRAIN, Bad, instead
+from spoiling import record, write
+
+from mistakes.kinds import (
+    EVALUATE,
+    IMAGE,
+    LAYOUT,
+    NO_NUMBER,
+    NO_PATH,
+    NOT_REPLACED,
+    PETS,
+    PREDICT,
+    TRAIN,
+    WHERE,
+    Bad,
+    instead,
+)
 
 COMMANDS = [
     Bad("no command", "ssvi", "ssvi: the following arguments are required: COMMAND", code=2),
@@ -53,6 +68,65 @@ COMMANDS = [
             ("ssvi ui", "--port", "5000", "--port=5001", "ssvi ui: argument --port"),
             ("ssvi bench", "--repeats", "1", "--repeats=2", "ssvi bench: argument --repeats"),
         )
+    ),
+    Bad(
+        "a licence elsewhere",
+        f"{EVALUATE} --on=digits --licence=MIT",
+        "--licence is 'MIT', but has no effect with --on.",
+    ),
+    Bad("a part of nothing", f"{EVALUATE} --part=test", "--part is test, but has no effect without --on."),
+    Bad(
+        "a part that there is not",
+        f"{EVALUATE} --on=digits --part=val",
+        "ssvi evaluate: argument --part: invalid choice: 'val' (choose from ...)",
+        code=2,
+    ),
+    Bad(
+        "another data set that there is not",
+        f"{EVALUATE} --on=digit",
+        "--on: dataset 'digit' is unknown, did you mean 'digits'? Choose from cifar10, cifar100, digits, folder:PATH.",
+    ),
+    Bad(
+        "another data set of no folder",
+        f"{EVALUATE} --on=folder:pest",
+        "pest: no such folder; a data set folder:PATH needs train/<class>/ and test/<class>/ with images in them, or "
+        "<class>/ alone.",
+    ),
+    Bad(
+        "another data set of other classes",
+        f"{EVALUATE} --on=folder:pets",
+        "--on folder:pets: has images of 'class0', 'class1', but the network knows none of these, only '0', '1', '2', "
+        "'3', '4' and 5 more.",
+    ),
+    Bad(
+        "another data set without images",
+        f"{EVALUATE} --on=folder:nothing",
+        "HERE/nothing: has no class folders with images; files that end in ... are read.",
+        write("nothing/0/notes.txt", ""),
+    ),
+    Bad(
+        "another data set of a damaged image",
+        f"{EVALUATE} --on=folder:other",
+        "--on folder:other: none of its 1 images can be read; the first: HERE/other/0/0.png: cannot be read as an "
+        "image (...); replace or delete it.",
+        write("other/0/0.png", "no image"),
+    ),
+    Bad(
+        "a part of class folders",
+        f"{EVALUATE} --on=folder:pets/test --part=test",
+        "pets/test: has no train/ and test/, of which to take test/.",
+    ),
+    Bad(
+        "another data set of another size",
+        f"{EVALUATE} --on=cifar100",
+        "--on cifar100: its images are 32 x 32 pixels, but the network takes 8 x 8; images of a folder are resized.",
+    ),
+    Bad(
+        "another data set for a run of a version that did not record what it takes",
+        f"{EVALUATE} --on=digits",
+        "run: was trained by a version that did not record its classes and normalisation; where its data set is at "
+        "hand, `ssvi evaluate run` records them.",
+        record("run/training.json", inputs=...),
     ),
     Bad(
         "a plugin by its file",
@@ -236,6 +310,13 @@ COMMANDS = [
         f"ssvi samples run --bins=1{'0' * 20}",
         f"--bins is 1{'0' * 20}, but must be >= 1 and <= 1000000.",
     ),
+    Bad("nothing to register", "ssvi register nowhere net", "nowhere/spec.json: no such file."),
+    Bad(
+        "a network without a name",
+        "ssvi register run",
+        "ssvi register: the following arguments are required: name",
+        code=2,
+    ),
     Bad("a port out of range", "ssvi ui --port=99999", "--port is 99999, but must be from 1 to 65535."),
     *(
         Bad(
@@ -260,4 +341,126 @@ COMMANDS = [
         for port in ("", "http", "5000.0", "5e3", "0x10", "１")
     ),
     Bad("an unknown suite", "ssvi bench nosuch", "command line: suite 'nosuch' is unknown. Choose from ..."),
+    Bad("no images", "ssvi predict run", "ssvi predict: the following arguments are required: IMAGES", code=2),
+    Bad(
+        "nothing for an image",
+        "ssvi predict run ''",
+        "ssvi predict: argument IMAGES: '' is no path: it is empty",
+        code=2,
+    ),
+    Bad("no network", f"ssvi predict nowhere pets {WHERE}", "nowhere: no such file or run folder."),
+    Bad(
+        "a network of a run without it",
+        f"ssvi predict run/model.safetensors pets {WHERE}",
+        "run/model.safetensors: is no network that `ssvi export` wrote; give the run folder, run.",
+    ),
+    Bad(
+        "a folder without images",
+        f"{PREDICT} data",
+        "data: has no images; files that end in .apng, .bmp, ... are read.",
+    ),
+    *(
+        Bad(f"predict with {name}", f"{PREDICT} pets {flags}", line)
+        for name, flags, line in (
+            ("no weight samples", "--samples=0", "--samples is 0, but must be >= 1 and <= 1000000."),
+            ("no images at once", "--batch-size=0", "--batch-size is 0, but must be >= 1 and <= 1000000."),
+            ("no seed", "--seed=-1", "command line: seed is -1, but must be >= 0 and <= 9.22337e+18."),
+            ("more than all images", "--coverage=2", "coverage is 2.0, but must be a share above 0 to 1."),
+            ("less than no risk", "--risk=-1", "risk is -1.0, but must be a share from 0 to 1."),
+            (
+                "two thresholds",
+                "--coverage=0.5 --risk=0.1",
+                "coverage and risk are both given, but one threshold follows from one of them.",
+            ),
+            (
+                "a threshold of nothing",
+                "--coverage=0.5",
+                "coverage is 0.5, but nothing says at which confidence that is: the run held out no validation data "
+                "(validation), or was not evaluated.",
+            ),
+            (
+                "a temperature of nothing",
+                "--calibrated",
+                "calibrated probabilities were asked for, but no validation data chose a temperature.",
+            ),
+            (
+                "two formats",
+                "--format=csv --out=rows.jsonl",
+                "--format is csv, but --out is 'rows.jsonl', which would be jsonl.",
+            ),
+            (
+                "a file of no format",
+                "--out=rows.txt",
+                "--out is 'rows.txt', whose suffix is none of .csv, .jsonl, .parquet; name one of these, or say by "
+                "--format what it is to hold.",
+            ),
+            (
+                "a file of the run",
+                "--out=run/history.csv",
+                "--out is 'run/history.csv', which is part of the run; name another place.",
+            ),
+            (
+                "one of the images",
+                f"--sheet={IMAGE}",
+                f"--sheet is '{IMAGE}', which is one of the images; name another file.",
+            ),
+            (
+                "one file for two",
+                "--format=csv --out=a.png --sheet=./a.png",
+                "--out and --sheet are both 'a.png'.",
+            ),
+            ("a picture of another kind", "--sheet=a.jpg", "--sheet is 'a.jpg', but its name must end in .png."),
+            ("a folder for a file", "--format=csv --out=pets", f"pets: {NOT_REPLACED}"),
+            ("a folder in a file", "--out=config.yaml/rows.csv", "config.yaml/rows.csv: Not a directory"),
+            (
+                "a plugin by its file",
+                "--plugins=./mine.py",
+                "--plugins: plugin './mine.py' is no name of a module, as in my_module or my_package.plugin.",
+            ),
+        )
+    ),
+    *(
+        Bad(f"export {name}", f"ssvi export {words}", line)
+        for name, words, line in (
+            ("nowhere", "run --to=a.txt", "--to is 'a.txt', but must end in .safetensors, .onnx or .pt2."),
+            ("of nothing", "nowhere --to=a.safetensors", "nowhere: no such run folder."),
+            ("of a file", "config.yaml --to=a.safetensors", "config.yaml: is no run folder."),
+            (
+                "over the run's own",
+                "run --to=run/model.safetensors",
+                "--to is 'run/model.safetensors', which is part of the run; name another place.",
+            ),
+            ("into a file", "run --to=config.yaml/a.safetensors", "config.yaml/a.safetensors: Not a directory"),
+            (
+                "a sparse file of samples",
+                "run --to=a.safetensors --samples=3",
+                "--samples is of graphs (.onnx, .pt2); a.safetensors would be a sparse file, which has it all.",
+            ),
+            (
+                "a compressed sparse file",
+                "run --to=a.safetensors --compress",
+                "--compress is of graphs (.onnx, .pt2); a.safetensors would be a sparse file, which has it all.",
+            ),
+            (
+                "deviations of a graph",
+                "run --to=a.pt2 --sigma=bfloat16",
+                "--sigma is 'bfloat16', but only a sparse file (.safetensors) has standard deviations.",
+            ),
+            ("no samples", "run --to=a.pt2 --samples=0", "--samples is 0, but must be >= 1 and <= 1000000."),
+            (
+                "without a licence",
+                "run --to=a.safetensors --licence=",
+                "licence is '', but must be a word of at most 1000 characters.",
+            ),
+        )
+    ),
+    Bad("information on nothing", "ssvi info nowhere", "nowhere: no such file or run folder."),
+    Bad("information on a picture", f"ssvi info {IMAGE}", f"{IMAGE}: truncated, damaged, or no file of tensors (...)."),
+    Bad("information on a folder", "ssvi info pets", "pets/spec.json: no such file."),
+    Bad(
+        "an unknown format",
+        f"{PREDICT} pets --format=xml",
+        "ssvi predict: argument --format: invalid choice: 'xml' (choose from ...)",
+        code=2,
+    ),
 ]

@@ -173,6 +173,12 @@ CONFIGS = [
         config("  tiny:\n", "  other: {}\n  tiny:\n"),
     ),
     config_row(
+        "networks to be logged of one experiment",
+        'studies.tiny.log_models: "vi" is not allowed: true or false',
+        config("  tiny:\n", "  tiny:\n    log_models: vi\n"),
+        "ssvi ui",
+    ),
+    config_row(
         "an empty grid",
         f"studies.tiny.experiments.vi: {{}} {GRID}",
         config("{method: vi, seed: [0, 1]}", "{}"),

@@ -171,9 +171,21 @@ ARTIFACTS = [
     Bad(
         "a spec with other images",
         EVALUATE,
+        "run: was trained on other training images of 'digits' (fingerprint 000000000000, now ...); evaluate it on "
+        "those, or move the folder away to train on the present ones.",
+        record("run/spec.json", provenance__training_data="0" * 64),
+    ),
+    Bad(
+        "an older spec with other images",
+        EVALUATE,
         "run: was trained on other images of 'digits' (fingerprint 000000000000, now ...); evaluate it on those, or "
         "move the folder away to train on the present ones.",
-        record("run/spec.json", provenance__data="0" * 64),
+        record("run/spec.json", provenance__data="0" * 64, provenance__training_data=...),
+    ),
+    run_row(
+        "training images that are a number",
+        f"spec.json: provenance.training_data is 3, but must be a word; {VERSION}",
+        record("run/spec.json", provenance__training_data=3),
     ),
     run_row(
         "a spec whose origin is a list",
