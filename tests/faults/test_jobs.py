@@ -89,7 +89,7 @@ def test_a_job_that_is_asked_to_stop_is_tried_again_and_goes_on(tmp_path, alone,
     assert (folder / "reports/two/tables/summary.md").exists()
 
 
-@pytest.mark.fault("a workflow is killed while its jobs go on", quick=1, whole=3)
+@pytest.mark.fault("a workflow is killed while its jobs go on", quick=0, whole=3)
 def test_what_ends_while_no_workflow_is_there_is_not_trained_again(tmp_path, alone, trial: int) -> None:
     folder = new_folder(tmp_path)
     workflow = start(folder)
