@@ -14,9 +14,10 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(addprefix -c
 SECONDS ?= 570
 PYTHON_GPU ?=
 IMAGES ?=
+DATA ?= data
 GPU_FLAGS ?=
 
-.PHONY: reproduce quick test lint format bench serving scaling gpu faults slurm lock torch-versions same-numbers readme clean help
+.PHONY: reproduce quick fashion test oracles lint format bench serving uncertainty scaling gpu faults slurm lock torch-versions same-numbers readme clean help
 
 help: ## this list
 	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 16
@@ -36,6 +37,9 @@ reproduce: $(BIN)/.installed ## train, evaluate and report the study (STUDY=digi
 quick: $(BIN)/.installed ## the same, but only tables 1-2, figures 1 and 2 (left) and the IoU matrices
 	workflow/reproduce $(STUDY) $(CORES) quick
 
+fashion: $(BIN)/.installed ## the same of the study fashion, with all that tells how good its uncertainty is; hours on two cores
+	workflow/reproduce fashion $(CORES)
+
 lint: $(BIN)/.installed-dev ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,6 +48,11 @@ lint: $(BIN)/.installed-dev ## ruff, snakefmt, snakemake --lint
 
 test: lint ## lint and all tests
 	$(BIN)/pytest -n 2
+
+oracles: ## compare metrics with those of pytorch-ood, torch-uncertainty and crepes
+	$(PYTHON) -m venv $(VENV)-oracles
+	$(VENV)-oracles/bin/pip install --quiet --disable-pip-version-check -e ".[oracles]"
+	$(VENV)-oracles/bin/pytest tests/core/test_oracles.py
 
 format: $(BIN)/.installed-dev ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
@@ -57,6 +66,9 @@ bench: $(BIN)/.installed-dev ## how fast a step is, beside other packages, and w
 
 serving: $(BIN)/.installed ## what it costs to use a trained network: seconds of predictions, bytes of a file
 	$(BIN)/python benchmarks/serving.py --json benchmarks/records/serving.json
+
+uncertainty: $(BIN)/.installed ## what the uncertainty suite of a run costs: seconds, memory, bytes (with Fashion-MNIST: DATA=folder)
+	$(BIN)/python -m benchmarks.uncertainty --data "$(DATA)" --json benchmarks/records/uncertainty.json
 
 scaling: $(BIN)/.installed-dev ## steps and workflow as they grow; that the fast path costs no accuracy
 	$(BIN)/ssvi bench scaling --repeats 3 --json benchmarks/records/scaling.json
@@ -78,7 +90,7 @@ slurm: $(BIN)/.installed ## prove the SLURM profile, and that faults lose nothin
 lock: ## write the newest versions that pyproject.toml allows into ssvi/constraints.txt; then make clean test
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check "uv>=0.8"
-	$(VENV)-lock/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+	$(VENV)-lock/bin/uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 --upgrade --quiet \
 		--no-annotate --custom-compile-command "make lock" --output-file ssvi/constraints.txt
 	rm -rf $(VENV)-lock
 
@@ -88,7 +100,7 @@ torch-versions: ## try the oldest, the newest and a middling PyTorch of pyprojec
 same-numbers: $(BIN)/.installed ## train every method here and in another checkout (OLD=path), and compare all numbers
 	$(BIN)/python tests/versions/same_numbers.py $(or $(OLD),$(error OLD=path of the other checkout)) .
 
-readme: $(BIN)/.installed ## render README.md, docs/digits and the benchmarks' picture
+readme: $(BIN)/.installed ## render README.md, docs/digits, docs/fashion and the benchmarks' picture
 	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove the environments; results stay

@@ -39,6 +39,7 @@ rule all:
     default_target: True
     input:
         runs=RUN_FILES,
+        beside=lost_beside,
         tables=files_of("tables"),
         figures=files_of("figures"),
         collected=COLLECTED,
@@ -48,7 +49,7 @@ rule all:
 
 rule quick:
     input:
-        [path for name in STUDY["quick"] for path in output_files(name)],
+        [path for name in STUDY["quick"] for path in files_called(name)],
 
 
 onstart:

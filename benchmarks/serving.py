@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -120,6 +120,40 @@ def sizes(folder: Path) -> dict[str, int]:
     return found | {"serving.file.plain": sum(4 * tensor.numel() for tensor in weights)}
 
 
+def made(
+    load: float,
+    repeats: int,
+    setting: dict[str, object],
+    measured: Mapping[str, Sequence[float]],
+    bytes_of: Mapping[str, int],
+) -> dict[str, object]:
+    """A record: where and of what, the seconds of each figure (a value a repeat), and numbers of bytes."""
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": processor_name(),
+        "python": platform.python_version(),
+        "load": load,
+        "repeats": repeats,
+        "setting": setting,
+        "figures": [
+            *(
+                {"name": name, "value": median(v), "unit": "s", "minimum": min(v), "maximum": max(v)}
+                for name, v in measured.items()
+            ),
+            *({"name": name, "value": size, "unit": "bytes"} for name, size in bytes_of.items()),
+        ],
+    }
+
+
+def say_limits(limits: Mapping[str, tuple[float, int]], measured: Mapping[str, Sequence[float]], load: float) -> None:
+    """Print figures beside the seconds that they may take, on how many cores."""
+    for name, (limit, cores) in limits.items():
+        seconds, processor = (median(measured[name + suffix]) for suffix in ("", ".processor"))
+        words = f"{seconds:.2f} s, {processor:.2f} s of processor time"
+        idle = f"{cores} idle core{'s' if cores > 1 else ''}"
+        print(f"{name}: {words} (must be at most {limit:g} s on {idle}; load before {load:.1f})")
+
+
 def main() -> None:
     """Measure, print, and write a record if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -133,25 +167,9 @@ def main() -> None:
         folder = Path(name)
         prepared(folder)
         measured, bytes_of = times(folder, given.repeats), sizes(folder)
-    record = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": processor_name(),
-        "python": platform.python_version(),
-        "load": load,
-        "repeats": given.repeats,
-        "setting": {"images": IMAGES, "image_size": SIDE, "samples": SAMPLES, "density": DENSITY, "model": "resnet18"},
-        "figures": [
-            *(
-                {"name": name, "value": median(v), "unit": "s", "minimum": min(v), "maximum": max(v)}
-                for name, v in measured.items()
-            ),
-            *({"name": name, "value": size, "unit": "bytes"} for name, size in bytes_of.items()),
-        ],
-    }
-    for name, (limit, cores) in LIMITS.items():
-        seconds, processor = (median(measured[name + suffix]) for suffix in ("", ".processor"))
-        words = f"{seconds:.2f} s, {processor:.2f} s of processor time"
-        print(f"{name}: {words} (must be at most {limit:g} s on {cores} idle cores; load before {load:.1f})")
+    setting = {"images": IMAGES, "image_size": SIDE, "samples": SAMPLES, "density": DENSITY, "model": "resnet18"}
+    record = made(load, given.repeats, setting, measured, bytes_of)
+    say_limits(LIMITS, measured, load)
     print("  ".join(f"{name} {size:,} bytes" for name, size in bytes_of.items()))
     if given.json:
         write_json(given.json, record)

@@ -145,7 +145,10 @@ MODELS = Registry(
 )
 
 # Groups of options that methods have in common; those that every run has are in `COMMON`.
-COMMON = ("dataset", "model", "method", "seed", "width", "image_size", "validation", "normalisation")
+COMMON = (
+    *("dataset", "model", "method", "seed", "width", "image_size"),
+    *("shrink", "training_images", "held_out_classes", "validation", "normalisation"),
+)
 # What a parent always has in common with its child.
 INHERITED = tuple(name for name in COMMON if name != "method")
 TRAINING = ("augment", "flip", "epochs", "batch_size", "precision", "record_best_test")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from fake_runs import with_seeds, write_run
+from fake_runs import with_seeds, write_run, write_uncertainty
 
 from ssvi.analysis import tables
 from ssvi.analysis.collect import Frames, load_frames
@@ -18,6 +18,8 @@ DIGITS = {"dataset": "digits", "model": "resnet8", "epochs": 3}
 NOISE = (-0.06, 0.0, 0.06)  # differences of a noisy setting scatter by 6 points
 
 METRICS = ("nll", "ece_marginal", "complexity", "training_flops", "test_images", "sparsity", "parent_flops")
+# Of uncertainty.csv, at every severity or of every set; seeds differ by 0.001.
+SUITE = ("shift_accuracy", "shift_ece", "ood_auroc")
 
 Setting = tuple[dict[str, Any], dict[str, Any]]
 
@@ -39,7 +41,7 @@ def vd(accuracy: float, noisy: bool = False, **rest: Any) -> Setting:
 
 
 def made(method: str, accuracy: float, noisy: bool, rest: dict[str, Any]) -> Setting:
-    metrics = {name: rest.pop(name) for name in METRICS if name in rest}
+    metrics = {name: rest.pop(name) for name in (*METRICS, *SUITE) if name in rest}
     values = [accuracy + (noise if noisy else 0) for noise in NOISE]
     return {"method": method, **DIGITS, **rest}, {"accuracy": values, **{k: [v] * 3 for k, v in metrics.items()}}
 
@@ -48,8 +50,12 @@ def study(results: Path, *settings: Setting, seeds: int = 3) -> Frames:
     written = {}
     for options, metrics in settings:
         for i, spec in enumerate(with_seeds(RunSpec(**options), seeds)):
-            written[write_run(results, spec, **{name: values[i] for name, values in metrics.items()})] = spec
-    return load_frames(results, written, ("overlap",))
+            mine = {name: values[i] for name, values in metrics.items()}
+            written[write_run(results, spec, **{k: v for k, v in mine.items() if k not in SUITE})] = spec
+            if suite := {k: v and v + 0.001 * i for k, v in mine.items() if k in SUITE}:
+                write_uncertainty(results, spec, **suite)
+    uses = ["uncertainty"] if any(set(SUITE) & set(metrics) for _, metrics in settings) else []
+    return load_frames(results, written, ("overlap",), uses)
 
 
 def findings(frames: Frames, key: str) -> pd.DataFrame:

@@ -17,14 +17,15 @@ import numpy as np
 
 from ssvi.errors import UserError
 from ssvi.machine.disk import write_bytes, write_json, write_text
-from ssvi.registry import CRITERIA, SPARSE, VARIATIONAL, using
+from ssvi.registry import CRITERIA, KINDS, SPARSE, VARIATIONAL, using
 from ssvi.runs import files
 from ssvi.runs.parents import parents_of
 from ssvi.runs.paths import run_path
 from ssvi.runs.records import read_record, to_csv, to_jsonl, write_csv
 from ssvi.runs.runfolder import FORMAT, spec_record
 from ssvi.runs.spec import RunSpec
-from ssvi.runs.ties import SEAL, TIED_SINCE, sealed, write_tied
+from ssvi.runs.ties import SEAL, TIED_SINCE, measured_on, sealed, write_tied
+from ssvi.runs.versions import SUITE
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 WEIGHTS = 11_000_000
@@ -76,13 +77,14 @@ def write_run(
     write_json(folder / files.TRAINING, training | seconds | started)
     write_json(folder / files.METRICS, all_metrics)
     write_text(folder / files.SAMPLES, to_csv(_samples(spec, all_metrics), files.SAMPLES_COLUMNS))
+    write_uncertainty(results, spec)
     if format >= TIED_SINCE:
         tie(folder)
     return run
 
 
 def tie(folder: Path) -> None:
-    """Let training.json, metrics.json and samples.csv belong to what lies beside them now, as far as it can be read."""
+    """Let the records and what is sealed belong to what lies beside them now, as far as it can be read."""
     for name in (files.TRAINING, files.METRICS):
         try:
             record = read_record(folder / name)
@@ -92,14 +94,86 @@ def tie(folder: Path) -> None:
         except (UserError, ValueError):
             continue
         (folder / name).write_text(json.dumps(record))
-    try:
-        network = read_record(folder / files.TRAINING, files=dict)["files"][files.MODEL]
-        head, *rows = (folder / files.SAMPLES).read_text().splitlines()
-    except (OSError, ValueError, LookupError, UserError):
-        return
-    if head.endswith(f",{SEAL}"):
-        head, *rows = (line.rpartition(",")[0] for line in (head, *rows))
-    (folder / files.SAMPLES).write_text(sealed(str(network), "".join(f"{line}\n" for line in (head, *rows))))
+    for name in files.SEALED:
+        try:
+            head, *rows = (folder / name).read_text().splitlines()
+            network = measured_on(folder, name)
+        except (OSError, ValueError, UserError):
+            continue
+        if head.endswith(f",{SEAL}"):
+            head, *rows = (line.rpartition(",")[0] for line in (head, *rows))
+        (folder / name).write_text(sealed(network, "".join(f"{line}\n" for line in (head, *rows))))
+
+
+OOD_SETS = {"held out": 1, "kmnist": 0}
+SCORES = ("max_probability", "entropy", "mutual_information", "expected_entropy", "energy")
+CORRUPTIONS = ("gaussian_noise", "fog")
+
+
+def write_uncertainty(results: Path, spec: RunSpec, **changed: float | None) -> Path:
+    """Write uncertainty.csv of a run that is there, as `uncertainty_rows`, and seal it; returns the file."""
+    folder = results / "runs" / run_path(spec)
+    metrics = read_record(folder / files.METRICS)
+    samples = spec.members if spec.method == "ensemble" else 5 if KINDS[spec.method].posterior else 1
+    about = {"samples": samples, "bins": EVALUATION["bins"], files.TESTED_ON: metrics.get("test_data")}
+    about |= {"version": SUITE}
+    rows = [row | about for row in uncertainty_rows(spec, **changed)] if metrics["status"] == "complete" else []
+    write_csv(folder / files.UNCERTAINTY, rows, files.UNCERTAINTY_COLUMNS)
+    if "files" in metrics:
+        tie(folder)
+    return folder / files.UNCERTAINTY
+
+
+def uncertainty_rows(spec: RunSpec, **changed: float | None) -> list[dict[str, Any]]:
+    """Figures of every part of the suite; of those that `changed` names (`PART_METRIC`) its value, or None for none.
+
+    Each severity of a corruption costs one point of accuracy, from 90 %.
+    """
+    several = KINDS[spec.method].posterior or spec.method == "ensemble"
+    rows = []
+
+    def add(part: str, name: str, figures: dict[str, float], level: float | None = None, score: str | None = None):
+        at = {"part": part, "name": name, "score": score, "level": level}
+        figures = {metric: changed.get(f"{part}_{metric}", value) for metric, value in figures.items()}
+        rows.extend({**at, "metric": metric, "value": value} for metric, value in figures.items() if value is not None)
+
+    posterior = {"predictive_entropy": 0.3, "expected_entropy": 0.25, "disagreement": 0.04, "logit_sd": 0.5}
+    if several:
+        posterior |= {"mutual_information": 0.05, "mutual_information_share": 0.05 / 0.3}
+    add("posterior", "test", posterior)
+    for name, worse in (("raw", 2.0), ("scaled", 1.0)):
+        errors = dict.fromkeys(("ece", "ece_mass", "ece_classwise", "ece_marginal"), 0.02 * worse)
+        figures = {"accuracy": 0.9, "nll": 0.3 * worse, "brier": 0.15 * worse, **errors, "images": 1000}
+        add("calibration", name, figures | ({"temperature": 1.5} if name == "scaled" else {}))
+        for bin in range(3):
+            add("reliability", name, {"images": 10, "confidence": bin / 3, "accuracy": bin / 4}, bin)
+    add("selective", "test", {"aurc": 0.02, "eaurc": 0.01, "augrc": 0.015}, score="max_probability")
+    for level in (0.8, 0.9, 0.95):
+        add("selective", "test", {"accuracy_at_coverage": 1 - 0.1 * level}, level, "max_probability")
+    add("selective", "test", {"coverage_at_risk": 0.7}, 0.05, "max_probability")
+    for percent in range(25, 101, 25):
+        add("risk", "test", {"risk": 0.001 * percent}, percent / 100, "max_probability")
+    for name, size in (("lac", 1.2), ("aps", 1.6)):
+        for level in (0.9, 0.95):
+            add("conformal", name, {"coverage": level, "size": size, "images": 1000}, level)
+    for severity in range(6):
+        sets = {f"{name}_{kind}": value for name in ("lac", "aps")
+                for kind, value in (("coverage", 0.9 - 0.05 * severity), ("size", 1.5))}  # fmt: skip
+        figures = {"accuracy": 0.9 - 0.01 * severity, "nll": 0.6, "ece": 0.04 + 0.01 * severity, "brier": 0.3, **sets}
+        figures |= {"nll_scaled": 0.5, "ece_scaled": 0.03 + 0.01 * severity, "brier_scaled": 0.29}
+        for name in (*(CORRUPTIONS if severity else ("clean",)), "mean"):
+            add("shift", name, figures, severity)
+    add("shift", "mean", {"corruption_error": 0.13, "images": 1000})
+    for name, near in OOD_SETS.items():
+        add("ood", name, {"near": near, "images": 500})
+        for number, score in enumerate((*SCORES, "entropy_scaled")):
+            if several or score != "mutual_information":
+                auroc = 0.95 - 0.1 * near - 0.01 * number
+                add("ood", name, {"auroc": auroc, "aupr_in": 0.9, "aupr_out": 0.8, "fpr95": 0.2}, score=score)
+    for name in ("test", *OOD_SETS):
+        for bin in range(20):
+            add("histogram", name, {"images": bin}, bin, "entropy")
+    return rows
 
 
 def model_file(spec: RunSpec) -> bytes:
@@ -181,10 +255,9 @@ def _unnamed(record: dict[str, Any]) -> dict[str, Any]:
 def _samples(spec: RunSpec, metrics: dict[str, Any]) -> list[dict[str, Any]]:
     if metrics["accuracy"] is None:
         return []
-    names = ("accuracy", "nll", "ece", "ece_marginal", "brier")
     counts = (1, 2, 5, 10, 50) if spec.method in VARIATIONAL else (1,)
     return [
-        {"samples": n, **{k: metrics[k] for k in names}, "nll": metrics["nll"] + 0.01 / n, "seconds": 0.1 * n}
+        {"samples": n, **{k: metrics[k] for k in files.MEASURED}, "nll": metrics["nll"] + 0.01 / n, "seconds": 0.1 * n}
         for n in counts
     ]
 
@@ -233,8 +306,12 @@ def _metrics(spec: RunSpec, epochs: int, diverged: str | None) -> dict[str, Any]
         "accuracy": accuracy,
         "nll": accuracy and 4 * (1 - accuracy),
         "ece": accuracy and 0.2 * (1 - accuracy),
+        "ece_mass": accuracy and 0.19 * (1 - accuracy),
+        "ece_classwise": accuracy and 0.06 * (1 - accuracy),
         "ece_marginal": accuracy and 0.05 * (1 - accuracy),
         "brier": accuracy and 1.5 * (1 - accuracy),
+        "aurc": accuracy and 0.3 * (1 - accuracy),
+        "logit_sd": accuracy and 0.1,
         "accuracy_best_test": None,
         "test_images": 10_000,
         "density": active / WEIGHTS,

@@ -28,11 +28,24 @@ MAY_IMPORT = {
     "data": {"core", "runs", "machine"},
     "methods": {"core", "runs"},
     "training": {"methods", "data", "core", "runs", "machine"},
+    "uncertainty": {"training", "methods", "data", "core", "runs", "machine"},
     "serving": {"training", "methods", "data", "core", "runs", "machine"},
     "analysis": {"runs", "machine"},
     "bench": {"training", "methods", "data", "core", "runs", "machine"},
     "doctor": {"bench", "training", "methods", "data", "core", "runs", "machine", "analysis"},
-    "cli": {"serving", "doctor", "bench", "training", "methods", "data", "core", "runs", "machine", "analysis"},
+    "cli": {
+        "uncertainty",
+        "serving",
+        "doctor",
+        "bench",
+        "training",
+        "methods",
+        "data",
+        "core",
+        "runs",
+        "machine",
+        "analysis",
+    },
     "__init__": {"core", "serving"},  # for checkers of types, or when a name is first used
     "__main__": {"cli"},
 }
@@ -43,7 +56,8 @@ FORBIDDEN = {
     "runs": TRAINING_HALF | TABLE_HALF,
     "analysis": TRAINING_HALF,
     **dict.fromkeys(
-        ("data", "methods", "training", "serving", "bench", "doctor", "cli", "__init__", "__main__"), TABLE_HALF
+        ("data", "methods", "training", "uncertainty", "serving", "bench", "doctor", "cli", "__init__", "__main__"),
+        TABLE_HALF,
     ),
 }
 # Clocks, files and processes, which the core is to know nothing of.

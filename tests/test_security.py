@@ -60,7 +60,7 @@ ONLY_WITH = {
 # the version of the user's own MLflow server, of which 200 bytes are read and matched, and what is wrong with a file of
 # predictions, which is read without pickles once its sizes are known to be those of the file.
 KNOWN = {
-    ("ssvi/analysis/tracking/pictures.py", "zipfile"),
+    ("ssvi/runs/arrays.py", "zipfile"),
     ("ssvi/runs/configfile.py", "yaml.load"),
     ("ssvi/data/sources.py", "utils.extract_archive"),
     ("ssvi/doctor/services.py", "urllib.request.urlopen"),
@@ -459,19 +459,20 @@ def shells(text: str) -> list[str]:
 def test_every_value_in_a_command_is_quoted_or_a_number() -> None:
     rules, common = (ROOT / "workflow/rules/train.smk").read_text(), (ROOT / "workflow/rules/common.smk").read_text()
     commands = [command for path in RULES for command in shells(path.read_text())]
-    assert len(commands) == sum(path.read_text().count("shell:") for path in RULES) == 4
+    assert len(commands) == sum(path.read_text().count("shell:") for path in RULES) == 5
     numbers = {"threads", "params.samples", "params.bins"}
     for line in commands:
         fields = re.findall(r"\{([^{}]*)\}", line)
         assert fields
-        quoted = numbers | {"params.flags", "params.ssvi", "params.licence"}
+        quoted = numbers | {"params.flags", "params.ssvi", "params.licence", "params.outside"}
         assert all(field.endswith(":q") or field in quoted for field in fields), line
         assert "{{" not in line
     # the command and its flags are joined by shlex, word by word
     assert set(re.findall(r"ssvi=(\w+)", rules)) == {"SSVI"}
     assert set(re.findall(r"flags=(\w+)", rules)) == {"run_flags", "data_flags"}
     assert set(re.findall(r"licence=(\w+)", rules)) == {"licence_flag"}
-    for function in ("run_flags", "data_flags", "licence_flag"):
+    assert set(re.findall(r"outside=(\w+)", rules)) == {"outside_flags"}
+    for function in ("run_flags", "data_flags", "licence_flag", "outside_flags"):
         body = re.search(rf"def {function}\(.*?\n(?=\n\n)", common, re.S)[0]
         assert re.findall(r"return (\S+?)\(", body) == ["shlex.join"]
     assert re.search(r"^SSVI = \(\n    \"ssvi\"\n    if .*\n    else shlex\.join\(.*\)\n\)$", common, re.M)

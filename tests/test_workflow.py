@@ -45,11 +45,13 @@ CONFIG = config_of(
             "table1": ["vi", "again"],
             "baselines": ["vi", "children"],
             "summary": ["vi", "ssvi", "rigl", "broken"],
+            "shift": ["vi"],
         },
         "figures": {
             "figure2_left": ["ssvi", "rigl", "vi"],
             "curves": ["vi", "ssvi"],
             "test_samples": ["vi"],
+            "shift": ["vi"],
             "mine": {"of": ["ssvi", "rigl"], "x": "density", "y": "accuracy", "hue": "method"},
         },
     },
@@ -152,6 +154,23 @@ def test_weight_samples_are_measured_only_where_a_figure_shows_them(study: Path)
     found = times(study / "results/runs", "samples.csv")
     assert len(found) == 2
     assert all("/vi/" in run for run in found)
+
+
+def test_the_suite_is_shown_to_the_runs_that_need_it_and_again_where_they_are_evaluated_again(study: Path) -> None:
+    found = times(study / "results/runs", "uncertainty.csv")
+    assert len(found) == 2
+    assert all("/vi/" in run for run in found)
+    # a table and a figure of one name
+    assert "corruption error" in (study / "reports/tiny/tables/shift.md").read_text()
+    assert (study / "reports/tiny/figures/shift.png").stat().st_size > 200
+    # the weight samples are other ones, so are the predictions that the suite begins with
+    plan = snakemake(study, "-n", "shift", "--config", "evaluation={samples: 3, bins: 15}").stdout
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", plan, re.M))
+    assert {name: counts[name] for name in ("evaluate", "suite", "table", "figure")} == {
+        **dict.fromkeys(("evaluate", "suite"), "2"),
+        **dict.fromkeys(("table", "figure"), "1"),
+    }
+    assert "train" not in counts
 
 
 def test_both_html_reports_hold_tables_and_figures(study: Path) -> None:
@@ -347,11 +366,12 @@ def test_what_was_evaluated_by_hand_otherwise_is_evaluated_anew_where_it_is_need
     dry = snakemake(copy, "-n")
     assert times(copy, "metrics.json") == made
     assert re.search(r"^evaluate +1$", dry.stdout, re.M)
+    assert re.search(r"^suite +1$", dry.stdout, re.M)  # which begins with the predictions of that evaluation
     assert re.search(r"in all +13 +12 +1 +0.00$", dry.stdout, re.M)
     said = [line for line in dry.stderr.splitlines() if line.startswith("ssvi: ")]
     assert len(said) == 1
-    assert "1 in all: " in said[0]
-    assert "was evaluated with 7 weight samples and 15 bins, but the config says 2 samples and 15 bins." in said[0]
+    assert "2 in all: " in said[0]
+    assert "was evaluated with 7 weight samples and 15 bins, but the config says 2 samples and 15 bins;" in said[0]
     assert not re.search(r"^evaluate +", snakemake(copy, "-n", "--", "mine").stdout, re.M)
     snakemake(copy, "--", "table1")
     assert times(copy, "model.safetensors") == trained
@@ -403,7 +423,8 @@ exit 1
 
 
 @pytest.mark.parametrize(
-    ("runs_per_gpu", "cores", "places"), [(None, 16, 2), (2, 6, 3), pytest.param(2, 16, 4, marks=MORE)]
+    ("runs_per_gpu", "cores", "places"),
+    [(2, 6, 3), pytest.param(None, 16, 2, marks=MORE), pytest.param(2, 16, 4, marks=MORE)],
 )
 def test_gpus_and_cores_limit_what_runs_at_once(tmp_path, monkeypatch, runs_per_gpu, cores: int, places: int) -> None:
     """Two GPUs that are only named, and a place on them for one or two runs each; a run takes two cores."""
@@ -440,7 +461,7 @@ def test_the_mirror_holds_every_run_and_ui_notes_stay(study: Path, tmp_path, mon
     assert len([r for r in runs if "ssvi.run" in r.data.tags]) == 13
 
 
-@pytest.mark.fault("config changed under finished results")
+@pytest.mark.fault("config changed under finished results", quick=0)
 def test_results_made_under_other_defaults_are_refused_in_one_line(study: Path, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
@@ -541,6 +562,7 @@ def test_the_example_of_the_readme_runs(tmp_path) -> None:
     assert "my_prior" in (reports / "report.html").read_text()
 
 
+@MORE
 def test_without_an_activated_environment_it_works_and_names_commands_that_work(tmp_path) -> None:
     """From cron, on a config file of one's own, from another folder; the commands are pasted as they are printed."""
     train = {"dataset": "digits", "model": "mlp", "width": 0.1, "epochs": 1, "batch_size": 256}

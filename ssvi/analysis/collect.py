@@ -1,11 +1,12 @@
-"""Run folders as tidy frames: a row a run, an epoch, a layer at an update, a pair of criteria, a sample size."""
+"""Run folders as tidy frames: a row a run, an epoch, a layer at an update, a pair of criteria, a measured figure."""
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ import pandas as pd
 
 from ssvi.analysis import ranges, shown
 from ssvi.analysis.made import completed, plugin_files
-from ssvi.analysis.records import READERS, RunFiles, run_folder, used_options
+from ssvi.analysis.records import BESIDE, READERS, UNCERTAINTY_COLUMNS, RunFiles, run_folder, used_options
 from ssvi.errors import UserError, one_line, told
 from ssvi.machine.disk import write_text
 from ssvi.runs import files, ties
-from ssvi.runs.evaluated import check_evaluated, check_sampled
+from ssvi.runs.evaluated import check_evaluated, check_measured
 from ssvi.runs.identity import kind_of
 from ssvi.runs.options import FIELDS
 from ssvi.runs.records import is_number, read_record, reading_once, told_by_version
@@ -27,11 +28,11 @@ from ssvi.runs.spec import RunSpec
 
 METRIC_COLUMNS = (
     *("status", "cause", "diverged_epoch", "evaluation_samples", "evaluation_bins", "evaluation_numerics"),
-    *("accuracy", "nll", "ece", "ece_marginal", "brier"),
-    *("temperature", "nll_scaled", "ece_scaled", "ece_marginal_scaled", "brier_scaled"),
-    *("predictive_entropy", "mutual_information", "mutual_information_share"),
-    *("accuracy_best_test", "best_epoch", "accuracy_best_checkpoint", "nll_best_checkpoint", "ece_best_checkpoint"),
-    *("ece_marginal_best_checkpoint", "brier_best_checkpoint", "test_images"),
+    *files.MEASURED,
+    *("temperature", *(f"{name}_scaled" for name in files.CALIBRATED)),
+    *("predictive_entropy", "expected_entropy", "mutual_information", "mutual_information_share"),
+    *("disagreement", "logit_sd", "point_posterior", "validation_accuracy", "validation_nll"),
+    *("accuracy_best_test", "best_epoch", *(f"{name}_best_checkpoint" for name in files.MEASURED), "test_images"),
     *("density_actual", "sparsity", "active_weights", "maskable_weights", "complexity", "stored_numbers"),
     *("stored_bytes", "file_bytes", "training_flops", "training_flops_dense", "inference_flops"),
     *("training_seconds", "step_seconds", "parent_flops", "parent_seconds", "evaluation_seconds"),
@@ -46,8 +47,8 @@ WORDS = {
     *("status", "cause", "commit", "device", "cpu", "computed_precision"),
     *("ssvi", "torch", "python", "data", "training_data", "test_data", "plugins", "started", "network"),
 }
-TRUTHS = {"dirty", "verified"}
-# What every run has that did not diverge.
+TRUTHS = {"dirty", "verified", "point_posterior"}
+# What every run has that did not diverge, whichever version evaluated it.
 RESULTS = ("accuracy", "nll", "ece", "ece_marginal", "brier")
 RUN_COLUMNS = ("run", *FIELDS, *METRIC_COLUMNS, *PROVENANCE_COLUMNS)
 
@@ -70,6 +71,9 @@ class Frames:
         overlap: a row a pair of removal criteria and recorded update (`OVERLAP_COLUMNS`), `first` before `second`
             in the order of `CRITERIA`; a criterion that this version does not have is in none.
         samples: a row a number of weight samples (`SAMPLES_COLUMNS`).
+        uncertainty: a row a figure of the uncertainty suite (`UNCERTAINTY_COLUMNS`), as uncertainty.csv has it
+            (`ssvi.analysis.uncertain` makes columns of the runs of them).
+        left_out: why runs are in no frame of what is used where it is there, by run path.
     """
 
     runs: pd.DataFrame
@@ -77,6 +81,8 @@ class Frames:
     updates: pd.DataFrame
     overlap: pd.DataFrame
     samples: pd.DataFrame
+    uncertainty: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([], columns=list(UNCERTAINTY_COLUMNS)))
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 class RunFolders:
@@ -92,8 +98,9 @@ class RunFolders:
     def __init__(self, results: Path, *, partial: bool = False, evaluation: Mapping[str, int] | None = None) -> None:
         self.results, self._partial, self._evaluation = results, partial, evaluation
         self._row, self._files = cache(self._read_row), RunFiles(results)
+        self._check_measured = cache(self._measured)
 
-    def frames(self, specs: Mapping[str, RunSpec], needs: Collection[str] = ()) -> Frames:
+    def frames(self, specs: Mapping[str, RunSpec], needs: Collection[str] = (), uses: Collection[str] = ()) -> Frames:
         """The frames of these runs.
 
         A run is refused, and left out of all frames but `runs`, where its status is then `refused` and its cause says
@@ -103,20 +110,37 @@ class RunFolders:
         Args:
             specs: run paths and their specs. Options that a method does not use are empty; the density of a dense
                 method is 1. `density` is the one asked for, `density_actual` the measured one.
-            needs: which of history, updates, overlap, samples to read beside the runs.
+            needs: which of history, updates, overlap, samples, uncertainty to read beside the runs.
+            uses: which of `BESIDE` to read of the runs that have it. One that cannot be used takes no run with it:
+                it is left out of its frame alone, and `left_out` says why.
         """
         runs = pd.DataFrame([self._row(*one) for one in specs.items()], columns=list(RUN_COLUMNS))
         for causes in (_trained_on_others, _evaluated_on_others, _copies):
             runs = _refused(runs, causes(runs))
         finished = {run: specs[run] for run in runs.loc[runs["status"].isin([COMPLETE, DIVERGED]), "run"]}
+        more, causes = self._usable(finished, needs)
+        runs, left_out = _refused(runs, causes), {}
+        for name in set(uses) - set(needs):
+            there = {
+                run: spec
+                for run, spec in finished.items()
+                if run not in causes and os.path.exists(run_folder(self.results, run) / BESIDE[name])
+            }
+            frames, found = self._usable(there, [name])
+            more[name], left_out = frames[name], left_out | found
+        return Frames(runs, **more, left_out=left_out)
+
+    def _usable(
+        self, specs: Mapping[str, RunSpec], needs: Collection[str]
+    ) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+        """The frames beside the runs, and why runs are in none of them."""
         try:
-            more = self._beside(finished, needs)
+            return self._beside(specs, needs), {}
         except (UserError, OSError):
             # The files of all runs are parsed at once, so which of them are to blame is asked for only now.
-            found = {run: self._problem({run: spec}, needs) for run, spec in finished.items()}
-            runs = _refused(runs, {run: cause for run, cause in found.items() if cause})
-            more = self._beside({run: spec for run, spec in finished.items() if not found[run]}, needs)
-        return Frames(runs, **more)
+            found = {run: self._problem({run: spec}, needs) for run, spec in specs.items()}
+        usable = {run: spec for run, spec in specs.items() if not found[run]}
+        return self._beside(usable, needs), {run: cause for run, cause in found.items() if cause}
 
     def _read_row(self, run: str, spec: RunSpec) -> dict[str, Any]:
         try:
@@ -137,9 +161,13 @@ class RunFolders:
             name: read(self._files, specs)[list(columns)] if name in needs else pd.DataFrame([], columns=list(columns))
             for name, (read, columns) in READERS.items()
         }
-        for run in frames["samples"]["run"].unique() if self._evaluation is not None else ():
-            check_sampled(run_folder(self.results, run) / files.SAMPLES, specs[run], self._evaluation)
+        for name, file in BESIDE.items() if self._evaluation is not None else ():
+            for run in frames[name]["run"].unique():
+                self._check_measured(run_folder(self.results, run) / file, specs[run])
         return frames
+
+    def _measured(self, path: Path, spec: RunSpec) -> None:
+        check_measured(path, spec, self._evaluation)
 
     def _problem(self, spec: Mapping[str, RunSpec], needs: Collection[str]) -> str | None:
         try:
@@ -153,12 +181,13 @@ def load_frames(
     results: Path,
     specs: Mapping[str, RunSpec],
     needs: Collection[str] = (),
+    uses: Collection[str] = (),
     *,
     partial: bool = False,
     evaluation: Mapping[str, int] | None = None,
 ) -> Frames:
     """The frames of these runs alone, by `RunFolders`."""
-    return RunFolders(results, partial=partial, evaluation=evaluation).frames(specs, needs)
+    return RunFolders(results, partial=partial, evaluation=evaluation).frames(specs, needs, uses)
 
 
 def cause(error: UserError | OSError) -> str:

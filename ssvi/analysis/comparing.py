@@ -19,7 +19,8 @@ from ssvi.registry import POINT
 
 # What the cost of a dense BNN depends on: its runs that agree in these are the yardstick of a sparse one.
 COST_OPTIONS = (
-    *("dataset", "model", "width", "image_size", "validation", "augment"),
+    *("dataset", "model", "width", "image_size", "shrink", "training_images", "held_out_classes"),
+    *("validation", "augment"),
     *("epochs", "batch_size", "precision", "sampling"),
 )
 OF_ITSELF = (

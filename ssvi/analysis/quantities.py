@@ -93,11 +93,71 @@ ACCURACY = Quantity(
 BEST_TEST = Quantity("accuracy_best_test", "best test accuracy", "%", 100.0, style=".2f", share_of="test_images")
 NLL = Quantity("nll", "NLL", "nats", better=-1)
 ECE = Quantity("ece", "ECE", better=-1)
+ECE_MASS = Quantity("ece_mass", "ECE, equal mass", better=-1)
+ECE_CLASSWISE = Quantity("ece_classwise", "class-wise ECE", better=-1)
 ECE_MARGINAL = Quantity("ece_marginal", "marginal ECE", better=-1, cut_at=0.0)
+AURC = Quantity("aurc", "AURC", better=-1)
+AURC_SCALED = Quantity("aurc_scaled", "AURC, scaled", better=-1)
 BRIER = Quantity("brier", "Brier", better=-1)
 NLL_SCALED = Quantity("nll_scaled", "NLL, scaled", "nats", better=-1)
 ECE_SCALED = Quantity("ece_scaled", "ECE, scaled", better=-1)
 TEMPERATURE = Quantity("temperature", "temperature", style=".2f")
+
+# What use is made of a posterior.
+PREDICTIVE_ENTROPY = Quantity("predictive_entropy", "predictive entropy", "nats", style=".3f")
+EXPECTED_ENTROPY = Quantity("expected_entropy", "expected entropy", "nats", style=".3f")
+INFORMATION_SHARE = Quantity("mutual_information_share", "mutual information, share of it", "%", 100.0, style=".3f")
+DISAGREEMENT = Quantity("disagreement", "disagreement of samples", "%", 100.0, style=".1f")
+LOGIT_SD = Quantity("logit_sd", "sd of logits", style=".3f")
+
+# Under corruptions, by severity (0 is none) or the mean over severities 1 to 5; of prediction sets of nominally 90 %.
+_CORRUPTED = {"unit": "%", "factor": 100.0, "style": ".2f", "better": 1, "share_of": "shift_images"}
+_COVERED = {"unit": "%", "factor": 100.0, "style": ".1f"}
+CLEAN_ACCURACY = Quantity("shift_accuracy_0", "accuracy, clean", **_CORRUPTED)
+ACCURACY_1 = Quantity("shift_accuracy_1", "accuracy, severity 1", **_CORRUPTED)
+ACCURACY_2 = Quantity("shift_accuracy_2", "accuracy, severity 2", **_CORRUPTED)
+ACCURACY_3 = Quantity("shift_accuracy_3", "accuracy, severity 3", **_CORRUPTED)
+ACCURACY_4 = Quantity("shift_accuracy_4", "accuracy, severity 4", **_CORRUPTED)
+ACCURACY_5 = Quantity("shift_accuracy_5", "accuracy, severity 5", **_CORRUPTED)
+SHIFT_IMAGES = Quantity("shift_images", "images under corruptions", style=".0f", counted=True)
+SHIFT_ACCURACY = Quantity("shift_accuracy", "accuracy under corruptions", **_CORRUPTED)
+CORRUPTION_ERROR = Quantity("corruption_error", "corruption error", "%", 100.0, style=".2f", better=-1)
+SHIFT_NLL = Quantity("shift_nll", "NLL under corruptions", "nats", style=".3f", better=-1)
+SHIFT_ECE = Quantity("shift_ece", "ECE under corruptions", better=-1)
+SHIFT_NLL_SCALED = Quantity("shift_nll_scaled", "NLL under corruptions, scaled", "nats", style=".3f", better=-1)
+SHIFT_ECE_SCALED = Quantity("shift_ece_scaled", "ECE under corruptions, scaled", better=-1)
+SHIFT_BRIER = Quantity("shift_brier", "Brier under corruptions", better=-1)
+CLEAN_COVERAGE = Quantity("shift_lac_coverage_0", "LAC coverage, clean", **_COVERED)
+COVERAGE_3 = Quantity("shift_lac_coverage_3", "LAC coverage, severity 3", **_COVERED)
+COVERAGE_5 = Quantity("shift_lac_coverage_5", "LAC coverage, severity 5", **_COVERED)
+
+# Of telling the test images from those of another set.
+_TOLD = {"unit": "%", "factor": 100.0, "style": ".1f", "better": 1}
+AUROC_PROBABILITY = Quantity("auroc_max_probability", "AUROC by max. probability", **_TOLD)
+AUROC_ENTROPY = Quantity("auroc_entropy", "AUROC by entropy", **_TOLD)
+AUROC_INFORMATION = Quantity("auroc_mutual_information", "AUROC by mutual information", **_TOLD)
+AUROC_EXPECTED = Quantity("auroc_expected_entropy", "AUROC by expected entropy", **_TOLD)
+AUROC_ENERGY = Quantity("auroc_energy", "AUROC by energy", **_TOLD)
+AUPR_IN = Quantity("aupr_in_entropy", "AUPR in", **_TOLD)
+AUPR_OUT = Quantity("aupr_out_entropy", "AUPR out", **_TOLD)
+FPR95 = Quantity("fpr95_entropy", "FPR95", "%", 100.0, style=".1f", better=-1)
+AUROC_ENTROPY_SCALED = Quantity("auroc_entropy_scaled", "AUROC by entropy, scaled", **_TOLD)
+OOD_AUROC = Quantity("ood_auroc", "AUROC by entropy, mean over OOD sets", **_TOLD)
+OOD_AUROC_SCALED = Quantity("ood_auroc_scaled", "AUROC by entropy, scaled, mean over OOD sets", **_TOLD)
+# Of networks without a posterior after temperature scaling, of others as they are.
+OOD_AUROC_FAIR = Quantity("ood_auroc_fair", "AUROC by entropy, mean over OOD sets, points scaled", **_TOLD)
+
+# Of predictions that are withheld, or are sets of nominally 90 %.
+EAURC = Quantity("eaurc", "E-AURC", better=-1)
+AUGRC = Quantity("augrc", "AUGRC", better=-1)
+ACCURACY_AT_80 = Quantity("accuracy_at_coverage_80", "accuracy at 80 % coverage", "%", 100.0, style=".2f", better=1)
+ACCURACY_AT_90 = Quantity("accuracy_at_coverage_90", "accuracy at 90 % coverage", "%", 100.0, style=".2f", better=1)
+ACCURACY_AT_95 = Quantity("accuracy_at_coverage_95", "accuracy at 95 % coverage", "%", 100.0, style=".2f", better=1)
+COVERAGE_AT_RISK = Quantity("coverage_at_risk_5", "coverage at 5 % risk", "%", 100.0, style=".1f", better=1)
+LAC_COVERAGE = Quantity("lac_coverage_90", "LAC coverage", **_COVERED)
+LAC_SIZE = Quantity("lac_size_90", "LAC set size", style=".2f", better=-1)
+APS_COVERAGE = Quantity("aps_coverage_90", "APS coverage", **_COVERED)
+APS_SIZE = Quantity("aps_size_90", "APS set size", style=".2f", better=-1)
 
 DENSITY = Quantity("density", "density", "%", 100.0)
 DENSITY_ACTUAL = Quantity("density_actual", "density, measured", "%", 100.0)
@@ -136,6 +196,7 @@ FLOPS_PAPER = Quantity("training_flops_paper", "training FLOPs, paper's units", 
 LOSS = Quantity("loss", "likelihood loss", "nats")
 KL = Quantity("kl", "KL to the prior", "nats")
 TRAIN_ACCURACY = Quantity("train_accuracy", "training accuracy", "%", 100.0)
+VALIDATION_NLL = Quantity("validation_nll", "validation NLL", "nats", better=-1)
 VALIDATION_ACCURACY = Quantity("validation_accuracy", "validation accuracy", "%", 100.0)
 TEST_SECONDS = Quantity("seconds", "time for the test set", "s")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 # Sums of rounded numbers may leave a range by their rounding.
@@ -15,13 +16,17 @@ POSITIVE = (0.0, math.inf)
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("accuracy", "train_accuracy", "validation_accuracy", "test_accuracy"), SHARE),
     **dict.fromkeys(("accuracy_best_test", "mutual_information_share", "beta", "progress", "drop_fraction"), SHARE),
-    **dict.fromkeys(("ece", "ece_marginal", "iou"), SHARE),
-    "nll": (0.0, MOST_NATS),
+    **dict.fromkeys(("ece", "ece_mass", "ece_classwise", "ece_marginal", "aurc", "iou"), SHARE),
+    **dict.fromkeys(("confidence", "risk", "eaurc", "augrc", "disagreement", "corruption_error"), SHARE),
+    **dict.fromkeys(("accuracy_at_coverage", "coverage_at_risk", "lac_coverage", "aps_coverage"), SHARE),
+    **dict.fromkeys(("ood_auroc", "ood_auroc_fair", "near"), SHARE),
+    **dict.fromkeys(("nll", "validation_nll"), (0.0, MOST_NATS)),
     "brier": (0.0, 2.0),
     "spearman": (-1.0, 1.0),
     # networks that are wider than their name says may hold more weights than the plain one
     "sparsity": (-math.inf, 1.0),
-    **dict.fromkeys(("predictive_entropy", "mutual_information", "temperature"), POSITIVE),
+    **dict.fromkeys(("predictive_entropy", "expected_entropy", "mutual_information", "temperature"), POSITIVE),
+    **dict.fromkeys(("logit_sd", "level", "images", "lac_size", "aps_size"), POSITIVE),
     **dict.fromkeys(("loss", "lr", "density_actual"), POSITIVE),
     **dict.fromkeys(("active_weights", "maskable_weights", "complexity", "stored_numbers"), POSITIVE),
     **dict.fromkeys(("stored_bytes", "file_bytes"), POSITIVE),
@@ -34,7 +39,8 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("size", "active", "removed", "added", "born", "survivors", "position", "sigma_mean"), POSITIVE),
     **dict.fromkeys(("epoch", "best_epoch", "diverged_epoch", "samples", "test_images"), (1.0, 2.0**53)),
     **dict.fromkeys(
-        ("evaluation_bins", "evaluation_numerics", "numerics", "threads", "host_cpus", "machines"), (1.0, math.inf)
+        ("bins", "evaluation_bins", "evaluation_numerics", "numerics", "threads", "host_cpus", "machines"),
+        (1.0, math.inf),
     ),
     "evaluation_samples": POSITIVE,  # none of a run that diverged
 }
@@ -44,7 +50,11 @@ WHOLE = (
 )
 # The same measure after something was done to it.
 DERIVED = ("_scaled", "_best_checkpoint")
+# The same measure under corruptions, and at a level: a severity, or percent of coverage or risk.
+LEVELLED = re.compile(r"^shift_|_\d+$")
 QUANTILES = ("sigma_q", "snr_q")
+# By whatever score.
+DETECTION = ("auroc", "aupr_in", "aupr_out", "fpr95")
 
 
 def inside(column: str, values: Any) -> Any:
@@ -58,7 +68,9 @@ def bounds(column: str) -> tuple[float, float]:
     """Least and largest value that a column's number can have; infinite where there is none."""
     for ending in DERIVED:
         column = column.removesuffix(ending)
-    return POSITIVE if column.startswith(QUANTILES) else RANGES.get(column, (-math.inf, math.inf))
+    if column.startswith(QUANTILES):
+        return POSITIVE
+    return SHARE if column.startswith(DETECTION) else RANGES.get(LEVELLED.sub("", column), (-math.inf, math.inf))
 
 
 def allowed(column: str) -> str:

@@ -1,4 +1,4 @@
-"""The files of run folders as frames: a row an epoch, a layer at an update, a pair of criteria, a sample size."""
+"""The files of run folders as frames: of epochs, of layers at updates, of pairs of criteria, of what was measured."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -21,7 +22,7 @@ from ssvi.errors import UserError, one_line
 from ssvi.registry import CRITERIA
 from ssvi.runs import files
 from ssvi.runs.options import FIELDS, options_of
-from ssvi.runs.records import ANEW, anew, read_jsonl, read_record, read_text, told_by_version
+from ssvi.runs.records import ANEW, anew, read_jsonl, read_record, read_text, reading_once, told_by_version
 from ssvi.runs.spec import RunSpec
 from ssvi.runs.ties import check_sealed
 
@@ -39,13 +40,17 @@ UPDATE_COLUMNS = (
 )
 OVERLAP_COLUMNS = ("run", "step", "epoch", "progress", "first", "second", *MEASURES)
 SAMPLES_COLUMNS = ("run", *files.SAMPLES_COLUMNS)
+UNCERTAINTY_COLUMNS = ("run", *(name for name in files.UNCERTAINTY_COLUMNS if name != files.TESTED_ON))
+UNCERTAINTY_WORDS = ("run", "part", "name", "score", "metric")
+# The frames of what was measured beside metrics.json.
+BESIDE = {"samples": files.SAMPLES, "uncertainty": files.UNCERTAINTY}
 
 # What stands where in records of updates that carry no names: those of format 1, which had one order alone.
 UNNAMED_CRITERIA = ("abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp")
 UNNAMED_QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 
 # What to do where a CSV file of a run folder is damaged.
-REMEDIES = {name: anew(Path(name)) for name in (files.HISTORY, files.SAMPLES)}
+REMEDIES = {name: anew(Path(name)) for name in (files.HISTORY, *files.SEALED)}
 
 Row = dict[str, Any]
 
@@ -60,7 +65,7 @@ class RunFiles:
 
     def __init__(self, results: Path) -> None:
         self.results = results
-        self.csv_rows, self.updates = cache(_csv_rows), cache(_recorded)
+        self.csv_rows, self.figures, self.updates = cache(_csv_rows), cache(_figures), cache(_recorded)
 
     def folder(self, run: str) -> Path:
         """The folder of a run path."""
@@ -114,8 +119,36 @@ def _samples(of: RunFiles, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
     asked = {run: spec for run, spec in specs.items() if (of.folder(run) / files.SAMPLES).exists()}
     frame = _joined(of, asked, files.SAMPLES, files.SAMPLES_COLUMNS)
     for run in asked:
-        check_sealed(of.folder(run))
+        check_sealed(of.folder(run), files.SAMPLES)
     return frame.fillna({"numerics": 1})  # of versions that did not say
+
+
+def _uncertainty(of: RunFiles, specs: Mapping[str, RunSpec]) -> pd.DataFrame:
+    """The figures of every run; of a training that diverged there are none, and need be no file."""
+    rows = [
+        dict(zip(UNCERTAINTY_COLUMNS, (run, *cells), strict=True))
+        for run in specs
+        for cells in of.figures(of.folder(run))
+    ]
+    frame = _frame(of, rows, UNCERTAINTY_COLUMNS, UNCERTAINTY_WORDS, "level", files.UNCERTAINTY)
+    for (part, name, metric), group in frame.groupby(["part", "name", "metric"], sort=False, dropna=False):
+        # coverage and size of prediction sets, called as they are under shift
+        called = f"{name}_{metric}" if part == "conformal" else str(metric)
+        _check_range(group, "value", called, _problem(of, files.UNCERTAINTY))
+    return frame
+
+
+def _figures(folder: Path) -> list[list[str | None]]:
+    """The rows of a run's uncertainty.csv, None for an empty cell."""
+    path = folder / files.UNCERTAINTY
+    with reading_once():
+        if not os.path.exists(path):
+            if read_record(folder / files.METRICS, status=str)["status"] == "diverged":
+                return []
+            raise UserError(f"{path}: no such file; make it: {files.measuring(path)}")
+        rows = _csv_cells(path, UNCERTAINTY_COLUMNS[1:])
+        check_sealed(folder, files.UNCERTAINTY)
+    return [[one_line(cell) or None for cell in row] for row in rows]
 
 
 def _joined(of: RunFiles, specs: Mapping[str, RunSpec], name: str, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -151,6 +184,17 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[str]:
     Raises:
         UserError: if the file has not that column, has a column twice, or a row with more or fewer cells than columns.
     """
+    found, rows = _opened(path, columns)
+    if found != list(columns):
+        rows = [",".join(row) for row in _csv_cells(path, columns)]
+    # also of cells that were quoted because a comma is in them, where numbers are to be
+    if wrong := {row.count(",") + 1 for row in rows} - {len(columns)}:
+        raise UserError(f"{path}: a row has {max(wrong)} cells instead of {len(columns)}; {REMEDIES[path.name]}")
+    return rows
+
+
+def _opened(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The columns of a CSV file, among them the first of these, and its rows as text."""
     first, _, rest = read_text(path).partition("\n")
     found, rows = first.split(","), rest.splitlines() if rest.strip() else []
     if columns[0] not in found:
@@ -158,16 +202,12 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[str]:
         raise UserError(f"{problem}; {told_by_version(path.parent)}")
     if len(set(found)) < len(found):
         raise UserError(f"{path}: has a column twice ({reprlib.repr(first)}); {REMEDIES[path.name]}")
-    if found != list(columns):
-        rows = _reordered(path, rows, found, columns)
-        found = list(columns)
-    if wrong := {row.count(",") + 1 for row in rows} - {len(found)}:
-        raise UserError(f"{path}: a row has {max(wrong)} cells instead of {len(found)}; {REMEDIES[path.name]}")
-    return rows
+    return found, rows
 
 
-def _reordered(path: Path, rows: list[str], found: list[str], columns: tuple[str, ...]) -> list[str]:
-    """Rows with the cells of other columns than they were written with; words in those left out may be quoted."""
+def _csv_cells(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
+    """The same with each row as its cells, of which words may be quoted."""
+    found, rows = _opened(path, columns)
     places = [found.index(column) if column in found else len(found) for column in columns]
     try:
         table = list(csv.reader(rows))
@@ -175,7 +215,7 @@ def _reordered(path: Path, rows: list[str], found: list[str], columns: tuple[str
         raise UserError(f"{path}: not readable as CSV ({error}); {REMEDIES[path.name]}") from None
     if wrong := {len(row) for row in table} - {len(found)}:
         raise UserError(f"{path}: a row has {max(wrong)} cells instead of {len(found)}; {REMEDIES[path.name]}")
-    return [",".join(map([*row, ""].__getitem__, places)) for row in table]
+    return [list(map([*row, ""].__getitem__, places)) for row in table]
 
 
 def _to_numbers(
@@ -203,14 +243,20 @@ def _to_numbers(
         if bad.any():
             row = frame[bad].iloc[0]
             raise UserError(problem(row, f"{column} is {row[column]!r}, but must be a number"))
-        if (odd := numbers.notna() & ~ranges.inside(column, numbers)).any():
-            row = frame[odd].iloc[0]
-            raise UserError(problem(row, f"{column} is {numbers[row.name]:g}, but must be {ranges.allowed(column)}"))
         frame[column] = numbers
+        _check_range(frame, column, column, problem)
     if (twice := frame.duplicated(list(unique))).any():
         row = frame[twice].iloc[0]
-        said = ", ".join(f"{name} {_plain(row[name])}" for name in unique if name != "run")
+        said = ", ".join(f"{name} {_plain(row[name])}" for name in unique if name != "run" and pd.notna(row[name]))
         raise UserError(problem(row, f"{said} is there twice"))
+
+
+def _check_range(frame: pd.DataFrame, column: str, called: str, problem: Callable[[pd.Series, str], str]) -> None:
+    """Refuse numbers of a column that what is `called` so cannot be."""
+    numbers = frame[column]
+    if (odd := numbers.notna() & ~ranges.inside(called, numbers)).any():
+        row = frame[odd].iloc[0]
+        raise UserError(problem(row, f"{called} is {row[column]:g}, but must be {ranges.allowed(called)}"))
 
 
 def _plain(value: Any) -> str:
@@ -301,16 +347,29 @@ def _pairs(record: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _frame(of: RunFiles, rows: list[Row], columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
+def _frame(
+    of: RunFiles,
+    rows: list[Row],
+    columns: Sequence[str],
+    words: Sequence[str],
+    at: str = "step",
+    file: str = files.TOPOLOGY,
+) -> pd.DataFrame:
+    """Rows that came of a file, told from each other by their words and the number `at`."""
     frame = pd.DataFrame(rows, columns=list(columns))
+    numbers = [column for column in columns if column not in words]
+    _to_numbers(frame, numbers, (*words, at), _problem(of, file))
+    return frame
+
+
+def _problem(of: RunFiles, file: str) -> Callable[[pd.Series, str], str]:
+    """The line about a row that came of this file of its run."""
 
     def problem(row: pd.Series, text: str) -> str:
         folder = of.folder(row["run"])
-        return f"{folder / files.TOPOLOGY}: {text}; {told_by_version(folder)}"
+        return f"{folder / file}: {text}; {REMEDIES[file] if file in REMEDIES else told_by_version(folder)}"
 
-    numbers = [column for column in columns if column not in words]
-    _to_numbers(frame, numbers, (*words, "step"), problem)
-    return frame
+    return problem
 
 
 READERS: dict[str, tuple[Callable[[RunFiles, Mapping[str, RunSpec]], pd.DataFrame], tuple[str, ...]]] = {
@@ -318,4 +377,5 @@ READERS: dict[str, tuple[Callable[[RunFiles, Mapping[str, RunSpec]], pd.DataFram
     "updates": (_updates, UPDATE_COLUMNS),
     "overlap": (_overlap, OVERLAP_COLUMNS),
     "samples": (_samples, SAMPLES_COLUMNS),
+    "uncertainty": (_uncertainty, UNCERTAINTY_COLUMNS),
 }

@@ -37,12 +37,16 @@ HEADINGS = {
     "evaluation_bins": "bins",
     "evaluation_numerics": "evaluated by numerics",
     "computed_precision": "computed in",
+    "ood_set": "OOD set",
+    "ood_distance": "distance",
 }
 SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins", *MADE)
 # More runs than these of one status and cause are counted, not listed.
 LISTED = 10
 FIRST_OF_MANY = 3
 FIRST = ("dataset", "model", "method", "density", "lr")
+# What a network is asked: only runs of one task, by networks of one kind, can be the best of each other.
+TASK = ("dataset", "model", "image_size", "shrink", "training_images", "held_out_classes")
 
 
 def setting_columns(frame: pd.DataFrame) -> list[str]:
@@ -53,6 +57,11 @@ def setting_columns(frame: pd.DataFrame) -> list[str]:
     always = ("dataset", "method", "density", "lr")
     order = (*FIRST, *(name for name in SETTING if name not in FIRST))
     return [name for name in order if name in always or frame[name].dropna().nunique() > 1]
+
+
+def task(group: pd.DataFrame) -> tuple[Any, ...]:
+    """The task of a setting's runs."""
+    return tuple(None if is_missing(value) else value for value in group.iloc[0][list(TASK)])
 
 
 def settings(frame: pd.DataFrame) -> list[pd.DataFrame]:

@@ -52,6 +52,15 @@ def interval(values: pd.Series, least_sd: float = 0.0) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
+def with_interval(value: Estimate, style: str = ".2f", *, signed: bool = False) -> str:
+    """`mean [low, high]` in this style; the mean alone where the interval is unknown, a dash where there is no mean."""
+    if math.isnan(value.mean):
+        return "–"
+    style = f"+{style}" if signed else style
+    ends = "" if math.isnan(value.low) else f" [{value.low:{style}}, {value.high:{style}}]"
+    return f"{value.mean:{style}}{ends}".replace("-", "−")
+
+
 # What `difference` does, in the words of every table, figure and page that uses it.
 DIFFERENCES = (
     "Intervals of differences are Student's t, seed by seed over the seeds that both settings have (n), or Welch's "

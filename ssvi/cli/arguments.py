@@ -69,6 +69,12 @@ def to_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
 
 
+def check_sheet(path: Path | None) -> None:
+    """Refuse a picture that is no PNG, before anything is computed."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise UserError(f"--sheet is {str(path)!r}, but its name must end in .png.")
+
+
 def to_whole(text: str) -> int:
     """A whole number in plain decimal notation."""
     return _plain(text, int, "whole number, as in 12")

@@ -12,8 +12,10 @@ from ssvi.cli.arguments import to_path, to_whole
 from ssvi.cli.folders import runs_around, warn_of_plugins
 from ssvi.cli.machine import add_data_options, check_number, device_of
 from ssvi.errors import UserError, say
-from ssvi.runs.evaluated import MOST_SAMPLES
+from ssvi.runs.evaluated import MOST_SAMPLES, POINT_SHARE
+from ssvi.runs.files import UNCERTAINTY, UNCERTAINTY_PREDICTIONS
 from ssvi.runs.images import PARTS
+from ssvi.runs.options import DATASETS
 from ssvi.runs.paths import run_path
 from ssvi.runs.runfolder import read_spec
 from ssvi.runs.spec import RunSpec
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
     from ssvi.data import Data
 
 
+BINS = 15
+# Of the figures of a suite, the first to look at: what they are called, and where they stand in uncertainty.csv.
+SHOWN_OF_SUITE = (
+    ("accuracy under corruption, severity 5:", "shift", "mean", "", 5, "accuracy"),
+    ("mean corruption error:", "shift", "mean", "", None, "corruption_error"),
+    ("ECE after temperature scaling:", "calibration", "scaled", "", None, "ece"),
+    ("AURC:", "selective", "test", "max_probability", None, "aurc"),
+)
+
+
 def add_evaluate(commands: Any) -> None:
     """Metrics of a run."""
     evaluate = commands.add_parser("evaluate", help="metrics of a trained run on its test set, or on other images")
@@ -31,11 +43,24 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--on",
         metavar="DATA",
-        help="evaluate on this data set instead (digits, cifar10, cifar100, folder:PATH), by the names of its classes; "
+        help=f"evaluate on this data set instead ({', '.join(DATASETS)}, folder:PATH), by the names of its classes; "
         "the results lie beside the run's own, and the run may be a file of `ssvi export`, of which they are only said "
         "(--samples by default: as many as the run was evaluated with)",
     )
     evaluate.add_argument("--part", choices=PARTS, help="of --on (default: test, where it has parts)")
+    evaluate.add_argument(
+        "--suite",
+        choices=("uncertainty",),
+        help="instead, of a run that was evaluated: corrupted images, images from outside, selective prediction, "
+        "conformal sets and calibration, by the weight samples of its evaluation (docs/metrics.md)",
+    )
+    evaluate.add_argument(
+        "--outside",
+        metavar="folder:PATH",
+        action="append",
+        default=[],
+        help="of --suite: images that are of none of the network's classes; may be given several times",
+    )
     evaluate.add_argument("--licence", help="what others may do with the network, as its card is to say")
     evaluate.set_defaults(run=_evaluate)
 
@@ -51,13 +76,18 @@ def _add_evaluation_options(parser: argparse.ArgumentParser, samples: int) -> No
     parser.add_argument("folder", type=to_path, help="run folder")
     parser.add_argument("--samples", type=to_whole, help=f"weight samples (default: {samples})")
     parser.set_defaults(usual_samples=samples)
-    parser.add_argument("--bins", type=to_whole, default=15, help="bins of the calibration errors (default: 15)")
+    parser.add_argument("--bins", type=to_whole, help=f"bins of the calibration errors (default: {BINS})")
     add_data_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=to_whole, help="CPU threads")
 
 
 def _evaluate(given: argparse.Namespace) -> None:
+    if given.suite is None and given.outside:
+        raise UserError(f"--outside is {given.outside[0]}, but has no effect without --suite.")
+    if given.suite is not None:
+        _evaluate_suite(given)
+        return
     if given.on is not None:
         _evaluate_on(given)
         return
@@ -77,8 +107,38 @@ def _evaluate(given: argparse.Namespace) -> None:
     if metrics["accuracy_best_checkpoint"] is not None:
         best = "  ".join(f"{name} {metrics[f'{name}_best_checkpoint']:.4f}" for name in shown[:-1])
         print(f"of epoch {metrics['best_epoch']}, the best on test data: {best}")
+    if metrics["point_posterior"]:
+        share = metrics["mutual_information_share"]
+        print(
+            f"the posterior is practically a point: mutual information is {share:.2g} of the predictive entropy, under "
+            f"{POINT_SHARE:g}; its samples say the same, and its uncertainty is that of one network"
+        )
     # the last line, by which a report knows that this went well
     print("  ".join([*(f"{name} {metrics[name]:.4f}" for name in shown), _uncertainty(metrics)]))
+
+
+def _evaluate_suite(given: argparse.Namespace) -> None:
+    """Show a run that was evaluated what its uncertainty has to stand."""
+    for name in ("on", "part", "samples", "bins", "licence"):
+        if (value := getattr(given, name)) is not None:
+            raise UserError(f"--{name} is {value}, but has no effect with --suite, which takes that of the evaluation.")
+    if os.path.isfile(given.folder):
+        raise UserError(f"{given.folder}: is a file; --suite takes the folder of a run, with what was evaluated of it.")
+    spec, data, device = _trained(given)
+    from ssvi.uncertainty.suite import evaluate_suite
+
+    root, links = given.data_root, given.follow_links
+    suite = evaluate_suite(spec, data, given.folder, device, root=root, folders=given.outside, follow_links=links)
+    for name, near, images, source in suite.sets:
+        print(f"{name}: {images} images, {'near' if near else 'far'}: {source}")
+    figures = {
+        (one["part"], one["name"], one["score"], one["level"], one["metric"]): one["value"] for one in suite.rows
+    }
+    for name, *place in SHOWN_OF_SUITE:
+        if tuple(place) in figures:
+            print(f"{name} {figures[tuple(place)]:.4f}")
+    size = f"{suite.file_bytes / 1e6:.2f} MB of predictions in {UNCERTAINTY_PREDICTIONS}"
+    print(f"{given.folder}: {len(suite.rows)} figures in {UNCERTAINTY}, {size}, {suite.seconds:.1f} s")
 
 
 def _evaluate_on(given: argparse.Namespace) -> None:
@@ -94,7 +154,7 @@ def _evaluate_on(given: argparse.Namespace) -> None:
 
     predictor = load(given.folder, device)
     others = elsewhere.gather(given.on, given.part, predictor.card.inputs, given.data_root, given.follow_links)
-    record = elsewhere.evaluate_on(predictor, others, given.samples, given.bins)
+    record = elsewhere.evaluate_on(predictor, others, given.samples, given.bins or BINS)
     for line in elsewhere.remarks(record):
         say(f"note: {given.on}: {line}")
     part = "" if others.part is None else f" ({others.part})"
@@ -140,6 +200,7 @@ def _trained(given: argparse.Namespace) -> tuple[RunSpec, Data, torch.device]:
     from ssvi.runs.ties import check_parents
 
     given.samples = given.usual_samples if given.samples is None else given.samples
+    given.bins = BINS if given.bins is None else given.bins
     _check_numbers(given)
     spec = read_spec(given.folder)
     warn_of_plugins(given.folder, spec)

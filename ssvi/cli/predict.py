@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssvi.cli.arguments import to_number, to_path, to_whole
+from ssvi.cli.arguments import check_sheet, to_number, to_path, to_whole
 from ssvi.cli.folders import check_no_part
 from ssvi.cli.machine import add_plugins_option, check_number, device_of
 from ssvi.errors import UserError, say
@@ -112,8 +112,7 @@ def _check(given: argparse.Namespace) -> None:
             check_number(name, number)
     if given.seed is not None:
         validate({"seed": given.seed}, "command line")
-    if given.sheet is not None and given.sheet.suffix.lower() != ".png":
-        raise UserError(f"--sheet is {str(given.sheet)!r}, but its name must end in .png.")
+    check_sheet(given.sheet)
 
 
 def _places(images: list[str]) -> list[Path]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -33,16 +34,28 @@ class Prediction:
         samples: how many.
         probabilities: [n, classes], float64, averaged over the samples.
         expected_entropy: [n], in nats: the entropy of one sample's probabilities, averaged over the samples.
+        logits: [n, classes], averaged over the samples.
+        logit_sd: [n]: standard deviation over the samples of the logits, each sample's centred, root mean square over
+            the classes; NaN for one sample.
+        disagreement: [n]: probability that two different samples name different classes; NaN for one sample.
     """
 
     samples: int
     probabilities: Tensor
     expected_entropy: Tensor
+    logits: Tensor
+    logit_sd: Tensor
+    disagreement: Tensor
 
     @property
     def entropy(self) -> Tensor:
         """Predictive entropy [n] in nats."""
         return entropy(self.probabilities)
+
+    @property
+    def least_confidence(self) -> Tensor:
+        """1 less the largest probability, [n]."""
+        return 1 - self.probabilities.max(1).values
 
     @property
     def mutual_information(self) -> Tensor:
@@ -52,18 +65,57 @@ class Prediction:
         """
         return (self.entropy - self.expected_entropy).clamp_min(0.0)
 
+    def of(self, images: slice) -> Prediction:
+        """The same of some of the images."""
+        return Prediction(self.samples, **{name: getattr(self, name)[images] for name in TENSORS})
 
-def averages(probabilities: Iterable[Tensor]) -> Iterator[Prediction]:
+    @property
+    def energy(self) -> Tensor:
+        """-log sum exp of the averaged logits, [n]: the larger, the less the network has seen the like (Liu et al.
+        2020)."""
+        return -self.logits.logsumexp(1)
+
+
+TENSORS = tuple(field.name for field in dataclasses.fields(Prediction) if field.name != "samples")
+
+
+def averages(logits: Iterable[Tensor]) -> Iterator[Prediction]:
     """The prediction of the first sample, of the first two together, and so on.
 
     Args:
-        probabilities: of each sample, [n, classes], float64.
+        logits: of each sample, [n, classes].
     """
     total: Tensor | float = 0.0
     entropies: Tensor | float = 0.0
-    for count, one in enumerate(probabilities, 1):
-        total, entropies = total + one, entropies + entropy(one)
-        yield Prediction(count, total / count, entropies / count)
+    summed: Tensor | float = 0.0
+    centre: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+    votes: Tensor | int = 0
+    for count, one in enumerate(logits, 1):
+        z = one.double()
+        p = z.softmax(1)
+        total, entropies, summed = total + p, entropies + entropy(p), summed + z
+        # Welford's: equal samples have no spread, not that of roundings
+        centred = z - z.mean(1, keepdim=True)
+        before, centre = centred - centre, centre + (centred - centre) / count
+        squares = squares + (before * (centred - centre)).mean(1)
+        votes = votes + torch.nn.functional.one_hot(p.argmax(1), p.shape[1])
+        pairs, agreeing = count * (count - 1), (votes * (votes - 1)).sum(1).double()
+        yield Prediction(
+            samples=count,
+            probabilities=total / count,
+            expected_entropy=entropies / count,
+            logits=summed / count,
+            logit_sd=(squares / (count - 1)).sqrt() if pairs else torch.full_like(squares, torch.nan),
+            disagreement=1 - agreeing / pairs if pairs else torch.full_like(squares, torch.nan),
+        )
+
+
+def joined(parts: Sequence[Prediction]) -> Prediction:
+    """The prediction of all images, of which these are parts, by as many samples."""
+    return Prediction(
+        parts[0].samples, **{name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS}
+    )
 
 
 def network_weights(net: nn.Module) -> list[ActiveWeights]:
@@ -127,5 +179,5 @@ def predict(net: nn.Module, *inputs: Any, samples: int = 5, seed: int = 0, **nam
     if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[2] < 2:
         shown = list(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
         raise Misuse(f"the network returns {shown}, but predict takes logits [n, classes]; ssvi.sample takes anything.")
-    *_, prediction = averages(one.double().softmax(1) for one in logits)
+    *_, prediction = averages(logits)
     return prediction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ssvi.data.folders import remarks
-from ssvi.data.pixels import moments
+from ssvi.data.pixels import moments, resized
 from ssvi.data.sources import prepare
 from ssvi.errors import UserError
 from ssvi.runs.card import Inputs
@@ -24,14 +25,16 @@ STATISTICS = {
     ("cifar100", "pixels"): ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 # Where a mirrored image is known to be of its class. A mirrored digit, letter or arrow is another one, or none.
-FLIPPED = frozenset({"cifar10", "cifar100"})
-SPLIT_SEED = 0
+FLIPPED = frozenset({"cifar10", "cifar100", "fashion"})
+# Which images are held out, and which are trained on where not all are: two draws that have nothing in common.
+SPLIT_SEED, SUBSET_SEED = 0, 1
 
 
 @dataclass(frozen=True)
 class Data:
     """All images of a run on one device: uint8 [n, C, H, W], labels int64 [n]; the validation part may be empty.
 
+    `held_out_images` are the test images of the classes that the network is not to know, mostly none.
     `mean` and `std` are float32 [C] in units of the brightest value, `padding` is in pixels. `notes` is, of a folder of
     images, what is to be said of how they were read, `bits` are those of its grey images of more than 8.
     """
@@ -42,6 +45,7 @@ class Data:
     val_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    held_out_images: Tensor
     classes: tuple[str, ...]
     identity: Identity
     mean: Tensor
@@ -109,41 +113,85 @@ def load(spec: RunSpec, root: Path, device: torch.device, follow_links: bool = F
     """The data of a run, on `device`.
 
     Args:
-        spec: its `dataset`, `validation`, `normalisation`, `flip`, `batch_size` and, for folder:PATH, `image_size`
-            matter.
+        spec: its options of data sets, its `validation`, `normalisation`, `flip` and `batch_size` matter.
         root: folder of the data and of their cache.
         device: where the images are to lie.
         follow_links: whether links in folder:PATH may lead out of it.
 
     Raises:
-        UserError: if the data set is missing or wrong, or has fewer training images than a batch.
+        UserError: if the data set is missing or wrong, has not the classes or the images that the spec names, or fewer
+            training images than a batch.
     """
     prepared = prepare(spec.dataset, root, spec.image_size, follow_links=follow_links)
-    train, val = split_validation(prepared.train_labels, spec.validation)
+    size = _size(spec, prepared.train_images.shape[2])
+    kept = _known(spec, prepared.classes)
+    numbers = torch.full((len(prepared.classes),), -1)
+    numbers[kept] = torch.arange(len(kept))
+    train_labels, test_labels = numbers[prepared.train_labels], numbers[prepared.test_labels]
+    train, val = _split(spec, train_labels)
+
+    def images_of(images: Tensor, which: Tensor) -> Tensor:
+        return resized(images[which], size).to(device)
+
+    train_images = images_of(prepared.train_images, train)
+    usual = STATISTICS.get((spec.dataset, spec.normalisation)) if spec.shrink == 1 else None
+    mean, std = usual or statistics(train_images.cpu())
+    return Data(
+        train_images=train_images,
+        train_labels=train_labels[train].to(device),
+        val_images=images_of(prepared.train_images, val),
+        val_labels=train_labels[val].to(device),
+        test_images=images_of(prepared.test_images, test_labels >= 0),
+        test_labels=test_labels[test_labels >= 0].to(device),
+        held_out_images=images_of(prepared.test_images, test_labels < 0),
+        classes=tuple(prepared.classes[i] for i in kept),
+        identity=prepared.identity,
+        mean=torch.tensor(mean, dtype=torch.float32, device=device),
+        std=torch.tensor(std, dtype=torch.float32, device=device),
+        padding=round(size / 8),
+        flip=spec.flip == "horizontal" or (spec.flip == "auto" and spec.dataset in FLIPPED),
+        notes=tuple(remarks(prepared)),
+        bits=prepared.reading.get("bits"),
+    )
+
+
+def _size(spec: RunSpec, side: int) -> int:
+    """The side of the images that the network is shown, of those of this side."""
+    if side % spec.shrink:
+        raise UserError(f"{spec.dataset}: shrink is {spec.shrink}, but must divide {side}, the side of its images.")
+    return side // spec.shrink
+
+
+def _known(spec: RunSpec, classes: Sequence[str]) -> list[int]:
+    """The numbers of the classes that the network is to know."""
+    unseen = [int(word) for word in spec.held_out_classes.split("+")] if spec.held_out_classes else []
+    kept = [number for number in range(len(classes)) if number not in unseen]
+    if (wrong := [number for number in unseen if number >= len(classes)]) or len(kept) < 2:
+        cause = f"has no class {wrong[0]}" if wrong else f"keeps {len(kept)} of {len(classes)}"
+        raise UserError(
+            f"{spec.dataset}: held_out_classes is {spec.held_out_classes}, which {cause}; its classes are 0 to "
+            f"{len(classes) - 1}, and at least 2 must be left."
+        )
+    return kept
+
+
+def _split(spec: RunSpec, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices (ascending) of the images to train on and of those held out; a label below 0 is of neither."""
+    known = (labels >= 0).nonzero().squeeze(1)
+    if spec.training_images:
+        if spec.training_images > len(known):
+            raise UserError(
+                f"{spec.dataset}: training_images is {spec.training_images}, but must be at most {len(known)}."
+            )
+        known = known[_share(labels[known], spec.training_images, SUBSET_SEED)]
+    train, val = split_validation(labels[known], spec.validation)
     if spec.training_epochs and len(train) < spec.batch_size:
         held_out = f" after {len(val)} were held out (validation {spec.validation:g})" if len(val) else ""
         raise UserError(
             f"{spec.dataset}: batch_size is {spec.batch_size}, but must be at most {len(train)}, "
             f"the number of training images{held_out}."
         )
-    train_images = prepared.train_images[train]
-    mean, std = STATISTICS.get((spec.dataset, spec.normalisation)) or statistics(train_images)
-    return Data(
-        train_images=train_images.to(device),
-        train_labels=prepared.train_labels[train].to(device),
-        val_images=prepared.train_images[val].to(device),
-        val_labels=prepared.train_labels[val].to(device),
-        test_images=prepared.test_images.to(device),
-        test_labels=prepared.test_labels.to(device),
-        classes=prepared.classes,
-        identity=prepared.identity,
-        mean=torch.tensor(mean, dtype=torch.float32, device=device),
-        std=torch.tensor(std, dtype=torch.float32, device=device),
-        padding=round(train_images.shape[2] / 8),
-        flip=spec.flip == "horizontal" or (spec.flip == "auto" and spec.dataset in FLIPPED),
-        notes=tuple(remarks(prepared)),
-        bits=prepared.reading.get("bits"),
-    )
+    return known[train], known[val]
 
 
 def split_validation(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
@@ -156,17 +204,31 @@ def split_validation(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
         labels: int64 [n].
         fraction: of all images, in [0, 0.5].
     """
-    counts = labels.bincount()
-    shares = counts.double() * fraction
-    quota = shares.long()
-    missing = round(len(labels) * fraction) - int(quota.sum())
-    quota[(quota - shares).argsort(stable=True)[: max(missing, 0)]] += 1
-    quota = quota.minimum((counts - 1).clamp_min(0))
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
-    for label, number in enumerate(quota.tolist()):
-        held_out[order[labels[order] == label][:number]] = True
+    held_out = _share(labels, round(len(labels) * fraction), SPLIT_SEED, fraction, keep=1)
     return (~held_out).nonzero().squeeze(1), held_out.nonzero().squeeze(1)
+
+
+def _share(labels: Tensor, number: int, seed: int, fraction: float | None = None, keep: int = 0) -> Tensor:
+    """Which images make up a part of a data set in which the classes are as frequent as in the whole, bool [n].
+
+    Args:
+        labels: int64 [n].
+        number: of images in the part.
+        seed: of the draw within a class.
+        fraction: number / n, where that is known more exactly.
+        keep: images of a class that stay out of it.
+    """
+    counts = labels.bincount()
+    shares = counts.double() * (number / len(labels) if fraction is None else fraction)
+    quota = shares.long()
+    missing = number - int(quota.sum())
+    quota[(quota - shares).argsort(stable=True)[: max(missing, 0)]] += 1
+    quota = quota.minimum((counts - keep).clamp_min(0))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    part = torch.zeros(len(labels), dtype=torch.bool)
+    for label, share in enumerate(quota.tolist()):
+        part[order[labels[order] == label][:share]] = True
+    return part
 
 
 def statistics(images: Tensor) -> tuple[list[float], list[float]]:

@@ -164,6 +164,18 @@ def _resized(image: Image.Image, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
 
 
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images uint8 [n, C, H, H] as `decode` resizes them, to [n, C, size, size]."""
+    if images.shape[2:] == (size, size):
+        return images
+    import numpy as np
+    from PIL import Image
+
+    planes = [Image.fromarray(plane) for plane in images.flatten(0, 1).numpy()]
+    small = np.stack([np.asarray(_resized(plane, size)) for plane in planes]) if planes else np.zeros((0, size, size))
+    return torch.from_numpy(small.astype(np.uint8)).reshape(*images.shape[:2], size, size)
+
+
 def bits_of(largest: int) -> int:
     """The smallest number of bits, of 8 to 16, that holds a value."""
     return max(8, largest.bit_length())
@@ -206,6 +218,18 @@ def coloured(pixels: Tensor, channels: int) -> Tensor:
         return pixels.expand(*pixels.shape[:-3], 3, -1, -1)
     red, green, blue = pixels.to(torch.int32).unbind(-3)
     return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).to(torch.uint8).unsqueeze(-3)
+
+
+def enlarged(pixels: Tensor, side: int) -> Image.Image:
+    """Pixels uint8 [C, size, size] as a picture at most `side` across; of a small image every pixel is a square, none
+    is blurred."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels.expand(3, *pixels.shape[1:]).permute(1, 2, 0).numpy())
+    if (size := image.width) > side:
+        return image.resize((side, side), Image.Resampling.LANCZOS)
+    whole = side // size * size
+    return image.resize((whole, whole), Image.Resampling.NEAREST)
 
 
 def moments(images: Tensor) -> tuple[list[float], list[float]]:

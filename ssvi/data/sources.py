@@ -23,8 +23,10 @@ from torch import Tensor
 
 from ssvi.data.cache import Form, Prepared, cached, prepared
 from ssvi.data.folders import read_folder
+from ssvi.data.idx import read_idx
 from ssvi.errors import UserError, unknown
 from ssvi.machine.disk import check_replaceable, replace, scratch
+from ssvi.runs import places
 from ssvi.runs.images import content, dataset_path, scan
 from ssvi.runs.options import DATASETS
 
@@ -42,10 +44,11 @@ def prepare(
     """A data set as tensors, from its cache file under `root`/cache, which is made first where needed.
 
     Args:
-        dataset: digits, cifar10, cifar100 or folder:PATH.
-        root: folder of the data; CIFAR is looked for here, as torchvision lays it out or as the archive.
+        dataset: one of `DATASETS`, or folder:PATH.
+        root: folder of the data; CIFAR and the others that are published as files are looked for here, as torchvision
+            lays them out or as they are downloaded.
         image_size: side in pixels to which the images of folder:PATH are resized; not used by the others.
-        download: whether CIFAR may be downloaded if it is not there.
+        download: whether what is published may be downloaded if it is not there.
         follow_links: whether links in folder:PATH may lead out of it.
 
     Raises:
@@ -80,7 +83,7 @@ def _digits(root: Path, download: bool) -> Prepared:
     images = (images.reshape(-1, 1, 8, 8) * 255 / 16).round().astype("uint8")
     split = train_test_split(images, labels.astype("int64"), test_size=DIGITS_TEST, stratify=labels, random_state=0)
     train_images, test_images, train_labels, test_labels = map(torch.from_numpy, split)
-    return prepared((train_images, train_labels), (test_images, test_labels), [str(digit) for digit in range(10)])
+    return prepared((train_images, train_labels), (test_images, test_labels), NUMERALS)
 
 
 # ---------------------------------------------------------------- CIFAR
@@ -140,14 +143,20 @@ def _cifar(name: str, root: Path, download: bool) -> Prepared:
     check_replaceable(archive)
     # In a folder of its own, so that two downloads at once do not write into one file.
     with _scratch(root) as room:
-        try:
-            with _no_longer_silent_than(SILENCE_SECONDS):
-                data = _read_cifar(source, room, download=True)
-        except (OSError, http.client.HTTPException, RuntimeError) as error:
-            by_hand = f"Put {source.filename} (from {source.url}) into {root}, or try again."
-            raise UserError(f"{dataset}: the download to {root} failed ({error}). {by_hand}") from None
+        with _downloading(dataset, root, f"Put {source.filename} (from {source.url}) into {root}, or try again."):
+            data = _read_cifar(source, room, download=True)
         replace(room / source.filename, archive)
     return data
+
+
+@contextlib.contextmanager
+def _downloading(dataset: str, root: Path, by_hand: str) -> Iterator[None]:
+    """What torchvision fetches, with a limit for its silence, and one line where it cannot."""
+    try:
+        with _no_longer_silent_than(SILENCE_SECONDS):
+            yield
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
+        raise UserError(f"{dataset}: the download to {root} failed ({error}). {by_hand}") from None
 
 
 @contextlib.contextmanager
@@ -181,6 +190,67 @@ def _cifar_tensors(part: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)
 
 
+# ---------------------------------------------------------------- MNIST and what is after its pattern
+
+IDX_SHAPES = {"train": (60_000, 28, 28), "t10k": (10_000, 28, 28)}
+
+
+def _idx(dataset: str, name: str, root: Path, download: bool) -> Prepared:
+    """Images and labels from four IDX files, gzipped or not: under `root`, as torchvision lays them out, or installed.
+
+    Downloaded files are checked against their MD5.
+    """
+    classes = IDX_CLASSES[dataset]
+    installed = [Path(places.INSTALLED[dataset])] if dataset in places.INSTALLED else []
+    looked = [root / name / "raw", root / dataset, *installed]
+    found = next((place for place in looked if all(_idx_file(place, *which) for which in IDX_FILES)), None)
+    if found is not None:
+        return _read_idx(found, classes)
+    hint = f"Run `ssvi data {dataset} --root {root} --download`, or put the four IDX files into {looked[1]}."
+    if not download:
+        raise UserError(f"{dataset}: not found, looked for its IDX files in {', '.join(map(str, looked))}. {hint}")
+    source = getattr(import_torchvision().datasets, name)
+    check_replaceable(root / name)
+    with _scratch(root) as room:
+        with _downloading(dataset, root, f"Put its four IDX files into {looked[1]}, or try again."):
+            source(room, download=True)
+        data = _read_idx(room / name / "raw", classes)
+        replace(room / name, root / name)
+    return data
+
+
+IDX_FILES = [(part, kind) for part in IDX_SHAPES for kind in ("images-idx3", "labels-idx1")]
+
+
+def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
+    names = (f"{part}-{kind}-ubyte", f"{part}-{kind}-ubyte.gz")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read_idx(folder: Path, classes: tuple[str, ...]) -> Prepared:
+    parts = []
+    for part, shape in IDX_SHAPES.items():
+        images, labels = (_idx_file(folder, part, kind) for kind in ("images-idx3", "labels-idx1"))
+        if images is None or labels is None:
+            raise UserError(f"{folder}: lacks a file of {part} images and labels.")
+        numbers = read_idx(labels, shape[:1]).long()
+        if (worst := int(numbers.max())) >= len(classes):
+            raise UserError(f"{labels}: has the label {worst}, but must have labels from 0 to {len(classes) - 1}.")
+        parts.append((read_idx(images, shape).unsqueeze(1), numbers))
+    return prepared(*parts, classes)
+
+
+NUMERALS = tuple(str(digit) for digit in range(10))
+IDX_CLASSES = {
+    "mnist": NUMERALS,
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    "fashion": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
+
+
 # ---------------------------------------------------------------- by name
 
 
@@ -195,6 +265,9 @@ class Source:
 # Of the names in `DATASETS` (`ssvi.runs.options`), which planning knows without torch.
 SOURCES: dict[str, Source] = {
     "digits": Source(Form(10, 1, 8), _digits),
+    "fashion": Source(Form(10, 1, 28), functools.partial(_idx, "fashion", "FashionMNIST")),
+    "mnist": Source(Form(10, 1, 28), functools.partial(_idx, "mnist", "MNIST")),
+    "kmnist": Source(Form(10, 1, 28), functools.partial(_idx, "kmnist", "KMNIST")),
     "cifar10": Source(Form(10, 3, 32), functools.partial(_cifar, "CIFAR10")),
     "cifar100": Source(Form(100, 3, 32), functools.partial(_cifar, "CIFAR100")),
 }

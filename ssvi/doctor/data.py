@@ -9,13 +9,9 @@ from ssvi.doctor.base import Asked, Result
 from ssvi.doctor.probing import nearest, scratch
 from ssvi.doctor.results import GIB
 from ssvi.runs.options import FOLDER_PREFIX
+from ssvi.runs.places import PUBLISHED, at_hand
 
-# The folders that CIFAR's archives are unpacked to, and the archives.
-CIFAR = {
-    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
-    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
-}
-# CIFAR and its prepared file.
+# CIFAR, the largest, and its prepared file.
 NEEDED = GIB
 
 
@@ -28,7 +24,7 @@ def root(asked: Asked) -> Result:
     told = f"{path}: " + (f"prepared: {', '.join(prepared)}" if prepared else "nothing is prepared yet")
     if missing := sorted({spec.dataset for spec in study.specs(asked).values() if not _is_there(spec.dataset, asked)}):
         meaning = "the runs that need them cannot start"
-        advice = "; ".join(f"ssvi data {name} --root {path} --download" for name in missing if name in CIFAR)
+        advice = "; ".join(f"ssvi data {name} --root {path} --download" for name in missing if name in PUBLISHED)
         said = f"{told}; not there: {', '.join(missing)}"
         return Result("warning", said, meaning, advice or "put the images where the config says")
     try:
@@ -48,6 +44,4 @@ def _is_there(dataset: str, asked: Asked) -> bool:
     if dataset.startswith(FOLDER_PREFIX):
         beside = asked.config.parent if asked.config else asked.data_root
         return (beside / dataset.removeprefix(FOLDER_PREFIX)).is_dir()
-    names = [*CIFAR.get(dataset, ())]
-    cached = any((asked.data_root / "cache").glob(f"{dataset}-*.safetensors"))
-    return not names or cached or any((asked.data_root / name).exists() for name in names)
+    return at_hand(dataset, asked.data_root)

@@ -27,7 +27,7 @@ from ssvi.runs.values import validate
 FORMAT = 1
 # What a card tells of metrics.json; the rest is of the machine and of comparisons.
 METRICS = (
-    *("accuracy", "nll", "brier", "ece", "ece_marginal", "predictive_entropy", "mutual_information", "test_images"),
+    *(*files.MEASURED, "predictive_entropy", "mutual_information", "test_images"),
     *("density", "sparsity", "active_weights", "maskable_weights", "complexity", "stored_bytes", "inference_flops"),
     *("training_flops", "training_seconds"),
 )

@@ -20,6 +20,7 @@ from ssvi.runs.options import (
     NEEDS,
     NEEDS_PARENT,
     PRESETS,
+    SIDES,
     non_defaults,
     options_of,
 )
@@ -63,6 +64,10 @@ def _check_effects(spec: Any, given: Mapping[str, Any], where: str) -> None:
         raise UserError(
             f"{where}: addition_samples is {spec.addition_samples}, but consecutive gradients "
             f"(addition_average: signed) must fit between two updates: at most delta_t = {spec.delta_t}."
+        )
+    if (side := SIDES.get(spec.dataset)) and side % spec.shrink:
+        raise UserError(
+            f"{where}: shrink is {spec.shrink}, but must divide {side}, the side of the images of {spec.dataset}."
         )
     kind = KINDS[spec.method]
     if spec.epochs == 0 and not kind.untrained:
@@ -148,7 +153,7 @@ def parent_text(child: Mapping[str, Any], where: str) -> str:
     if kind.of_members:
         _check_shares(child, where)
     # what only some data sets use was checked with the child
-    inherited = {n: child[n] for n in INHERITED if n in child and n not in ("image_size", "normalisation")}
+    inherited = {n: child[n] for n in INHERITED if n in child and n not in ("image_size", "shrink", "normalisation")}
     parent = _whole(complete(inherited | options, f"{where}: parent"))
     words = [f"{k}={flag_text(v)}" for k, v in non_defaults(parent).items() if k not in (*kind.hands_down, "method")]
     return ",".join([parent.method, *words])

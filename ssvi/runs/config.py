@@ -35,7 +35,10 @@ OUTPUT_KINDS = ("tables", "figures")
 # Keys whose value is a folder.
 FOLDERS = ("results", "reports", "data_root")
 # Names of the workflow's own targets, which no table or figure may take.
-TARGETS = ("all", "quick", "report", "mirror", "data", "train", "evaluate", "samples", "collect", "table", "figure")
+TARGETS = (
+    *("all", "quick", "report", "mirror", "data", "train", "evaluate", "samples", "suite", "collect", "table"),
+    "figure",
+)
 # What a generic figure may name; each is a column of the runs.
 GENERIC_AXES = ("x", "y", "hue", "facets")
 # No study that anybody could train needs more.
@@ -200,14 +203,12 @@ def output_experiments(output: Any) -> list[str]:
 
 
 def _check_outputs(study: Mapping[str, Any], where: str) -> None:
-    names: dict[str, str] = {}
+    names = [name for kind in OUTPUT_KINDS for name in study[kind]]
     for kind in OUTPUT_KINDS:
         for name, output in study[kind].items():
             for experiment in output_experiments(output):
                 if experiment not in study["experiments"]:
                     raise unknown("experiment", experiment, study["experiments"], f"{where}.{kind}.{name}")
-            if names.setdefault(name, kind) != kind:
-                raise UserError(f"{where}.{kind}: {name!r} is already the name of a table, and both would be targets.")
             if name in TARGETS:
                 raise UserError(f"{where}.{kind}: {name!r} is a target of the workflow; choose another name.")
     for name in study["quick"]:

@@ -5,24 +5,35 @@ Standard library only: the workflow asks before it plans, and the tables before 
 
 from __future__ import annotations
 
-import csv
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssvi.errors import UserError
 from ssvi.registry import KINDS
 from ssvi.runs import files
-from ssvi.runs.records import anew, is_number, read_record, read_text
+from ssvi.runs.records import csv_rows, is_number, read_record
 from ssvi.runs.spec import RunSpec
 from ssvi.runs.ties import is_of_another_training, is_of_other_tests
+from ssvi.runs.versions import SUITE
 
+# A posterior that makes less of the predictive entropy than this is practically a point: its samples say the same.
+POINT_SHARE = 0.01
+# A figure of metrics.json since as much is kept of the predictions as uncertainty.csv is made of.
+KEPT = "logit_sd"
+# In uncertainty.csv: which folder a set from outside is of.
+PLACE = "place"
 # As far as the figure of the number of samples goes, where nothing else is said.
 MOST_SAMPLES = 50
 
 
-def evaluated_otherwise(metrics: Mapping[str, Any], spec: RunSpec, evaluation: Mapping[str, int]) -> str | None:
+def is_practically_a_point(share: float | None) -> bool | None:
+    """Whether a posterior is, by the share of the predictive entropy that is mutual information; None without one."""
+    return None if share is None else share < POINT_SHARE
+
+
+def evaluated_otherwise(metrics: Mapping[str, Any], spec: RunSpec, evaluation: Mapping[str, Any]) -> str | None:
     """How a run was evaluated, where its study says something else; None where it was evaluated so.
 
     What metrics.json of an older version does not say counts as right.
@@ -40,40 +51,60 @@ def evaluated_otherwise(metrics: Mapping[str, Any], spec: RunSpec, evaluation: M
     return _otherwise(asked, used, bins, spec, (evaluation["samples"], evaluation["bins"]))
 
 
-def sampled_otherwise(path: Path, spec: RunSpec, evaluation: Mapping[str, int]) -> str | None:
-    """The same of a samples.csv, as far as it says: by its largest number of samples, and by its bins.
+def measured_otherwise(path: Path, spec: RunSpec, evaluation: Mapping[str, Any]) -> str | None:
+    """The same of one of `SEALED`, as far as it says: by its largest number of samples, and by its bins.
 
     Raises:
         UserError: if it cannot be read.
         ValueError: if there is something else than numbers in it.
     """
-    try:
-        rows = list(csv.DictReader(read_text(path).splitlines()))
-    except csv.Error as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); {anew(path)}") from None
+    rows = csv_rows(path)
     used = max((float(row.get("samples") or 0) for row in rows), default=None)
     bins = float(rows[0].get("bins") or 0) if rows else None
-    return _otherwise(None, used, bins or None, spec, (most_samples(evaluation), evaluation["bins"]))
+    if path.name == files.UNCERTAINTY and rows and (cause := _shown_otherwise(rows, evaluation)):
+        return cause
+    return _otherwise(None, used, bins or None, spec, (_samples_of(path, evaluation), evaluation["bins"]))
 
 
-def check_evaluated(path: Path, metrics: Mapping[str, Any], spec: RunSpec, evaluation: Mapping[str, int]) -> None:
+def _shown_otherwise(rows: Sequence[Mapping[str, str]], evaluation: Mapping[str, Any]) -> str | None:
+    """Why a suite did not show what it would show now: another version of it, or other folders from outside."""
+    if (version := rows[0].get("version")) not in (f"{SUITE}", f"{SUITE:.1f}"):
+        return f"was made by version {version or 'none'} of the suite, which is {SUITE} now"
+    named = {(row.get("name"), float(row.get("value") or 0)) for row in rows if row.get("metric") == PLACE}
+    wanted = {(files.outside_name(one), float(files.place_of(one))): one for one in evaluation.get("outside", ())}
+    if missing := wanted.keys() - named:
+        return f"was made without {wanted[min(missing)]}, which the config names"
+    if more := named - wanted.keys():
+        return f"was made with {min(more)[0]}, which the config does not name"
+    return None
+
+
+def check_evaluated(path: Path, metrics: Mapping[str, Any], spec: RunSpec, evaluation: Mapping[str, Any]) -> None:
     """Refuse a metrics.json that was made otherwise than the config says, with the command that makes it anew."""
     if cause := evaluated_otherwise(metrics, spec, evaluation):
-        raise _anew(path, cause, "evaluate", evaluation["samples"], evaluation["bins"])
+        flags = _flags(evaluation["samples"], evaluation)
+        raise UserError(
+            f"{path}: {cause}; evaluate it anew: {shlex.join(('ssvi', 'evaluate', str(path.parent), *flags))}"
+        )
 
 
-def check_sampled(path: Path, spec: RunSpec, evaluation: Mapping[str, int]) -> None:
-    """The same of a samples.csv."""
-    if cause := sampled_otherwise(path, spec, evaluation):
-        raise _anew(path, cause, "samples", most_samples(evaluation), evaluation["bins"])
+def check_measured(path: Path, spec: RunSpec, evaluation: Mapping[str, Any]) -> None:
+    """The same of one of `SEALED`."""
+    if cause := measured_otherwise(path, spec, evaluation):
+        flags = _flags(most_samples(evaluation), evaluation) if path.name == files.SAMPLES else ()
+        raise UserError(f"{path}: {cause}; evaluate it anew: {files.measuring(path, *flags)}")
 
 
-def _anew(path: Path, cause: str, command: str, samples: int, bins: int) -> UserError:
-    words = ("ssvi", command, str(path.parent), "--samples", str(samples), "--bins", str(bins))
-    return UserError(f"{path}: {cause}; evaluate it anew: {shlex.join(words)}")
+def _flags(samples: int, evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+    return "--samples", str(samples), "--bins", str(evaluation["bins"])
 
 
-def most_samples(evaluation: Mapping[str, int]) -> int:
+def _samples_of(path: Path, evaluation: Mapping[str, Any]) -> int:
+    """The weight samples that one of `SEALED` is measured with."""
+    return most_samples(evaluation) if path.name == files.SAMPLES else evaluation["samples"]
+
+
+def most_samples(evaluation: Mapping[str, Any]) -> int:
     """As far as the figure of the number of samples goes."""
     return evaluation.get("most_samples", MOST_SAMPLES)
 
@@ -95,7 +126,10 @@ def _otherwise(
 
 
 def to_evaluate(
-    results: Path, runs: Mapping[str, RunSpec], sampled: Collection[str], evaluation: Mapping[str, int]
+    results: Path,
+    runs: Mapping[str, RunSpec],
+    measured: Mapping[str, Collection[str]],
+    evaluation: Mapping[str, Any],
 ) -> dict[tuple[str, str], str]:
     """The files made of another training, or otherwise than the config says: by run path and name, each with its cause.
 
@@ -104,20 +138,25 @@ def to_evaluate(
     Args:
         results: the results folder.
         runs: run paths and their specs.
-        sampled: those of them whose samples.csv is needed.
+        measured: those of them of which one of `SEALED` is needed, by its name.
         evaluation: `evaluation` of the config.
     """
     found = {}
     for run, spec in runs.items():
         folder = results / "runs" / run
-        for name in (files.METRICS, files.SAMPLES) if run in sampled else (files.METRICS,):
+        for name in (files.METRICS, *(name for name, mine in measured.items() if run in mine)):
             path = folder / name
             try:
-                if name == files.METRICS:
-                    cause = evaluated_otherwise(read_record(path, status=str), spec, evaluation)
+                if name == files.UNCERTAINTY and (run, files.METRICS) in found:
+                    cause = f"is of a {files.METRICS} that is made anew"
+                elif name == files.METRICS:
+                    metrics = read_record(path, status=str)
+                    cause = evaluated_otherwise(metrics, spec, evaluation)
+                    if run in measured.get(files.UNCERTAINTY, ()) and KEPT not in metrics:
+                        cause = "was made by a version that kept less of the predictions"
                 else:
-                    cause = sampled_otherwise(path, spec, evaluation)
-                    if is_of_other_tests(folder):
+                    cause = measured_otherwise(path, spec, evaluation)
+                    if is_of_other_tests(folder, name):
                         cause = f"was made of other test images than {files.METRICS}"
             except (UserError, ValueError):
                 continue

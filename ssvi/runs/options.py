@@ -12,7 +12,9 @@ from typing import Any
 
 from ssvi.registry import ADDITIONS, CRITERIA, KINDS, MODELS, WITH_LAMBDA
 
-DATASETS = ("digits", "cifar10", "cifar100")
+DATASETS = ("digits", "fashion", "mnist", "kmnist", "cifar10", "cifar100")
+# The side of their images in pixels.
+SIDES = {"digits": 8, "fashion": 28, "mnist": 28, "kmnist": 28, "cifar10": 32, "cifar100": 32}
 FOLDER_PREFIX = "folder:"
 # Any data set of one's own, in `NEEDS` and in messages.
 ANY_FOLDER = "folder:PATH"
@@ -44,13 +46,30 @@ def option(
 class Options:
     """What options there are, in reading order; `ssvi.runs.spec.RunSpec` holds values of all of them."""
 
-    dataset: str = option("digits", "digits, cifar10, cifar100 or folder:PATH (class folders under train/ and test/)")
+    dataset: str = option("digits", f"{', '.join(DATASETS)} or folder:PATH (class folders under train/ and test/)")
     model: str = option("resnet18", "network", choices=MODELS)
     method: str = option("ssvi", "training method", choices=KINDS)
     seed: int = option(0, "seed of every random stream", low=0, high=2**63 - 1)
 
     width: float = option(1.0, "factor on the network's number of channels", low=0.0, high=100.0, open_low=True)
     image_size: int = option(32, "side in pixels to which the images of folder:PATH are resized", low=4, high=512)
+    shrink: int = option(
+        1,
+        "the side of the images is divided by it, by PIL's bilinear filter, which averages; not for folder:PATH",
+        low=1,
+        high=16,
+    )
+    training_images: int = option(
+        0,
+        "train on so many of the training set's images, each class in proportion, the same for every seed; 0 is all",
+        low=0,
+        high=2**40,
+    )
+    held_out_classes: str = option(
+        "",
+        "classes that the network never sees, by their numbers from 0 on, as in 4+6: left out of training, validation "
+        "and test, they are the images nearest to those it knows that it does not",
+    )
     validation: float = option(0.1, "fraction of the training set held out, the same for every seed", low=0.0, high=0.5)
     parent: str = option(
         "",
@@ -64,8 +83,8 @@ class Options:
     augment: bool = option(True, "random crops, and mirrored images where `flip` has them")
     flip: str = option(
         "auto",
-        "mirror half of the images left to right: auto is horizontal for cifar10 and cifar100 and none for digits and "
-        "folder:PATH, where the mirror image of a letter or an arrow is another one",
+        "mirror half of the images left to right: auto is horizontal for cifar10, cifar100 and fashion, and none for "
+        "the others, where the mirror image of a digit, a letter or an arrow is another one",
         choices=("auto", "none", "horizontal"),
     )
     epochs: int = option(
@@ -206,6 +225,7 @@ DEFAULTS = {name: f.default for name, f in FIELDS.items()}
 NEEDS: dict[str, tuple[str, Collection[str | bool]]] = {
     "flip": ("augment", (True,)),
     "image_size": ("dataset", (ANY_FOLDER,)),
+    "shrink": ("dataset", DATASETS),
     "normalisation": ("dataset", ("cifar10",)),
     "addition_samples": ("addition", ("mcK",)),
     "addition_average": ("addition", ("mcK",)),

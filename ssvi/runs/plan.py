@@ -46,7 +46,7 @@ def make_plan(
     runs: Mapping[str, RunSpec],
     to_train: Collection[str],
     to_evaluate: Collection[str],
-    to_sample: Mapping[str, Collection[str]] | None = None,
+    to_measure: Mapping[str, Collection[str]] | None = None,
 ) -> list[Item]:
     """All runs, then those of each output.
 
@@ -56,20 +56,20 @@ def make_plan(
         runs: all runs, by their paths.
         to_train: those of them that will be trained.
         to_evaluate: those that will be evaluated, whether they are trained or not.
-        to_sample: those that will be evaluated by the number of samples for an output, by its name.
+        to_measure: those of which more than metrics will be measured for an output, by its name.
     """
-    to_sample = to_sample or {}
+    to_measure = to_measure or {}
     costs = _costs(results, runs)
 
-    def item(name: str, mine: Iterable[str], sampled: Iterable[str]) -> Item:
-        due = {*to_train, *to_evaluate, *sampled}
+    def item(name: str, mine: Iterable[str], measured: Iterable[str]) -> Item:
+        due = {*to_train, *to_evaluate, *measured}
         mine = list(with_parents({run: runs[run] for run in mine}))
         hours = [_estimate(runs[run], costs) if run in to_train else 0.0 for run in mine if run in due]
         known = [h for h in hours if h is not None]
         return Item(name, len(mine), len(mine) - len(hours), sum(known) if len(known) == len(hours) else None)
 
-    whole = item("in all", runs, itertools.chain(*to_sample.values()))
-    return [whole, *(item(name, mine, to_sample.get(name, ())) for name, mine in outputs.items())]
+    whole = item("in all", runs, itertools.chain(*to_measure.values()))
+    return [whole, *(item(name, mine, to_measure.get(name, ())) for name, mine in outputs.items())]
 
 
 def _key(spec: RunSpec, names: tuple[str, ...]) -> tuple[object, ...]:

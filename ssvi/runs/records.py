@@ -19,7 +19,7 @@ from typing import Any
 from ssvi import __version__
 from ssvi.errors import UserError, told
 from ssvi.machine.disk import check_replaceable, write_text
-from ssvi.runs.files import METRICS, SAMPLES, SPEC
+from ssvi.runs.files import METRICS, SEALED, SPEC
 
 # What to do where a file of a run folder is not what was written: damage alone, nothing that another version may have
 # written. For that there is `told_by_version`.
@@ -31,7 +31,7 @@ WORDS = {str: "a word", dict: "an object", float: "a number"}
 
 def anew(path: Path) -> str:
     """What to do where this file of a run folder is damaged."""
-    return {METRICS: EVALUATE_ANEW, SAMPLES: MEASURE_ANEW}.get(path.name, ANEW)
+    return {METRICS: EVALUATE_ANEW, **dict.fromkeys(SEALED, MEASURE_ANEW)}.get(path.name, ANEW)
 
 
 # What each file held when it was first read, within `reading_once`.
@@ -181,6 +181,18 @@ def write_csv(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) ->
 def to_csv(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
     """Rows as the text of a CSV file."""
     return csv_lines([columns, *([row.get(c) for c in columns] for row in rows)])
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names of its columns, all cells text.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        return list(csv.DictReader(read_text(path).splitlines()))
+    except csv.Error as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); {anew(path)}") from None
 
 
 def csv_lines(lines: Iterable[Sequence[Any]]) -> str:

@@ -37,6 +37,8 @@ from ssvi.runs.files import (
     SPEC,
     TOPOLOGY,
     TRAINING,
+    UNCERTAINTY,
+    UNCERTAINTY_PREDICTIONS,
 )
 from ssvi.runs.identity import TRAINED_ON
 from ssvi.runs.options import FIELDS, options_of
@@ -55,6 +57,8 @@ SIGNS = {
     METRICS: rb'"status"\s*:\s*"(complete|diverged)"',
     PREDICTIONS: rb"\APK",
     SAMPLES: rb"\A([a-z_]+,)*samples\b",
+    UNCERTAINTY: rb"\A([a-z_]+,)*part\b",
+    UNCERTAINTY_PREDICTIONS: rb"\APK",
     CHECKPOINT: rb"\Assvi checkpoint ",
     PREVIOUS_CHECKPOINT: rb"\Assvi checkpoint ",
     LIVE_HISTORY: rb'\A\{.*"epoch"',

@@ -1,7 +1,8 @@
 """What ties the files of a run folder together, so that those of two runs, or of two trainings, are told apart.
 
 training.json and metrics.json hold the identities of the files that they were made of or with (`TIES`), and their own;
-samples.csv has a seal of its rows and its network in a last column. Folders of formats before 3 have none of it.
+what was measured beside (`SEALED`), samples.csv say, has a seal of its rows and its network in a last column. Folders
+of formats before 3 have none of it.
 
 Standard library only.
 """
@@ -27,14 +28,17 @@ from ssvi.runs.files import (
     MODEL,
     PREDICTIONS,
     SAMPLES,
+    SEALED,
     SPEC,
     TESTED_ON,
     TOPOLOGY,
     TRAINING,
+    UNCERTAINTY,
+    measuring,
 )
 from ssvi.runs.parents import parents_of
 from ssvi.runs.paths import run_path
-from ssvi.runs.records import ANEW, read_bytes, read_record, read_text, told_by_version
+from ssvi.runs.records import ANEW, csv_rows, read_bytes, read_record, read_text, told_by_version
 from ssvi.runs.runfolder import read_spec_record
 from ssvi.runs.spec import RunSpec
 
@@ -48,7 +52,9 @@ ON_TIES = (SPEC, TRAINING, MODEL)
 # What not every run has.
 OPTIONAL = frozenset({BEST_MODEL})
 TIED_SINCE = 3
-# The last column of samples.csv.
+# What a sealed file was measured on, which its seal holds.
+MEASURED_ON = {SAMPLES: (MODEL,), UNCERTAINTY: (MODEL, PREDICTIONS)}
+# The last column of the files that are sealed.
 SEAL = "seal"
 
 
@@ -191,15 +197,15 @@ def changed_parent(folder: Path, runs: Path, spec: RunSpec) -> str | None:
 
 
 def is_of_another_training(folder: Path, name: str) -> bool:
-    """Whether metrics.json or samples.csv (`name`) was made with another training than lies whole beside it.
+    """Whether metrics.json or one of `SEALED` (`name`) was made with another training than lies whole beside it.
 
     What says nothing of it, of an older format, counts as right; what cannot be read, or lies beside a training of
-    which the files do not belong together, is refused where it is used. Of samples.csv, one that was changed by hand
-    cannot be told from one of another training.
+    which the files do not belong together, is refused where it is used. A sealed one that was changed by hand cannot
+    be told from one of another training.
     """
     try:
-        if name == SAMPLES:
-            return not _is_sealed(folder) and check_ties(folder, TRAINING)
+        if name in SEALED:
+            return not _is_sealed(folder, name) and check_ties(folder, TRAINING)
         tied = read_record(folder / name).get("files")
         made_with = (other for other in (TRAINING, MODEL, BEST_MODEL) if isinstance(tied, dict) and other in tied)
         other = any(os.path.exists(folder / one) and tied[one] != identity(folder / one) for one in made_with)
@@ -209,26 +215,31 @@ def is_of_another_training(folder: Path, name: str) -> bool:
 
 
 def sealed(network: str, text: str) -> str:
-    """The text of samples.csv, measured on the network of this fingerprint, with a last column that says so."""
+    """The text of a CSV file, measured on the network of this fingerprint, with a last column that says so."""
     seal = hashlib.sha256(f"{network}\n{text}".encode()).hexdigest()
     head, *rows = text.splitlines() or [""]
     return "".join(f"{line}\n" for line in [f"{head},{SEAL}", *(f"{row},{seal}" for row in rows)])
 
 
-def check_sealed(folder: Path) -> None:
-    """Refuse a samples.csv that was measured on another network than this run's, on other test images than its
+def seal(folder: Path, name: str, text: str) -> str:
+    """The text of one of `SEALED`, as it is to be written into a run folder."""
+    return sealed(" ".join(identity(folder / one) for one in MEASURED_ON[name]), text)
+
+
+def check_sealed(folder: Path, name: str) -> None:
+    """Refuse one of `SEALED` that was measured on another network than this run's, on other test images than its
     metrics.json, or changed since.
 
     Raises:
         UserError: naming the file.
     """
-    path = folder / SAMPLES
-    if not _is_sealed(folder):
-        problem = f"{path}: was measured on another {MODEL} than this run's, or changed since"
+    path = folder / name
+    if not _is_sealed(folder, name):
+        problem = f"{path}: was measured on another {' or '.join(MEASURED_ON[name])} than this run's, or changed since"
         raise UserError(f"{problem}; delete this file to measure it anew.")
-    if is_of_other_tests(folder):
+    if is_of_other_tests(folder, name):
         problem = f"{path}: was measured on other test images than {METRICS}"
-        raise UserError(f"{problem}; make both anew with `ssvi evaluate {folder}` and `ssvi samples {folder}`.")
+        raise UserError(f"{problem}; make both anew with `ssvi evaluate {folder}` and `{measuring(path)}`.")
     rows = read_text(path).splitlines()
     if (
         len(rows) == 1
@@ -238,22 +249,30 @@ def check_sealed(folder: Path) -> None:
         raise UserError(f"{path}: has no rows; delete this file to measure it anew.")
 
 
-def is_of_other_tests(folder: Path) -> bool:
-    """Whether samples.csv was measured on other test images than metrics.json; what does not say counts as right."""
-    head, *rows = read_text(folder / SAMPLES).splitlines()[:2] or [""]
-    columns = head.split(",")
-    if not rows or TESTED_ON not in columns:
-        return False
-    measured = dict(zip(columns, rows[0].split(","), strict=False)).get(TESTED_ON)
-    return measured != read_record(folder / METRICS).get(TESTED_ON, measured)
+def is_of_other_tests(folder: Path, name: str) -> bool:
+    """Whether one of `SEALED` was measured on other test images than metrics.json; what does not say counts as right.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    measured = next(iter(csv_rows(folder / name)), {}).get(TESTED_ON)
+    return measured is not None and measured != read_record(folder / METRICS).get(TESTED_ON, measured)
 
 
-def _is_sealed(folder: Path) -> bool:
-    """Whether the rows of samples.csv are as they were measured, on this run's network; of a format before, true."""
-    lines = [line.rpartition(",") for line in read_text(folder / SAMPLES).splitlines()]
+def measured_on(folder: Path, name: str) -> str:
+    """What one of `SEALED` has to be measured on, by what the records say of these files, or else by them."""
+    found = []
+    for one in MEASURED_ON[name]:
+        tied = read_record(folder / (TRAINING if one == MODEL else METRICS)).get("files")
+        known = tied.get(one) if isinstance(tied, dict) else None
+        found.append(identity(folder / one) if known is None else str(known))
+    return " ".join(found)
+
+
+def _is_sealed(folder: Path, name: str) -> bool:
+    """Whether the rows of a file are as they were measured, on this run's network; of a format before, true."""
+    lines = [line.rpartition(",") for line in read_text(folder / name).splitlines()]
     if (not lines or lines[0][2] != SEAL) and read_spec_record(folder).get("format", 1) < TIED_SINCE:
         return True
-    tied = read_record(folder / TRAINING).get("files")
-    network = tied.get(MODEL) if isinstance(tied, dict) else identity(folder / MODEL)
     text = "".join(f"{line}\n" for line, _, _ in lines)
-    return sealed(str(network), text) == "".join(f"{line},{seal}\n" for line, _, seal in lines)
+    return sealed(measured_on(folder, name), text) == "".join(f"{line},{seal}\n" for line, _, seal in lines)

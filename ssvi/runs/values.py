@@ -46,6 +46,11 @@ def validate(options: Mapping[str, Any], where: str) -> None:
             _check_range(name, value, where)
     if "dataset" in options:
         _check_dataset(options["dataset"], where)
+    if not is_list_of_classes(held_out := options.get("held_out_classes", "")):
+        raise UserError(
+            f"{where}: held_out_classes is {quoted(held_out)}, but must be numbers of classes from 0 on, each larger "
+            "than the one before, with + between them, as in 4+6."
+        )
 
 
 def _type_error(name: str, value: Any, where: str) -> UserError | None:
@@ -62,6 +67,8 @@ def _type_error(name: str, value: Any, where: str) -> UserError | None:
         hint = f" YAML reads {value} as text: write it without the zero in front."
     elif isinstance(value, bool) and expected is str:
         hint = " YAML reads yes, no, on and off as true and false: write a word in quotes."
+    elif isinstance(value, int) and expected is str:
+        hint = f' YAML reads {value} as a number: write "{value}" in quotes.'
     return UserError(f"{where}: {name} is {quoted(value)}, but must be {words}.{hint}")
 
 
@@ -122,6 +129,15 @@ def _check_dataset(dataset: str, where: str) -> None:
             )
     elif dataset not in DATASETS:
         raise unknown("dataset", dataset, [*DATASETS, ANY_FOLDER], where)
+
+
+def is_list_of_classes(text: str) -> bool:
+    """Whether a text names no class, or some in their one canonical form."""
+    words = text.split("+") if text else []
+    if not all(re.fullmatch(r"0|[1-9][0-9]{0,5}", word, re.ASCII) for word in words):
+        return False
+    numbers = [int(word) for word in words]
+    return numbers == sorted({*numbers})
 
 
 def plain(value: Any, like: Any) -> Any:

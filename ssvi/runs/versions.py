@@ -29,6 +29,9 @@ NUMERICS_OF_FOLDERS = 5
 #   2: the last bin of `ece` is closed; 1x1 convolutions and float32 as above.
 EVALUATION = 2
 
+# The same for what the suite makes of the same evaluated network, kept in uncertainty.csv: its images, too, count.
+SUITE = 1
+
 CONSTRAINTS = Path(__file__).parent.with_name("constraints.txt")
 # What a training and its evaluation compute with.
 COMPUTING = ("torch", "numpy", "safetensors", "pillow", "scikit-learn", "scipy")

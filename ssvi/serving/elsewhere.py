@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssvi.core.prediction import Prediction
+from ssvi.core.prediction import joined
 from ssvi.data.cache import fingerprint_of_tests
-from ssvi.data.pixels import coloured
-from ssvi.data.sources import SOURCES, prepare
+from ssvi.data.pixels import coloured, resized
+from ssvi.data.sources import prepare
 from ssvi.errors import UserError, nearest, quoted
 from ssvi.runs import files, ties
 from ssvi.runs.card import Inputs
@@ -67,7 +67,7 @@ def gather(dataset: str, part: str | None, inputs: Inputs, root: Path, follow_li
     """The images of a data set as a network takes them.
 
     Args:
-        dataset: digits, cifar10, cifar100 or folder:PATH, of which the training images are not needed: train/ and test/
+        dataset: one of `DATASETS`, or folder:PATH, of which the training images are not needed: train/ and test/
             with class folders, or class folders alone.
         part: train or test; without it test, where there are parts.
         inputs: what the network takes.
@@ -75,26 +75,21 @@ def gather(dataset: str, part: str | None, inputs: Inputs, root: Path, follow_li
         follow_links: whether links in folder:PATH may lead out of it.
 
     Raises:
-        UserError: if there is no such data set or no image, its images have another size, or the network knows none of
-            its classes.
+        UserError: if there is no such data set or no image, or the network knows none of its classes.
     """
     validate({"dataset": dataset}, "--on")
     if (path := dataset_path(dataset)) is not None:
         found = _of_folder(dataset, scan_classes(path, part, follow_links), inputs)
         # by its whole path, so that one folder has one record, however it is called
         return dataclasses.replace(found, dataset=f"{FOLDER_PREFIX}{expanded(path).resolve()}")
-    if (size := SOURCES[dataset].form.size) != inputs.image_size:
-        raise UserError(
-            f"--on {dataset}: its images are {size} x {size} pixels, but the network takes {inputs.image_size} x "
-            f"{inputs.image_size}; images of a folder are resized."
-        )
     data = prepare(dataset, root)
     part = part or PARTS[1]
     images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
     counts = dict(zip(data.classes, labels.bincount(minlength=len(data.classes)).tolist(), strict=True))
     unknown = _unknown(dataset, counts, inputs)
     kept = torch.tensor([name not in unknown for name in data.classes])[labels]
-    return _others(dataset, part, data.classes, images[kept], labels[kept], inputs, unknown=unknown)
+    images = resized(images[kept], inputs.image_size)
+    return _others(dataset, part, data.classes, images, labels[kept], inputs, unknown=unknown)
 
 
 def _of_folder(dataset: str, found: Classes, inputs: Inputs) -> Others:
@@ -179,12 +174,7 @@ def evaluate_on(predictor: Predictor, others: Others, samples: int | None = None
         UserError: if what the network predicts is not finite.
     """
     asked = predictor.card.samples if samples is None else samples
-    found = [predictor.average(part, asked) for part in others.images.split(BATCH)]
-    prediction = Prediction(
-        found[0].samples,
-        torch.cat([one.probabilities for one in found]),
-        torch.cat([one.expected_entropy for one in found]),
-    )
+    prediction = joined([predictor.average(part, asked) for part in others.images.split(BATCH)])
     if not is_finite(prediction):
         raise UserError(f"--on {others.dataset}: the predictions are not finite.")
     figures: dict[str, Any] = measured(prediction, others.labels, bins) | dict.fromkeys(SCALED)

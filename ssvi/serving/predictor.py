@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssvi.core import checks
-from ssvi.core.metrics import at_temperature
+from ssvi.core.calibration import at_temperature
 from ssvi.core.noise import NormalSource
 from ssvi.core.prediction import Prediction, averages, entropy
 from ssvi.data.batches import normalised
@@ -238,7 +238,7 @@ class Predictor:
 
         def each() -> Iterator[Tensor]:
             for _ in self.method.predictive.samples(self.card.samples if samples is None else samples, source):
-                yield self.model(x).double().softmax(1).cpu()
+                yield self.model(x).cpu()
 
         with _one_at_a_time, torch.inference_mode():
             return last(averages(each()))

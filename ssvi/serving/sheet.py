@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from ssvi.data.pixels import enlarged
 from ssvi.runs.card import Inputs
 from ssvi.runs.escaped import line
 from ssvi.serving.predictor import Predictions
@@ -136,7 +137,7 @@ def _draw_one(sheet: Image.Image, place: tuple[int, int], one: Found, pixels: Te
     if pixels is None:
         _write(sheet, (x, y + SIDE // 2), "is not there any more", SMALL, SIDE, PALE)
     else:
-        image = _enlarged(pixels)
+        image = enlarged(pixels, SIDE)
         side = image.width
         left, top = x + (SIDE - side) // 2, y + (SIDE - side) // 2
         sheet.paste(image, (left, top))
@@ -148,17 +149,6 @@ def _draw_one(sheet: Image.Image, place: tuple[int, int], one: Found, pixels: Te
     y += _height(LARGE)
     _write(sheet, (x, y), f"p {one.probability:.3f}  H {one.entropy:.3f}", SMALL, SIDE)
     _write(sheet, (x, y + _height(SMALL)), os.path.basename(one.name), SMALL, SIDE, PALE, keep_end=True)
-
-
-def _enlarged(pixels: Tensor) -> Image.Image:
-    """Pixels [C, size, size] at most `SIDE` across; of a small image every pixel is a square, none is blurred."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels.expand(3, *pixels.shape[1:]).permute(1, 2, 0).numpy())
-    if (size := image.width) > SIDE:
-        return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    side = SIDE // size * size
-    return image.resize((side, side), Image.Resampling.NEAREST)
 
 
 # Words --------------------------------------------------------------------------------------------

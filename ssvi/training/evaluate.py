@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 import time
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,18 +17,32 @@ from ssvi.core.noise import NormalSource
 from ssvi.core.prediction import Prediction
 from ssvi.data import Data
 from ssvi.errors import UserError
-from ssvi.machine.disk import write_bytes, write_text
+from ssvi.machine.disk import write_text
 from ssvi.methods import Method
 from ssvi.registry import KINDS
 from ssvi.runs import files, ties
 from ssvi.runs.card import check_licence, read_card
+from ssvi.runs.evaluated import is_practically_a_point
 from ssvi.runs.identity import EVALUATED_ON, other_images
 from ssvi.runs.modelcard import to_text
 from ssvi.runs.records import is_number, read_record, to_csv, told_by_version
 from ssvi.runs.runfolder import check_spec, read_data, read_training
 from ssvi.runs.spec import RunSpec
 from ssvi.runs.versions import EVALUATION
-from ssvi.training.measure import FIGURES, calibrated, is_finite, last, measured, of_best, predictions, scaled, sizes
+from ssvi.training.kept import VALIDATION, arrays, nothing, write_arrays
+from ssvi.training.measure import (
+    BATCH,
+    FIGURES,
+    calibrated,
+    is_finite,
+    last,
+    measured,
+    of_best,
+    predictions,
+    scaled,
+    sizes,
+    validated,
+)
 from ssvi.training.network import build
 from ssvi.training.precision import full_float32
 from ssvi.training.stored import load_model, predicting_bytes, read_model
@@ -71,6 +83,15 @@ class Trained:
         """As `ssvi.training.measure.predictions`."""
         return predictions(self.model, self.method, self.data, images, samples, self.noise)
 
+    def prediction(self, images: Tensor, samples: int, batch: int = BATCH) -> Prediction:
+        """What is predicted of images by the very weight samples with which the network is evaluated."""
+        source = NormalSource(self.spec.seed, STREAM, self.noise.device)
+        return last(predictions(self.model, self.method, self.data, images, samples, source, batch))
+
+    def held_out(self, samples: int) -> Prediction | None:
+        """The same of the images held out of the training; None where there are none."""
+        return self.prediction(self.data.val_images, samples) if len(self.data.val_labels) else None
+
 
 def evaluate(
     spec: RunSpec,
@@ -98,21 +119,23 @@ def evaluate(
         UserError: if the folder's files are missing, damaged or of another spec.
     """
     check_licence(licence)
-    training, trained = _open(spec, data, folder, device)
+    training, trained = open_trained(spec, data, folder, device)
     training.setdefault("inputs", dataclasses.asdict(data.inputs))
     counts = sizes(spec, data, trained.model, trained.method, training.pop("positions"))
     start = time.perf_counter()
     figures: dict[str, Any] = dict.fromkeys(FIGURES) | {"calibration": None}
     prediction = last(trained.predictions(data.test_images, samples)) if training["status"] == "complete" else None
+    held_out = None
     if prediction is not None and is_finite(prediction):
-        figures |= _figures(trained, prediction, samples, bins)
+        held_out = trained.held_out(samples)
+        figures |= _figures(trained, prediction, held_out, bins)
         if training.get("best_epoch") is not None:
             best = Trained.load(spec, data, folder, device, files.BEST_MODEL)
             figures |= of_best(last(best.predictions(data.test_images, samples)), data.test_labels, bins)
     elif prediction is not None:
         cause = {"cause": "the predictions are not finite", "diverged_epoch": training["epochs_done"]}
         training |= {"status": "diverged", **cause}
-    _write_predictions(folder, prediction, data)
+    _write_predictions(folder, data, prediction, held_out)
     macs, used = counts.pop("macs"), prediction.samples if prediction is not None else 0
     metrics = {
         **training,
@@ -123,6 +146,7 @@ def evaluate(
         "licence": _licence(folder) if licence is None else licence,
         **figures,
         **counts,
+        "point_posterior": _is_point(trained, figures["mutual_information_share"]),
         "file_bytes": predicting_bytes(read_model(folder)),
         "inference_flops": 2 * macs * (1 if trained.method.predictive.samples_are_parts else max(used, 1)),
         "evaluation_seconds": time.perf_counter() - start,
@@ -134,6 +158,11 @@ def evaluate(
     return metrics
 
 
+def _is_point(trained: Trained, share: float | None) -> bool | None:
+    """Whether its posterior is practically one; None of a network that has none."""
+    return is_practically_a_point(share) if KINDS[trained.spec.method].posterior else None
+
+
 def _licence(folder: Path) -> str | None:
     """What an evaluation before was told, if its record can be read."""
     try:
@@ -143,33 +172,23 @@ def _licence(folder: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _calibration(trained: Trained, samples: int) -> dict[str, Any] | None:
-    """What the held-out images say, under the weight samples of the test images; None where none were held out."""
-    data = trained.data
-    if not len(data.val_labels):
-        return None
-    source = NormalSource(trained.spec.seed, STREAM, trained.noise.device)
-    held_out = last(predictions(trained.model, trained.method, data, data.val_images, samples, source))
-    return calibrated(held_out, data.val_labels) if is_finite(held_out) else None
-
-
-def _figures(trained: Trained, prediction: Prediction, samples: int, bins: int) -> dict[str, Any]:
-    """The figures of the run's network; without a posterior also those after temperature scaling."""
-    labels, calibration = trained.data.test_labels, _calibration(trained, samples)
-    figures = measured(prediction, labels, bins) | {"calibration": calibration}
-    if not KINDS[trained.spec.method].posterior and calibration is not None:
+def _figures(trained: Trained, prediction: Prediction, held_out: Prediction | None, bins: int) -> dict[str, Any]:
+    """The figures of the run's network, also after temperature scaling where there are images held out for it."""
+    labels, known = trained.data.test_labels, trained.data.val_labels
+    figures: dict[str, Any] = measured(prediction, labels, bins)
+    if held_out is not None and is_finite(held_out):
+        calibration = calibrated(held_out, known)
+        figures |= {"calibration": calibration, **validated(held_out, known)}
         figures |= scaled(prediction.probabilities, labels, calibration["temperature"], bins)
     return figures
 
 
-def _write_predictions(folder: Path, prediction: Prediction | None, data: Data) -> None:
-    """Write probabilities and labels of the test set; of a diverged training there are none."""
-    nothing = torch.zeros(0, data.n_classes, dtype=torch.float64)
-    probabilities = nothing if prediction is None else prediction.probabilities
-    labels = data.test_labels[: len(probabilities)]
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, probabilities=probabilities.float().cpu().numpy(), labels=labels.cpu().numpy())
-    write_bytes(folder / files.PREDICTIONS, buffer.getvalue())
+def _write_predictions(folder: Path, data: Data, prediction: Prediction | None, held_out: Prediction | None) -> None:
+    """Write what is predicted of the test images and of those held out; of a diverged training there is nothing."""
+    found = nothing(data.n_classes) if prediction is None else arrays(prediction, data.test_labels)
+    if held_out is not None:
+        found |= arrays(held_out, data.val_labels, VALIDATION)
+    write_arrays(folder / files.PREDICTIONS, found)
 
 
 def sample_curve(
@@ -184,7 +203,7 @@ def sample_curve(
     Raises:
         UserError: as `evaluate`.
     """
-    training, trained = _open(spec, data, folder, device)
+    training, trained = open_trained(spec, data, folder, device)
     rows: list[dict[str, float]] = []
     if training["status"] == "complete":
         wanted = _spread(samples)
@@ -200,7 +219,7 @@ def sample_curve(
             tick = time.perf_counter()
     tested_on = {files.TESTED_ON: data.identity.test_data}
     text = to_csv([row | tested_on for row in rows], (*files.SAMPLES_COLUMNS, files.TESTED_ON))
-    write_text(folder / files.SAMPLES, ties.sealed(ties.identity(folder / files.MODEL), text))
+    write_text(folder / files.SAMPLES, ties.seal(folder, files.SAMPLES, text))
     return rows
 
 
@@ -210,7 +229,7 @@ def _spread(largest: int) -> set[int]:
     return {min(largest, round(2 ** (i / 2))) for i in range(steps + 1)} | {5} & set(range(largest + 1))
 
 
-def _open(spec: RunSpec, data: Data, folder: Path, device: torch.device) -> tuple[dict[str, Any], Trained]:
+def open_trained(spec: RunSpec, data: Data, folder: Path, device: torch.device) -> tuple[dict[str, Any], Trained]:
     """A trained run: training.json, and the network.
 
     Raises:

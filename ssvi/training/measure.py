@@ -10,28 +10,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssvi.core.calibration import at_temperature, fit_temperature
 from ssvi.core.counting import active_macs, parameter_counts
-from ssvi.core.metrics import METRICS, at_temperature, evaluate_all, fit_temperature, risk_coverage
+from ssvi.core.metrics import METRICS, evaluate_all
 from ssvi.core.noise import NormalSource
 from ssvi.core.prediction import Prediction, averages
+from ssvi.core.selective import risk_coverage
 from ssvi.data import Data
 from ssvi.methods import Method
+from ssvi.runs import files
 from ssvi.runs.spec import RunSpec
 from ssvi.training.network import reference_weights
 
 BATCH = 1000
-# Metrics that temperature scaling changes; the order of the classes, and so the accuracy, stays.
-CALIBRATED = ("nll", "ece", "ece_marginal", "brier")
-UNCERTAINTY = ("predictive_entropy", "mutual_information", "mutual_information_share")
-SCALED = ("temperature", *(f"{name}_scaled" for name in CALIBRATED))
+UNCERTAINTY = (
+    *("predictive_entropy", "expected_entropy", "mutual_information", "mutual_information_share"),
+    *("disagreement", "logit_sd"),
+)
+# On the images held out of the training, by which settings are chosen.
+VALIDATION = ("validation_accuracy", "validation_nll")
+SCALED = ("temperature", *(f"{name}_scaled" for name in files.CALIBRATED))
 BEST = tuple(f"{name}_best_checkpoint" for name in METRICS)
 # All figures that metrics.json has, null where there is nothing to measure.
-FIGURES = (*METRICS, *UNCERTAINTY, *SCALED, *BEST)
+FIGURES = (*METRICS, *UNCERTAINTY, *VALIDATION, *SCALED, *BEST)
 
 
 @torch.inference_mode()
 def predictions(
-    model: nn.Module, method: Method, data: Data, images: Tensor, samples: int, source: NormalSource
+    model: nn.Module,
+    method: Method,
+    data: Data,
+    images: Tensor,
+    samples: int,
+    source: NormalSource,
+    batch: int = BATCH,
 ) -> Iterator[Prediction]:
     """Predictions with 1, 2, ... weight samples.
 
@@ -41,8 +53,8 @@ def predictions(
 
     def each() -> Iterator[Tensor]:
         for _ in method.predictive.samples(samples, source):
-            parts = images.split(BATCH)
-            yield torch.cat([model(data.normalise(part)).double().softmax(1) for part in parts])
+            parts = images.split(batch)
+            yield torch.cat([model(data.normalise(part)) for part in parts])
 
     yield from averages(each())
 
@@ -58,13 +70,21 @@ def is_finite(prediction: Prediction) -> bool:
 
 
 def uncertainty(prediction: Prediction) -> dict[str, float | None]:
-    """Predictive entropy and, of at least two samples, mutual information, both averaged over images in nats, and the
-    share of the one that is the other: what of the uncertainty the posterior makes."""
-    total = float(prediction.entropy.mean())
-    alone = prediction.samples < 2
-    information = None if alone else float(prediction.mutual_information.mean())
-    share = None if information is None or total == 0 else information / total
-    return dict(zip(UNCERTAINTY, (total, information, share), strict=True))
+    """What the images are uncertain of on average (entropies in nats), and, of at least two samples, what of it the
+    posterior makes: mutual information, its share of the predictive entropy, how often samples disagree on the class,
+    and the spread of their logits."""
+    total, expected = float(prediction.entropy.mean()), float(prediction.expected_entropy.mean())
+    found: dict[str, float | None] = dict.fromkeys(UNCERTAINTY)
+    found |= {"predictive_entropy": total, "expected_entropy": expected}
+    if prediction.samples > 1:
+        information = float(prediction.mutual_information.mean())
+        found |= {
+            "mutual_information": information,
+            "mutual_information_share": information / total if total else None,
+            "disagreement": float(prediction.disagreement.mean()),
+            "logit_sd": float(prediction.logit_sd.square().mean().sqrt()),
+        }
+    return found
 
 
 def measured(prediction: Prediction, labels: Tensor, bins: int) -> dict[str, float | None]:
@@ -82,10 +102,16 @@ def calibrated(held_out: Prediction, known: Tensor) -> dict[str, Any]:
     }
 
 
+def validated(held_out: Prediction, known: Tensor) -> dict[str, float]:
+    """Accuracy and NLL on the images held out of the training, of these labels."""
+    metrics = (METRICS["accuracy"], METRICS["nll"])
+    return {name: metric(held_out.probabilities, known) for name, metric in zip(VALIDATION, metrics, strict=True)}
+
+
 def scaled(probabilities: Tensor, labels: Tensor, temperature: float, bins: int) -> dict[str, float]:
     """The metrics after temperature scaling."""
     found = evaluate_all(at_temperature(probabilities, temperature), labels, bins)
-    return dict(zip(SCALED, (temperature, *(found[name] for name in CALIBRATED)), strict=True))
+    return dict(zip(SCALED, (temperature, *(found[name] for name in files.CALIBRATED)), strict=True))
 
 
 def of_best(prediction: Prediction, labels: Tensor, bins: int) -> dict[str, float]:

@@ -15,10 +15,11 @@ from scipy import stats as scipy_stats
 from ssvi.analysis import tables
 from ssvi.analysis.collect import load_frames
 from ssvi.analysis.stats import Estimate
-from ssvi.analysis.tables.claims import CLAIMS
+from ssvi.analysis.tables.claims import CLAIMS, UNCERTAIN_CLAIMS
 from ssvi.analysis.tables.judging import above, below, within
 from ssvi.analysis.tables.start import start_agreement
 from ssvi.errors import UserError
+from ssvi.runs.runfolder import read_spec
 from ssvi.runs.spec import RunSpec
 
 PAPERS = {"model": "resnet18"}
@@ -118,6 +119,21 @@ CASES = {
         [ssvi(0.95), ssvi(0.951, **SMALL), ssvi(0.7, **LARGE)],
         [ssvi(0.95), ssvi(0.80, **SMALL), ssvi(0.97, **LARGE)],
         [ssvi(0.95), ssvi(0.951, noisy=True, **SMALL)],
+    ),
+    "D1a": (
+        [vi(0.9, shift_accuracy=0.7), ssvi(0.9, shift_accuracy=0.698)],
+        [vi(0.9, shift_accuracy=0.7), ssvi(0.95, shift_accuracy=0.68)],
+        [vi(0.9, shift_accuracy=0.7)],
+    ),
+    "D1b": (
+        [vi(0.9, shift_ece=0.1), ssvi(0.9, shift_ece=0.09)],
+        [vi(0.9, shift_ece=0.1), ssvi(0.9, shift_ece=0.12)],
+        [vi(0.9, shift_ece=None), ssvi(0.9, shift_ece=0.12)],
+    ),
+    "D1c": (
+        [rigl(0.9, ood_auroc=0.8), ssvi(0.9, ood_auroc=0.9)],
+        [rigl(0.9, ood_auroc=0.8), rigl(0.9, ood_auroc=0.95, lr=0.01), ssvi(0.9, ood_auroc=0.9)],
+        [rigl(0.9, ood_auroc=0.8, density=0.5), ssvi(0.9, ood_auroc=0.9)],
     ),
 }
 
@@ -350,7 +366,7 @@ def test_the_first_note_says_what_was_not_run(tmp_path: Path) -> None:
 
 
 def test_claims_have_names_of_their_own_and_need_runs(tmp_path: Path) -> None:
-    keys = [claim.key for claim in CLAIMS]
+    keys = [claim.key for claim in (*CLAIMS, *UNCERTAIN_CLAIMS)]
     assert len(set(keys)) == len(keys)
     with pytest.raises(UserError, match="needs a run"):
         tables.make_table("claims", load_frames(tmp_path, {}, ("overlap",)))
@@ -369,3 +385,24 @@ def test_claims_have_names_of_their_own_and_need_runs(tmp_path: Path) -> None:
 def test_rules(low: float, high: float, verdicts: tuple[str, ...]) -> None:
     estimate = Estimate((low + high) / 2, low, high, 3)
     assert tuple(rule.verdict(estimate) for rule in (above(0), below(0), within(0.5))) == verdicts
+
+
+def test_claims_take_of_the_suite_what_is_there_and_say_what_is_not(tmp_path: Path) -> None:
+    """A run without it, or with one that cannot be used, is in all other claims."""
+    frames = study(tmp_path, vi(0.9), ssvi(0.9, shift_accuracy=0.7))
+    folders = [tmp_path / "runs" / run for run in frames.runs["run"]]
+    (folders[0] / "uncertainty.csv").unlink()
+    (folders[3] / "uncertainty.csv").write_text("part\n")
+    specs = {run: read_spec(tmp_path / "runs" / run) for run in frames.runs["run"]}
+    maker = tables.TABLES["claims"]
+    table = tables.make_table("claims", load_frames(tmp_path, specs, maker.needs, maker.uses))
+    rows = table.frame.set_index("claim")
+    assert rows.loc["C1a", "n"] == "0"  # of another density
+    assert rows.loc["D1a", "n"] == "2"
+    said = "SSVI, density 0.1: 1 of 3 not evaluated for it; dense BNN: 1 of 3 not evaluated for it"
+    assert rows.loc["D1a", "verdict"].endswith(said)
+    assert [
+        note for note in table.notes if note.startswith(f"Not used in D1a to D1c: {folders[3] / 'uncertainty.csv'}: ")
+    ]
+    nothing = tables.make_table("claims", load_frames(tmp_path, specs, maker.needs)).frame.set_index("claim")
+    assert nothing.loc["D1a", "verdict"].startswith("undecided: nothing to compare; SSVI, density 0.1: 3 of 3")

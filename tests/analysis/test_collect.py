@@ -266,6 +266,8 @@ def test_broken_history_is_named(tmp_path: Path, text: str, words: str) -> None:
 FORMAT_1 = TESTS / "format_1"
 ORDER_OF_FORMAT_1 = ["abs_mu", "snr", "e_abs", "snr_abs", "e_exp", "snr_exp"]
 ALL = tuple(records.READERS)
+# What the first format had.
+FIRST = ("history", "updates", "overlap", "samples")
 
 
 def old_run(results: Path) -> dict[str, RunSpec]:
@@ -293,7 +295,7 @@ REGISTRIES = {
 @pytest.mark.parametrize("registry", REGISTRIES.values(), ids=list(REGISTRIES))
 def test_what_an_older_version_wrote_is_read_whatever_the_registry_is_now(tmp_path, monkeypatch, registry) -> None:
     monkeypatch.setattr(records, "CRITERIA", registry)
-    frames = collect.load_frames(tmp_path, old_run(tmp_path), ALL)
+    frames = collect.load_frames(tmp_path, old_run(tmp_path), FIRST)
     stored = read_jsonl(FORMAT_1 / files.TOPOLOGY)
     known = [name for name in ORDER_OF_FORMAT_1 if name in registry]
     place = ORDER_OF_FORMAT_1.index
@@ -314,7 +316,7 @@ def test_what_an_older_version_wrote_is_read_whatever_the_registry_is_now(tmp_pa
 
 
 def test_all_that_an_older_version_wrote_is_read(tmp_path: Path) -> None:
-    frames = collect.load_frames(tmp_path, old_run(tmp_path), ALL)
+    frames = collect.load_frames(tmp_path, old_run(tmp_path), FIRST)
     layer = read_jsonl(FORMAT_1 / files.TOPOLOGY)[1]["layers"][2]
     row = frames.updates.iloc[5]
     assert row["layer"] == layer["layer"] == "head"
@@ -410,6 +412,7 @@ OTHERWISE = {
     files.METRICS: lambda text: text.replace('"status"', '"outcome"'),
     files.HISTORY: lambda text: text.replace("epoch", "period", 1),
     files.SAMPLES: lambda text: text.replace("samples", "draws", 1),
+    files.UNCERTAINTY: lambda text: text.replace("part", "share", 1),
     files.TOPOLOGY: lambda text: text.replace('"layers"', '"modules"'),
 }
 

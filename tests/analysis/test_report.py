@@ -145,7 +145,7 @@ def partial(tmp_path_factory: pytest.TempPathFactory) -> Page:
     shutil.rmtree(run_folder(root / "results", failed))
     write_text(root / "results/logs/train" / f"{failed}.log", "step 3\nRuntimeError: CUDA out of memory\n")
     write_text(run_folder(root / "results", damaged) / files.METRICS, "{half of")
-    return report(root, problems={"figure2_left": "needs a run <that> did not diverge"})
+    return report(root, problems={("figures", "figure2_left"): "needs a run <that> did not diverge"})
 
 
 def test_partial_study_names_every_run_without_a_result_and_goes_on(partial: Page) -> None:
@@ -361,7 +361,7 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
     write_text(run_folder(tmp_path / "results", third) / files.HISTORY, f"epoch,loss\n{HOSTILE},1\n")
     (run_folder(tmp_path / "results", third) / files.METRICS).unlink()
     write_text(tmp_path / "results/logs/table/tiny/summary.log", f"ssvi: {HOSTILE}\n")
-    page = report(tmp_path, config, problems={"figure2_left": HOSTILE})
+    page = report(tmp_path, config, problems={("figures", "figure2_left"): HOSTILE})
     assert len(page.scripts) == 3
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert sum(tag == "img" for tag, _ in page.tags) == 1
@@ -432,10 +432,10 @@ def test_a_report_reads_a_file_of_a_run_as_often_as_a_table_does(
 
     monkeypatch.setattr(Path, "read_bytes", counted)
     content, experiments = everything()
-    source(tmp_path / "results").frames(experiments["vi"], ["history"])
+    source(tmp_path / "results").frames(experiments["vi"], ["history"], ["uncertainty"])
     often = {name: max(n for path, n in read.items() if path.name == name) for name in {path.name for path in read}}
-    # for all checks together; and that of a history once more for its rows
-    assert (often[files.SPEC], often[files.METRICS], often[files.HISTORY]) == (1, 1, 2)
+    # for all checks together; and that of a history once more for its rows, those of metrics for the suite's seal
+    assert [often[name] for name in (files.SPEC, files.METRICS, files.HISTORY, files.UNCERTAINTY)] == [1, 2, 2, 1]
     read.clear()
     make_all(tmp_path / "results", tmp_path / "out", "tiny", content, experiments)
     assert {path.name: n for path, n in read.items() if n > often.get(path.name, 0)} == {}
@@ -502,6 +502,25 @@ def test_code_that_fails_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pyt
     path = make_all(tmp_path / "results", tmp_path / "out", "tiny", *everything(), say=said.append)
     assert any("table table1 could not be made: its code failed: KeyError: 'a bug'" in line for line in said)
     assert "its code failed" in Page(path).text
+
+
+def test_a_table_and_a_figure_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """The figure lacks what it needs; the table is there, and links lead to each."""
+    config = json.loads(json.dumps(CONFIG))
+    config["studies"]["tiny"]["figures"]["table1"] = {"of": ["never"], "x": "lr", "y": "nll"}
+    a_study(tmp_path, config=config)
+    said: list[str] = []
+    path = make_all(tmp_path / "results", tmp_path / "out", "tiny", *everything(config), say=said.append)
+    assert sum(" table1 could not be made: " in line for line in said) == 1
+    page = Page(path)
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(set(ids)) == len(ids)
+    assert {"table-table1", "figure-table1"} <= set(ids)
+    links = {attributes.get("href") for tag, attributes in page.tags if tag == "a"}
+    assert {"#table-table1", "#figure-table1"} <= links
+    section = page.source.partition('<section id="table-table1"')[2].partition("</section>")[0]
+    assert "Not here:" not in section
+    assert "Dense BNN and SSVI" in section
 
 
 # In a browser ----------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ def test_runs_of_two_versions_of_the_arithmetic_are_never_averaged(tmp_path: Pat
             record["accuracy"] = 0.1  # all others have 90 % and more
         path.write_text(json.dumps(record))
     tie(folder)
-    mixed = load_frames(tmp_path, runs, ("history", "updates", "overlap", "samples"))
+    mixed = load_frames(tmp_path, runs, ("history", "updates", "overlap", "samples", "uncertainty"))
     made = {name: tables.make_table(name, mixed) for name in tables.TABLES if not name.endswith("_paper")}
     means = {name: accuracies(table.numbers) for name, table in made.items()}
     for name in FIGURES:

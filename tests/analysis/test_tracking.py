@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from fake_runs import tie, with_seeds, write_run, write_runs
+from fake_runs import tie, uncertainty_rows, with_seeds, write_run, write_runs
 from filelock import FileLock
 from mlflow import MlflowClient
 from unreadable import unreadable
@@ -23,6 +24,7 @@ from unreadable import unreadable
 from ssvi.analysis import tracking
 from ssvi.analysis.collect import load_frames
 from ssvi.analysis.tracking import store as stores
+from ssvi.analysis.tracking.mirror import NAME, suite_metrics
 from ssvi.errors import UserError
 from ssvi.machine import disk
 from ssvi.machine.disk import write_text
@@ -82,8 +84,39 @@ def test_a_run_is_mirrored_whole(store: Path) -> None:
     assert len(run.data.tags["ssvi.digest"]) == 64
     assert run.data.metrics["final/test_images"] == 10_000
     assert "final/accuracy_best_test" not in run.data.metrics
+    suite = {"test/ece_mass": 0.04, "test/temperature": 1.5, "test/nll_scaled": 0.3, "shift/accuracy_3": 0.87}
+    suite |= {"shift/corruption_error": 0.13, "ood/kmnist/auroc_entropy": 0.94, "ood/held out/near": 1.0}
+    suite |= {"selective/aurc": 0.02, "selective/accuracy_at_coverage_80": 0.92, "conformal/lac_coverage_90": 0.9}
+    assert {name: run.data.metrics[name] for name in suite} == pytest.approx(suite)
+    assert not [name for name in run.data.metrics if name.startswith(("risk", "histogram", "shift/fog"))]
+    assert files.UNCERTAINTY in {one.path for one in _client(store).list_artifacts(run.info.run_id)}
     kl = _client(store).get_metric_history(run.info.run_id, "curves/kl")
     assert sorted(point.step for point in kl) == [1, 2, 3]
+
+
+def test_the_suite_of_a_run_that_was_mirrored_before_makes_it_anew(store: Path) -> None:
+    """And one that is not of this run is no reason to mirror a part of it."""
+    spec = dataclasses.replace(SSVI, seed=13)
+    specs = write_runs(store, [spec], epochs=3)
+    path = store / "runs" / run_path(spec) / files.UNCERTAINTY
+    text = path.read_text()
+    path.unlink()
+    assert tracking.mirror(store, "suite", specs) == Result(added=1)
+    path.write_text(text.replace("0.87", "0.99"))
+    assert list(tracking.mirror(store, "suite", specs).refused) == [run_path(spec)]
+    path.write_text(text)
+    assert tracking.mirror(store, "suite", specs) == Result(updated=1)
+    assert tracking.mirror(store, "suite", specs) == Result(unchanged=1)
+
+
+@pytest.mark.parametrize("name", ["folder:a/../b", "/x", "å" * 300, "a, b"])
+def test_a_set_of_any_name_has_a_name_in_mlflow(name: str) -> None:
+    rows = pd.DataFrame(uncertainty_rows(SSVI)).assign(run="r")
+    rows = rows[rows["part"] == "ood"].replace({"name": {"kmnist": name}})
+    found = suite_metrics(rows)
+    assert len(found) == len(rows) - 2  # without the numbers of images
+    assert all(NAME.fullmatch(part) for one in found for part in one.split("/"))
+    assert all(len(one) < 250 for one in found)
 
 
 def test_options_and_series_a_method_lacks_are_left_out(store: Path) -> None:

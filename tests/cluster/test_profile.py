@@ -33,7 +33,7 @@ def profile() -> dict:
 
 
 def test_rules_are_submitted_or_local_on_purpose():
-    assert {"train", "evaluate", "samples"} == SUBMITTED
+    assert {"train", "evaluate", "samples", "suite"} == SUBMITTED
     assert {"data", "collect", "table", "figure", "mirror"} <= LOCAL
 
 

@@ -62,7 +62,7 @@ NETWORKS = [
     pytest.param(narrow_maxvit, 64, 0.6, id="narrow maxvit"),
     pytest.param(narrow_densenet, 32, 0.6, id="narrow densenet"),
     pytest.param(named("squeezenet1_1"), 32, 0.9, id="squeezenet1_1"),
-    pytest.param(named("shufflenet_v2_x0_5"), 32, 0.9, id="shufflenet_v2_x0_5"),
+    others("shufflenet_v2_x0_5", 32, 0.9),
     pytest.param(named("mobilenet_v3_small", width_mult=0.5), 32, 0.9, id="narrow mobilenet_v3"),
     pytest.param(whole_maxvit, 64, 0.9, id="maxvit", marks=pytest.mark.fault(OTHERS, quick=0)),
     others("alexnet", 64, 0.9),

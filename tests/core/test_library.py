@@ -97,7 +97,13 @@ def test_predictions_are_the_averages_of_the_samples() -> None:
     assert torch.allclose(found.entropy, -(mean * mean.log()).sum(1))
     assert torch.allclose(found.mutual_information, found.entropy - entropies.mean(0))
     assert found.mutual_information.min() > 0
-    assert [p.samples for p in averages(each)] == [1, 2, 3, 4]
+    assert [p.samples for p in averages(logits)] == [1, 2, 3, 4]
+    assert torch.allclose(found.energy, -logits.double().mean(0).exp().sum(1).log())
+    centred = logits.double() - logits.double().mean(2, keepdim=True)
+    assert torch.allclose(found.logit_sd, centred.var(0).mean(1).sqrt())
+    votes = logits.argmax(2)
+    pairs = [(votes[i] != votes[j]).double() for i in range(4) for j in range(4) if i != j]
+    assert torch.allclose(found.disagreement, torch.stack(pairs).mean(0))
 
 
 def test_the_defaults_are_the_pipelines() -> None:

@@ -11,21 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
-from ssvi.core.metrics import (
-    BINNED,
-    METRICS,
-    TEMPERATURES,
-    accuracy,
-    at_temperature,
-    brier,
-    ece,
-    ece_marginal,
-    evaluate_all,
-    fit_temperature,
-    nll,
-    risk_coverage,
-)
+from ssvi.core.calibration import ece, ece_marginal
+from ssvi.core.metrics import BINNED, METRICS, accuracy, brier, evaluate_all, nll
 from ssvi.data.sources import import_torchvision
+from ssvi.runs.files import MEASURED
 
 # torchmetrics imports torchvision, which needs this beside a CPU-only torch.
 import_torchvision()
@@ -147,7 +136,7 @@ def test_ece_marginal_of_four_points_by_hand():
 def test_certain_predictions():
     probabilities = torch.eye(3)[[0, 1, 2, 0]]
     right = evaluate_all(probabilities, torch.tensor([0, 1, 2, 0]))
-    assert right == {"accuracy": 1, "nll": 0, "brier": 0, "ece": 0, "ece_marginal": 0}
+    assert right == dict.fromkeys(METRICS, 0) | {"accuracy": 1}
     wrong = torch.tensor([1, 2, 0, 1])
     assert ece(probabilities, wrong) == 1
     assert brier(probabilities, wrong) == 2
@@ -173,9 +162,10 @@ def test_laws(n, k, seed, kind, bins):
     probabilities, labels = _case(n, k, seed, kind)
     values = evaluate_all(probabilities, labels, bins)
     assert list(values) == list(METRICS)
+    assert values.keys() == set(MEASURED)
     assert set(METRICS) >= BINNED
     assert 0 <= values["ece"] <= 1
-    assert 0 <= values["ece_marginal"] <= 1
+    assert all(-1e-12 <= values[name] <= 1 for name in (*BINNED, "aurc"))
     assert 0 <= values["brier"] <= 2
     images = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     assert evaluate_all(probabilities[images], labels[images], bins) == pytest.approx(values, abs=1e-9)
@@ -212,46 +202,7 @@ def test_bad_inputs_are_refused(probabilities, labels, message):
             metric(probabilities, labels)
 
 
-@pytest.mark.parametrize("metric", [ece, ece_marginal])
+@pytest.mark.parametrize("metric", [METRICS[name] for name in sorted(BINNED)])
 def test_no_bins_are_refused(metric):
     with pytest.raises(ValueError, match="bins"):
         metric(torch.full((3, 2), 0.5), torch.zeros(3, dtype=torch.int64), 0)
-
-
-def test_the_temperature_is_where_the_nll_is_smallest() -> None:
-    """Against a fine grid, on overconfident and underconfident predictions."""
-    source = torch.Generator().manual_seed(0)
-    logits = torch.randn(400, 5, generator=source, dtype=torch.float64)
-    labels = torch.distributions.Categorical(logits=logits).sample()
-    for sharpness in (0.3, 4.0):
-        p = (sharpness * logits).softmax(1)
-        found = fit_temperature(p, labels)
-        grid = torch.linspace(0.05, 20, 4001, dtype=torch.float64)
-        best = grid[min(range(len(grid)), key=lambda i: nll(at_temperature(p, float(grid[i])), labels))]
-        assert found == pytest.approx(float(best), abs=6e-3)
-        assert torch.equal(at_temperature(p, found).argmax(1), p.argmax(1))
-    assert torch.allclose(at_temperature(p, 1.0), p)
-
-
-def test_a_temperature_that_has_no_optimum_stops_at_an_end_of_the_range() -> None:
-    p = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
-    assert fit_temperature(p, torch.tensor([0, 1])) == TEMPERATURES[0]
-    assert fit_temperature(p, torch.tensor([1, 0])) == TEMPERATURES[1]
-
-
-@given(st.integers(2, 4).flatmap(lambda k: st.lists(st.tuples(st.integers(0, 9), st.integers(0, k - 1)), min_size=1)))
-def test_risk_by_coverage_is_counted(images) -> None:
-    """Every threshold by brute force: what is at least as confident is kept."""
-    confidence = torch.tensor([0.5 + i / 20 for i, _ in images], dtype=torch.float64)
-    probabilities = torch.stack([confidence, 1 - confidence], 1)
-    probabilities = torch.cat([probabilities, torch.zeros(len(images), 2, dtype=torch.float64)], 1)
-    labels = torch.tensor([label for _, label in images])
-    found = risk_coverage(probabilities, labels)
-    assert [step[0] for step in found] == sorted({step[0] for step in found}, reverse=True)
-    assert found[-1][1] == 1.0
-    for threshold, coverage, risk in found:
-        kept = confidence >= threshold
-        assert coverage == pytest.approx(kept.double().mean().item())
-        assert risk == pytest.approx((labels[kept] != probabilities[kept].argmax(1)).double().mean().item())
-    if len({i for i, _ in images}) == len(images) <= 100:
-        assert len(found) == len(images)

@@ -205,7 +205,7 @@ def make_data(channels, size, padding, flip):
     images = torch.randint(1, 256, (40, channels, size, size), generator=torch.Generator().manual_seed(1))
     images, labels, none = images.to(torch.uint8), torch.zeros(40, dtype=torch.int64), torch.zeros(0)
     zero, one = torch.zeros(channels), torch.ones(channels)
-    return Data(images, labels, none, none, images, labels, ("a", "b"), "", zero, one, padding, flip)
+    return Data(images, labels, none, none, images, labels, none, ("a", "b"), "", zero, one, padding, flip)
 
 
 def test_augment_is_a_crop_of_every_single_image():

@@ -238,6 +238,7 @@ FILES = {
     files.HISTORY: ("history",),
     files.TOPOLOGY: ("updates", "overlap"),
     files.SAMPLES: ("samples",),
+    files.UNCERTAINTY: ("uncertainty",),
 }
 
 

@@ -72,7 +72,7 @@ def new_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.fault("a job of a workflow is stopped or killed", quick=1, whole=4)
+@pytest.mark.fault("a job of a workflow is stopped or killed", quick=0, whole=4)
 def test_a_job_that_is_asked_to_stop_is_tried_again_and_goes_on(tmp_path, alone, trial: int) -> None:
     folder = new_folder(tmp_path)
     number = (signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL, signal.SIGHUP)[trial]

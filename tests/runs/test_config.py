@@ -179,7 +179,6 @@ def test_networks_are_logged_where_a_study_or_one_that_it_is_like_says_so() -> N
         ({"third": {"like": "othr"}}, "study 'othr' is unknown, did you mean 'other'?"),
         ({"third": {"train": {}}}, "third: has no experiments"),
         ({"third": {"like": "other", "quick": ["table2"]}}, "table or figure 'table2' is unknown"),
-        ({"third": {"like": "other", "figures": {"table1": ["vi"]}}}, "'table1' is already the name of a table"),
         ({"third": {"like": "other", "figures": {"all": ["vi"]}}}, "'all' is a target of the workflow"),
         ({"third": {"like": "other", "figures": {"mine": {"of": ["vi"], "x": "lr"}}}}, "x: column, y: column"),
         (

@@ -76,7 +76,9 @@ def test_a_run_evaluated_otherwise_is_left_out_with_the_command_that_evaluates_i
     read = collect.load_frames(tmp_path, specs, evaluation=EVALUATION).runs.set_index("run")
     assert read["status"].to_dict() == {vi: "refused", dense: "complete", ssvi: "complete"}
     assert read.loc[vi, "cause"] == line
-    assert to_evaluate(tmp_path, specs, specs, EVALUATION) == {(vi, files.METRICS): line.split(": ")[1].split(";")[0]}
+    assert to_evaluate(tmp_path, specs, {files.SAMPLES: specs}, EVALUATION) == {
+        (vi, files.METRICS): line.split(": ")[1].split(";")[0]
+    }
 
 
 def test_samples_measured_otherwise_are_refused_where_they_are_read(tmp_path) -> None:
@@ -89,8 +91,8 @@ def test_samples_measured_otherwise_are_refused_where_they_are_read(tmp_path) ->
     assert re.search(r"samples\.csv: was evaluated with 50 weight samples, but .*--samples 7", cause)
     assert set(frames.samples["run"]) == set(specs) - {vi}
     assert len(collect.load_frames(tmp_path, specs, ["samples"], evaluation=EVALUATION).samples) == 6
-    assert list(to_evaluate(tmp_path, specs, [], fewer)) == []
-    assert list(to_evaluate(tmp_path, specs, [vi], fewer)) == [(vi, files.SAMPLES)]
+    assert list(to_evaluate(tmp_path, specs, {}, fewer)) == []
+    assert list(to_evaluate(tmp_path, specs, {files.SAMPLES: [vi]}, fewer)) == [(vi, files.SAMPLES)]
 
 
 def test_what_cannot_be_read_is_left_to_the_job_that_needs_it(tmp_path) -> None:
@@ -100,4 +102,4 @@ def test_what_cannot_be_read_is_left_to_the_job_that_needs_it(tmp_path) -> None:
     (other / files.METRICS).unlink()
     (one / files.SAMPLES).write_text("samples\nmany\n")
     (other / files.SAMPLES).write_bytes(b"\xff")
-    assert to_evaluate(tmp_path, specs, specs, {"samples": 1, "bins": 1}) == {}
+    assert to_evaluate(tmp_path, specs, {files.SAMPLES: specs}, {"samples": 1, "bins": 1}) == {}

@@ -501,9 +501,9 @@ def test_commands_by_hand_evaluate_on_other_test_images(run, tmp_path, monkeypat
     assert after["test_data"] == prepare("folder:pets", Path("data"), 8).test_fingerprint != before["test_data"]
     # the curve of samples is not of these images yet
     with pytest.raises(UserError, match="was measured on other test images than"):
-        check_sealed(Path("run"))
+        check_sealed(Path("run"), files.SAMPLES)
     main(["samples", *asked])
-    check_sealed(Path("run"))
+    check_sealed(Path("run"), files.SAMPLES)
     capsys.readouterr()
     main(run[1])
     assert "already trained" in capsys.readouterr().err

@@ -51,6 +51,10 @@ def option_values(name: str) -> st.SearchStrategy:
     meta, default = field.metadata, field.default
     if name == "dataset":
         return st.sampled_from(["digits", "cifar10", "cifar100"]) | paths.map(lambda t: f"folder:{t}")
+    if name == "shrink":
+        return st.sampled_from([1, 2, 4, 8])
+    if name == "held_out_classes":
+        return st.sets(st.integers(0, 99)).map(lambda classes: "+".join(map(str, sorted(classes))))
     if meta["choices"]:
         return st.sampled_from(list(meta["choices"]))
     if isinstance(default, bool):

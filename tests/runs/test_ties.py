@@ -34,7 +34,7 @@ SSVI = RunSpec(method="ssvi", density=0.1)
 SEEDS = with_seeds(SSVI)
 FILES = (
     *(files.SPEC, files.HISTORY, files.TOPOLOGY, files.MODEL, files.TRAINING),
-    *(files.PREDICTIONS, files.METRICS, files.SAMPLES),
+    *(files.PREDICTIONS, files.METRICS, files.SAMPLES, files.UNCERTAINTY),
 )
 
 
@@ -191,7 +191,7 @@ def test_samples_that_were_changed_are_refused(tmp_path: Path, spoil: Callable[[
     (cause,) = refused(tmp_path, specs).values()
     assert files.SAMPLES in cause
     with pytest.raises(UserError, match=files.SAMPLES):
-        ties.check_sealed(folder_of(tmp_path, SEEDS[1]))
+        ties.check_sealed(folder_of(tmp_path, SEEDS[1]), files.SAMPLES)
 
 
 @pytest.mark.parametrize("spoil", [{"accuracy": 0.999}, {"nll": 0.5}], ids=str)
@@ -241,6 +241,7 @@ def test_a_copy_in_an_older_folder_of_a_checked_run_is_refused(tmp_path: Path) -
     ("name", "value"),
     [
         *[("accuracy", 97.5), ("accuracy", -0.1), ("nll", -3.0), ("nll", 1e4), ("ece", 1.5), ("ece_marginal", -1.0)],
+        *[("ece_mass", 1.5), ("ece_classwise_scaled", -0.1), ("aurc_best_checkpoint", 1.2)],
         *[("brier", 2.5), ("sparsity", 3.0), ("temperature", -1.0), ("accuracy_best_test", 98.2), ("nll_scaled", -1.0)],
         *[("ece_best_checkpoint", 2.0), ("mutual_information_share", 1.2), ("predictive_entropy", -0.1)],
         *[("training_flops", -1), ("training_seconds", -2.0), ("test_images", 0), ("density", -0.5)],

@@ -10,10 +10,10 @@ import torch
 from ssvi.cli import main
 from ssvi.core.metrics import accuracy
 from ssvi.core.noise import NormalSource
-from ssvi.core.prediction import Prediction, entropy
+from ssvi.core.prediction import averages, entropy
 from ssvi.data import load
 from ssvi.runs import files
-from ssvi.runs.evaluated import evaluated_otherwise, sampled_otherwise
+from ssvi.runs.evaluated import evaluated_otherwise, measured_otherwise
 from ssvi.runs.options import options_of
 from ssvi.runs.spec import make_spec
 from ssvi.training import passes
@@ -71,14 +71,20 @@ def test_mutual_information_is_that_of_the_joint_distribution(tmp_path) -> None:
 
 
 def test_samples_that_agree_share_nothing_and_ones_that_are_sure_of_different_labels_everything() -> None:
-    same = Prediction(3, torch.full((2, 4), 0.25), entropy(torch.full((2, 4), 0.25)))
+    same = last(averages([torch.ones(2, 4)] * 3))
     assert uncertainty(same) == {
         "predictive_entropy": pytest.approx(math.log(4)),
+        "expected_entropy": pytest.approx(math.log(4)),
         "mutual_information": 0.0,
         "mutual_information_share": 0.0,
+        "disagreement": 0.0,
+        "logit_sd": 0.0,
     }
-    sure = Prediction(2, torch.tensor([[0.5, 0.5]]), torch.zeros(1))
-    assert uncertainty(sure)["mutual_information_share"] == pytest.approx(1.0)
+    sure = uncertainty(last(averages([torch.tensor([[800.0, 0.0]]), torch.tensor([[0.0, 800.0]])])))
+    assert sure["mutual_information_share"] == pytest.approx(1.0)
+    assert sure["disagreement"] == 1.0
+    # centred, the logits are 400 and -400 in turn: a sample variance of 400^2 * 2 in both
+    assert sure["logit_sd"] == pytest.approx(400 * 2**0.5)
 
 
 @pytest.mark.parametrize("method", ["dense", "vi"])
@@ -159,4 +165,4 @@ def test_the_files_say_what_was_asked_for(tmp_path) -> None:
         for samples, bins in ((2, 15), (3, 15), (2, 4)):
             wanted = {"samples": samples, "bins": bins, "most_samples": samples}
             assert (evaluated_otherwise(metrics, spec, wanted) is None) == (asked == (samples, bins))
-            assert (sampled_otherwise(folder / files.SAMPLES, spec, wanted) is None) == (asked == (samples, bins))
+            assert (measured_otherwise(folder / files.SAMPLES, spec, wanted) is None) == (asked == (samples, bins))

@@ -43,7 +43,9 @@ from ssvi.runs.plan import make_plan, to_text
 from ssvi.runs.records import read_json, read_record
 
 # Rules that take long, and that no time of a file, no edit of code and no note of Snakemake's is a reason for.
-COSTLY = ("train", "evaluate", "samples")
+COSTLY = ("train", "evaluate", "samples", "suite")
+# Of these the ones that make what a table or a figure may need of a run beside its metrics.
+MEASURING = {"samples": run_files.SAMPLES, "suite": run_files.UNCERTAINTY}
 # The Python that runs this workflow, or this part of it on a cluster, whether its environment is activated or not; of
 # an environment that Snakemake makes for a job (--sdm conda) its own.
 SSVI = (
@@ -94,28 +96,32 @@ DATA_OF = {
     if data_sets({run: RUNS[run]}).keys() == {name}
 }
 
-# Every table and figure by name, with its runs, the most telling first: quick ones, figures, tables.
-KIND_OF = {name: kind for kind in ("figures", "tables") for name in STUDY[kind]}
-OUTPUTS = {
-    name: list(
-        dict.fromkeys(
-            run
-            for experiment in output_experiments(STUDY[KIND_OF[name]][name])
-            for run in EXPERIMENTS[experiment]
-        )
-    )
-    for name in dict.fromkeys([*STUDY["quick"], *KIND_OF])
-}
 EXTENSIONS = {
     "tables": ["csv", "md", "html", "tex"],
     "figures": ["png", "svg", "pdf", "csv", "md"],
+}
+# A name is a target: of a figure, of a table, or of one of each.
+NAMES = list(dict.fromkeys([*STUDY["quick"], *STUDY["figures"], *STUDY["tables"]]))
+# Every figure and table, by kind and name, with its runs, the most telling first: quick ones, figures, tables.
+OUTPUTS = {
+    (kind, name): list(
+        dict.fromkeys(
+            run
+            for experiment in output_experiments(STUDY[kind][name])
+            for run in EXPERIMENTS[experiment]
+        )
+    )
+    for name in NAMES
+    for kind in ("figures", "tables")
+    if name in STUDY[kind]
 }
 PRIORITY = {}
 for position, runs_of_output in enumerate(reversed(OUTPUTS.values()), 1):
     of_output = {run: RUNS[run] for run in runs_of_output}
     PRIORITY.update(dict.fromkeys(with_parents(of_output), position))
 
-# The runs themselves too: one whose files were lost is made again even where the tables are still there.
+# The runs themselves too: one whose files were lost is made again even where the tables are still there; so is what
+# some outputs alone need of them (`lost_beside`).
 RUN_FILES = [
     f"{RESULTS}/runs/{run}/{name}"
     for run in RUNS
@@ -195,13 +201,19 @@ wildcard_constraints:
     figure=r"[^/]+",
 
 
-def output_files(name):
-    kind = KIND_OF[name]
+def output_files(kind, name):
     return [f"{REPORTS}/{kind}/{name}.{ext}" for ext in EXTENSIONS[kind]]
 
 
 def files_of(kind):
-    return [path for name in STUDY[kind] for path in output_files(name)]
+    return [path for name in STUDY[kind] for path in output_files(kind, name)]
+
+
+def files_called(name):
+    """The files of a target."""
+    return [
+        path for kind, one in OUTPUTS if one == name for path in output_files(kind, one)
+    ]
 
 
 def run_flags(wildcards):
@@ -215,6 +227,7 @@ def train_input(wildcards):
     Once it is trained, what it was trained from may be lost: that is made again for itself, if at all.
     """
     check_images()
+    check_outside()
     run = wildcards.run
     if run not in RUNS:
         raise WorkflowError(f"{run} is no run of study {NAME}.")
@@ -232,6 +245,29 @@ def train_input(wildcards):
 def trained_input(wildcards):
     """What a training publishes: whatever is made of it is made anew if that one is."""
     return untimed(wildcards.run, trained_files(wildcards.run))
+
+
+def evaluated_input(wildcards):
+    """The same, and what an evaluation adds to it: how it was made, and not when, tells whether that is to be anew.
+
+    Snakemake asks no job for reasons of its own that comes after one that is due, if all between them is ancient.
+    """
+    run, folder = wildcards.run, run_folder(wildcards)
+    files = [f"{folder}/{name}" for name in (run_files.METRICS, run_files.PREDICTIONS)]
+    dag = workflow.dag
+    anew = (
+        is_made_anew(run, run_files.METRICS)
+        or any(rule.name == "evaluate" for rule in dag.forcerules)
+        or not dag.forcefiles.isdisjoint(files)
+    )
+    made = files if anew else untimed(run, files)
+    return untimed(run, trained_files(run)) + made
+
+
+def outside_flags():
+    """The folders of images of no class that the suite is told of."""
+    folders = CONFIG["evaluation"].get("outside", [])
+    return shlex.join(f"--outside={folder}" for folder in folders)
 
 
 def trained_files(run):
@@ -334,21 +370,90 @@ def metrics_of(runs):
     return [f"{RESULTS}/runs/{run}/{run_files.METRICS}" for run in runs]
 
 
-def table_input(wildcards):
-    return metrics_of(OUTPUTS[wildcards.table])
-
-
-def shows_samples(figure):
-    """Whether a figure shows the number of samples, which takes files of the runs that others do not need."""
+@cache
+def needed_beside(output):
+    """The files, of those that some outputs alone need of their runs, that an output needs."""
     from ssvi.analysis.figures import needs
+    from ssvi.analysis.tables import TABLES
 
-    return "samples" in needs(figure)
+    kind, name = output
+    frames = TABLES[name].needs if kind == "tables" else needs(name)
+    return [file for file in MEASURING.values() if Path(file).stem in frames]
+
+
+@cache
+def measured(file):
+    """The runs of which some output needs this file."""
+    return {
+        run
+        for output, runs in OUTPUTS.items()
+        if file in needed_beside(output)
+        for run in runs
+    }
+
+
+def lost_beside(wildcards):
+    """What some output needs of its runs beside their metrics: made again if it was lost."""
+    return [
+        f"{RESULTS}/runs/{run}/{file}"
+        for file in MEASURING.values()
+        for run in sorted(measured(file))
+    ]
+
+
+@cache
+def check_outside():
+    """End with a line for each folder of images from outside that is not there, before anything is trained."""
+    folders = CONFIG["evaluation"].get("outside", [])
+    missing = [
+        one
+        for one in folders
+        if not Path(one.partition("folder:")[2]).expanduser().is_dir()
+    ]
+    names = [run_files.outside_name(one) for one in folders]
+    said = [f"{one}: no such folder." for one in missing]
+    said += [
+        f"two folders are called {one}; give one of them another name."
+        for one in sorted({one for one in names if names.count(one) > 1})
+    ]
+    if is_to_run() and said and measured(run_files.UNCERTAINTY):
+        print(
+            *(f"ssvi: evaluation.outside: {one}" for one in said),
+            sep="\n",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def used_beside(output):
+    """The same files, of the runs of which they are made for other outputs, of an output that shows them if they are
+    there."""
+    from ssvi.analysis.tables import TABLES
+
+    kind, name = output
+    frames = TABLES[name].uses if kind == "tables" else ()
+    return [file for file in MEASURING.values() if Path(file).stem in frames]
+
+
+def output_input(kind, name):
+    """What an output is made of: the metrics of its runs, and what else it needs of them."""
+    output, runs = (kind, name), OUTPUTS[kind, name]
+    beside = [(file, runs) for file in needed_beside(output)]
+    beside += [
+        (file, [run for run in runs if run in measured(file)])
+        for file in used_beside(output)
+    ]
+    return metrics_of(runs) + [
+        f"{RESULTS}/runs/{run}/{file}" for file, of in beside for run in of
+    ]
+
+
+def table_input(wildcards):
+    return output_input("tables", wildcards.table)
 
 
 def figure_input(wildcards):
-    runs = OUTPUTS[wildcards.figure]
-    more = run_files.SAMPLES if shows_samples(wildcards.figure) else None
-    return metrics_of(runs) + [f"{RESULTS}/runs/{run}/{more}" for run in runs if more]
+    return output_input("figures", wildcards.figure)
 
 
 def say_anew(done, said):
@@ -368,10 +473,8 @@ def trained_otherwise():
 
 def made_otherwise():
     """What was made of another training, or evaluated otherwise than the config says, each said with its cause."""
-    sampled = [
-        run for name in STUDY["figures"] if shows_samples(name) for run in OUTPUTS[name]
-    ]
-    found = to_evaluate(Path(RESULTS), RUNS, sampled, CONFIG["evaluation"])
+    needed = {file: measured(file) for file in MEASURING.values()}
+    found = to_evaluate(Path(RESULTS), RUNS, needed, CONFIG["evaluation"])
     say_anew("made", [f"{run}/{name} {cause}" for (run, name), cause in found.items()])
     return found
 
@@ -389,13 +492,17 @@ TRAIN_ANEW = trained_otherwise() if MAIN else {}
 OTHERWISE = made_otherwise() if MAIN else {}
 
 
+def is_made_anew(run, name):
+    """Whether this file of a run was made otherwise than it would be now."""
+    return (run, name) in OTHERWISE or run in tested_otherwise()
+
+
 def due_again(name):
     """No input, but a job that makes this file of a run is due if that was made otherwise, whatever its time."""
 
     # told when the graph is built, of the runs that are needed; before it is asked which jobs are due
     def input_due(wildcards):
-        made = (wildcards.run, name) in OTHERWISE
-        if made or wildcards.run in tested_otherwise():
+        if is_made_anew(wildcards.run, name):
             workflow.dag.forcefiles.add(f"{run_folder(wildcards)}/{name}")
         return []
 
@@ -481,22 +588,31 @@ def print_plan():
         jobs[workflow.dag.needrun(job)][job.rule.name].append(job.wildcards)
     due = {rule: {w.run for w in jobs[True][rule]} for rule in COSTLY}
     asked = {
-        w.get(kind)
+        (f"{kind}s", w.get(kind))
         for kind in ("table", "figure")
         for some in jobs.values()
         for w in some[kind]
     }
     runs = {w.run for some in jobs.values() for rule in COSTLY for w in some[rule]}
-    sampled = [
-        name for name in STUDY["figures"] if name in asked and shows_samples(name)
-    ]
+    called = [name for _, name in OUTPUTS]
+    shown, to_measure = {}, {}
+    for output in (one for one in OUTPUTS if one in asked):
+        kind, name = output
+        title = name if called.count(name) == 1 else f"{name} ({kind[:-1]})"
+        shown[title] = OUTPUTS[output]
+        to_measure[title] = {
+            run
+            for rule, file in MEASURING.items()
+            if file in needed_beside(output)
+            for run in due[rule]
+        } & {*OUTPUTS[output]}
     plan = make_plan(
         Path(RESULTS),
-        {name: of for name, of in OUTPUTS.items() if name in asked},
+        shown,
         {run: spec for run, spec in RUNS.items() if run in runs},
         due["train"],
         due["evaluate"],
-        {name: due["samples"].intersection(OUTPUTS[name]) for name in sampled},
+        to_measure,
     )
     print(f"\n{to_text(NAME, plan)}")
 

@@ -9,13 +9,13 @@ localrules:
 
 
 # Every output is a target by its name: snakemake --cores all table1
-for name in OUTPUTS:
+for name in NAMES:
 
     rule:
         name:
             name
         input:
-            output_files(name),
+            files_called(name),
         localrule: True
 
 

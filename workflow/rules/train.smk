@@ -70,6 +70,30 @@ rule evaluate:
         " {params.licence} --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
 
 
+rule suite:
+    input:
+        evaluated_input,
+        due_again(run_files.UNCERTAINTY),
+    output:
+        figures=f"{RESULTS}/runs/{{run}}/{run_files.UNCERTAINTY}",
+        predictions=f"{RESULTS}/runs/{{run}}/{run_files.UNCERTAINTY_PREDICTIONS}",
+    log:
+        f"{RESULTS}/logs/suite/{{run}}.log",
+    priority: run_priority
+    conda:
+        "../../environment.yml"
+    threads: TRAIN_THREADS
+    resources:
+        gpu=min(GPUS, 1),
+    params:
+        ssvi=SSVI,
+        folder=run_folder,
+        outside=outside_flags(),
+    shell:
+        "{params.ssvi} evaluate {params.folder:q} --suite uncertainty {params.outside}"
+        " --threads {threads} > {log:q} 2>&1 || (tail -n 5 {log:q} >&2; exit 1)"
+
+
 rule samples:
     input:
         trained_input,

@@ -13,5 +13,6 @@ with logged(job.log[0]):
     name = job.wildcards.table
     runs = output_runs(job.config, job.params.study, "tables", name)
     results, evaluation = Path(job.config["results"]), job.config["evaluation"]
-    frames = load_frames(results, runs, TABLES[name].needs, evaluation=evaluation)
+    maker = TABLES[name]
+    frames = load_frames(results, runs, maker.needs, maker.uses, evaluation=evaluation)
     write_table(make_table(name, frames), Path(job.output[0]).with_suffix(""))

@@ -15,9 +15,14 @@ from ssvi.analysis.figures.curves import curves
 from ssvi.analysis.figures.density import figure2_left
 from ssvi.analysis.figures.generic import generic
 from ssvi.analysis.figures.layers import layers, survival
+from ssvi.analysis.figures.ood import ood
 from ssvi.analysis.figures.overlap import iou, iou_course
 from ssvi.analysis.figures.panels import Drawing, write_figure
+from ssvi.analysis.figures.posterior import posterior_use
+from ssvi.analysis.figures.reliability import reliability
 from ssvi.analysis.figures.samples import weight_samples
+from ssvi.analysis.figures.selective import risk_coverage
+from ssvi.analysis.figures.shift import shift
 from ssvi.analysis.figures.sigma import sigma_drift, sigma_learning
 from ssvi.analysis.figures.sparsity import sparsity
 from ssvi.analysis.figures.style import rc
@@ -56,6 +61,11 @@ FIGURES: dict[str, FigureMaker] = {
     "layers": FigureMaker(layers, ("updates",)),
     "survival": FigureMaker(survival, ("updates",)),
     "sparsity": FigureMaker(sparsity),
+    "reliability": FigureMaker(reliability, ("uncertainty",)),
+    "shift": FigureMaker(shift, ("uncertainty",)),
+    "ood": FigureMaker(ood, ("uncertainty",)),
+    "risk_coverage": FigureMaker(risk_coverage, ("uncertainty",)),
+    "posterior_use": FigureMaker(posterior_use, ("uncertainty",)),
 }
 
 

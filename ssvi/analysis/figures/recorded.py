@@ -14,6 +14,7 @@ RECORDS = {
     "updates": "a recorded update of its subspace",
     "overlap": "a recorded overlap of the removal criteria",
     "samples": "metrics by the number of weight samples (`ssvi samples`)",
+    "uncertainty": "uncertainty.csv (`ssvi evaluate --suite uncertainty`)",
 }
 MOMENTS = ("first update", "middle update", "last update")
 

@@ -45,7 +45,7 @@ def make_all(
         OSError: if a file cannot be written; those written before stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    problems: dict[str, str] = {}
+    problems: dict[tuple[str, str], str] = {}  # a table and a figure may have one name
     source = RunFolders(results, partial=True, evaluation=evaluation)
     for kind, make in (("tables", _table), ("figures", _figure)):
         for name, output in content[kind].items():
@@ -53,21 +53,22 @@ def make_all(
             try:
                 make(name, output, folder / kind / name, partial(source.frames, specs))
             except UserError as error:
-                problems[name] = str(error)
+                problems[kind, name] = str(error)
             except OSError:
                 raise  # what cannot be written here cannot be written for the others either
             except Exception as error:
                 # A mistake of ours, or of a function that someone has added; the rest of the report must not wait.
                 for line in traceback.format_exc().splitlines():
                     say(line)
-                problems[name] = f"its code failed: {type(error).__name__}: {error}"
-            if name in problems:
-                say(f"{kind.removesuffix('s')} {name} could not be made: {problems[name]}")
+                problems[kind, name] = f"its code failed: {type(error).__name__}: {error}"
+            if (kind, name) in problems:
+                say(f"{kind.removesuffix('s')} {name} could not be made: {problems[kind, name]}")
     return write_report(source, folder, study, content, experiments, problems, changed)
 
 
 def _table(name: str, output: Any, stem: Path, load: Callable[..., Frames]) -> None:
-    write_table(make_table(name, load(TABLES[name].needs if name in TABLES else ())), stem)
+    maker = TABLES.get(name)
+    write_table(make_table(name, load(maker.needs, maker.uses) if maker else load()), stem)
 
 
 def _figure(name: str, output: Any, stem: Path, load: Callable[..., Frames]) -> None:

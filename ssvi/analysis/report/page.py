@@ -18,6 +18,7 @@ from markupsafe import Markup
 from ssvi.analysis.collect import METRIC_COLUMNS, PROVENANCE_COLUMNS, RunFolders
 from ssvi.analysis.report.beliefs import believe
 from ssvi.analysis.report.gather import Curves, curves_of, rounded
+from ssvi.analysis.report.leading import SHOWN, leading
 from ssvi.analysis.report.outputs import Experiments, Output, paths_of, read_output, rows_of
 from ssvi.analysis.report.summary import cause_of, constant_options, summarise
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, option_text
@@ -45,7 +46,7 @@ def write_report(
     study: str,
     content: Mapping[str, Any],
     experiments: Experiments,
-    problems: Mapping[str, str] | None = None,
+    problems: Mapping[tuple[str, str], str] | None = None,
     changed: Sequence[Changed] = (),
 ) -> Path:
     """Write a study's report from its run folders and from the files of its tables and figures; returns its path.
@@ -57,19 +58,21 @@ def write_report(
         folder: where the study has its tables/ and figures/, and will have its report.html.
         study: its name.
         content, experiments: the study and its runs, as `ssvi.runs.config.resolve` and `study_experiments` give them.
-        problems: by name, why a table or figure could not be made; one that is named here is not shown.
+        problems: by kind (tables, figures) and name, why an output could not be made; what is named here is not shown.
         changed: the data sets whose images are no longer those of some runs, by `ssvi.runs.changed`.
 
     Raises:
         OSError: if it cannot be written.
     """
     specs = with_parents(unique(spec for runs in experiments.values() for spec in runs.values()))
-    frames = source.frames(specs, ["history"])
+    frames = source.frames(specs, ["history"], ["uncertainty"])
     runs, curves = frames.runs, curves_of(source.results, frames.runs, frames.history)
     outputs = _outputs(source, folder, study, content, runs, experiments, problems or {})
     text = _template().render(
         study=study,
         summary=summarise(runs, content, experiments, specs, changed),
+        leading=leading(frames),
+        leading_columns=[quantity.heading for quantity in SHOWN],
         beliefs=believe(source, runs, content, experiments),
         outputs=outputs,
         figures=set(content["figures"]) - {o.name for o in outputs["figures"] if o.reason},
@@ -91,14 +94,14 @@ def _outputs(
     content: Mapping[str, Any],
     runs: pd.DataFrame,
     experiments: Experiments,
-    problems: Mapping[str, str],
+    problems: Mapping[tuple[str, str], str],
 ) -> dict[str, list[Output]]:
     """The tables and the figures in the config's order."""
 
     def read(kind: str, name: str) -> Output:
         mine = rows_of(runs, paths_of(output_experiments(content[kind][name]), experiments))
         log = source.results / "logs" / kind.removesuffix("s") / study / f"{name}.log"
-        return read_output(kind, name, folder, mine, problems.get(name), log)
+        return read_output(kind, name, folder, mine, problems.get((kind, name)), log)
 
     return {kind: [read(kind, name) for name in content[kind]] for kind in OUTPUT_KINDS}
 

@@ -14,7 +14,7 @@ from ssvi.analysis.collect import COMPLETE, DIVERGED, REFUSED
 from ssvi.analysis.made import one_machine
 from ssvi.analysis.report.outputs import Experiments, paths_of, rows_of
 from ssvi.analysis.settings import METHOD_NAMES, is_missing, mixed, option_text, settings
-from ssvi.analysis.stats import Estimate, interval
+from ssvi.analysis.stats import Estimate, interval, with_interval
 from ssvi.analysis.tables.published import is_papers, is_papers_network, published
 from ssvi.registry import KINDS, VARIATIONAL
 from ssvi.runs.changed import Changed
@@ -158,26 +158,17 @@ def _headline(dataset: str, model: str, setting: pd.DataFrame, dense: pd.DataFra
     """One setting's accuracy, and its difference and cost against the dense BNN."""
     first, estimate = setting.iloc[0], interval(comparing.by_seed(setting, quantities.ACCURACY))
     row = {"dataset": dataset, "model": model, "name": METHOD_NAMES[first["method"]], "n": estimate.n}
-    row |= {"accuracy": _with_interval(estimate), **dict.fromkeys(("difference", "verdict", "flops", "seconds"), "–")}
+    row |= {"accuracy": with_interval(estimate), **dict.fromkeys(("difference", "verdict", "flops", "seconds"), "–")}
     if first["method"] != "vi":
         row["name"] += f" at {100 * (1 - first['density']):.6g} % sparsity"
     if dense is not None and first["method"] != "vi":
         gap = comparing.compare(setting, dense, quantities.ACCURACY)
-        row |= {"difference": _with_interval(gap, signed=True), "verdict": _verdict(gap)}
+        row |= {"difference": with_interval(gap, signed=True), "verdict": _verdict(gap)}
     if dense is not None:
         row["flops"] = _ratio(setting["training_flops"], dense["training_flops"])
     if dense is not None and one_machine(pd.concat([setting, dense])):
         row["seconds"] = _ratio(setting["training_seconds"], dense["training_seconds"])
     return row
-
-
-def _with_interval(value: Estimate, *, signed: bool = False) -> str:
-    if math.isnan(value.mean):
-        return "–"
-    sign = "+" if signed else ""
-    text = f"{value.mean:{sign}.2f}"
-    text += "" if math.isnan(value.low) else f" [{value.low:{sign}.2f}, {value.high:{sign}.2f}]"
-    return text.replace("-", "−")
 
 
 def _verdict(value: Estimate) -> str:

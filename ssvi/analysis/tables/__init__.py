@@ -15,6 +15,7 @@ from ssvi.analysis.tables.choices import choices
 from ssvi.analysis.tables.claims import claims
 from ssvi.analysis.tables.format import Table, format_mean_sd, to_html, to_latex, to_markdown, write_table
 from ssvi.analysis.tables.results import baselines, summary, table1, table2
+from ssvi.analysis.tables.uncertainty import ood, selective, shift, uncertainty
 from ssvi.errors import unknown
 
 __all__ = [
@@ -32,10 +33,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TableMaker:
-    """How a table is made, and which frames it reads beside the runs."""
+    """How a table is made, and which frames it reads beside the runs; what it `uses` only of the runs that have it."""
 
     make: Callable[[Frames], Table]
     needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
 
 
 TABLES: dict[str, TableMaker] = {
@@ -43,9 +45,13 @@ TABLES: dict[str, TableMaker] = {
     "table1_paper": TableMaker(table1_paper),
     "table2": TableMaker(table2),
     "table2_paper": TableMaker(table2_paper),
-    "claims": TableMaker(claims, ("overlap",)),
+    "claims": TableMaker(claims, ("overlap",), uses=("uncertainty",)),
     "choices": TableMaker(choices),
     "baselines": TableMaker(baselines),
+    "uncertainty": TableMaker(uncertainty, ("uncertainty",)),
+    "shift": TableMaker(shift, ("uncertainty",)),
+    "ood": TableMaker(ood, ("uncertainty",)),
+    "selective": TableMaker(selective, ("uncertainty",)),
     "summary": TableMaker(summary),
 }
 

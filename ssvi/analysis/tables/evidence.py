@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis import comparing
-from ssvi.analysis.collect import COMPLETE
+from ssvi.analysis.collect import COMPLETE, RUN_COLUMNS
 from ssvi.analysis.comparing import Sample
 from ssvi.analysis.made import MADE
 from ssvi.analysis.quantities import ACCURACY, Quantity
-from ssvi.analysis.settings import METHOD_NAMES, SETTING, in_words, is_missing, split
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, in_words, is_missing, split, task
 from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.choices import BLOCK, default_setting
 from ssvi.analysis.tables.format import format_difference
@@ -102,7 +102,9 @@ class Evidence:
             return Sample(pd.Series(dtype=float), problem=problem)
         counts = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
         problem = f"{wanted}: {', '.join(f'{n} {status}' for status, n in counts.items())}" if len(counts) else ""
-        sample = comparing.sample(runs, quantity)
+        sample, done = comparing.sample(runs, quantity), int((runs["status"] == COMPLETE).sum())
+        if quantity.column not in RUN_COLUMNS and (lacking := done - len(sample.values)):
+            problem = comparing.join(problem, f"{wanted}: {lacking} of {done} not evaluated for it")
         if cut := int((sample.values == quantity.cut_at).sum()):
             problem = comparing.join(problem, f"{wanted}: {cut} of {len(sample.values)} cut at {quantity.cut_at:g}")
         return replace(sample, problem=problem)
@@ -187,7 +189,7 @@ def gather(runs: pd.DataFrame, overlap: pd.DataFrame) -> list[Evidence]:
     own = pd.to_numeric(runs["training_flops"]) - pd.to_numeric(runs["parent_flops"]).fillna(0.0)
     groups = reading_order(runs.assign(flops_per_epoch=own / epochs.where(epochs > 0)))
     found = []
-    for (dataset, model), block in split(groups, lambda group: tuple(group.iloc[0][["dataset", "model"]])).items():
+    for (dataset, model, *_), block in split(groups, task).items():
         together = pd.concat(block)
         of_method = split(block, lambda group: group.iloc[0]["method"])
         usual = {method: dict(default_setting(those).iloc[0]) for method, those in of_method.items()}

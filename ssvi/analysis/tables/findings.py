@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.comparing import join
-from ssvi.analysis.quantities import ACCURACY, COMPLEXITY, NLL, TRAINING_FLOPS, Quantity
+from ssvi.analysis.quantities import ACCURACY, COMPLEXITY, NLL, OOD_AUROC_FAIR, TRAINING_FLOPS, Quantity
 from ssvi.analysis.settings import option_text
 from ssvi.analysis.stats import difference, interval
 from ssvi.analysis.tables import judging
@@ -272,6 +272,26 @@ def against_baselines(quantity: Quantity) -> Test:
         return found or [nobody]
 
     return test
+
+
+def at_each_density(quantity: Quantity, rule: Rule) -> Test:
+    """SSVI minus the dense BNN, at each density of SSVI's."""
+
+    def test(evidence: Evidence) -> list[Finding]:
+        found = [evidence.gap(quantity, SSVI.but(density=d), VI, rule) for d in evidence.variants(SSVI, "density")]
+        return found or [judging.unknown(f"{quantity.name}: SSVI − dense BNN", "SSVI: not run")]
+
+    return test
+
+
+def detection(evidence: Evidence) -> list[Finding]:
+    """SSVI against temperature-scaled RigL of its density, at each of RigL's learning rates."""
+    found = []
+    for density in evidence.variants(SSVI, "density"):
+        rigl = RIGL.but(density=density)
+        theirs = [rigl.but(lr=lr) for lr in evidence.variants(rigl, "lr")] or [rigl]
+        found.append(evidence.lead(OOD_AUROC_FAIR, SSVI.but(density=density), theirs))
+    return found or [judging.unknown(f"{OOD_AUROC_FAIR.name}: SSVI − RigL", "SSVI: not run")]
 
 
 def best_constant(evidence: Evidence) -> list[Finding]:

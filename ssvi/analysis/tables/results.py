@@ -43,6 +43,10 @@ BYTES_NOTE = (
     "Size: 4 bytes a stored number, and a bit a masked weight or channel, as counted; the file is what ssvi export "
     "writes of it, but for its card."
 )
+SCALED_NOTE = (
+    "Scaled: probabilities to the power of 1/temperature, normalised again (Guo et al. 2017); the temperature is that "
+    "of the least NLL on the held-out training images, of every method for which images were held out."
+)
 BOLD_NOTE = (
     "Bold: the best of a data set where the 95 % interval of its difference to every other row excludes 0 "
     f"(at least two seeds); nothing is bold inside the noise. {DIFFERENCES}"
@@ -55,7 +59,7 @@ def table1(frames: Frames) -> Table:
     Raises:
         UserError: if the runs hold neither method.
     """
-    wanted = _some(frames.runs[frames.runs["method"].isin(["vi", "ssvi"])], "table1", "a run of method vi or ssvi")
+    wanted = some(frames.runs[frames.runs["method"].isin(["vi", "ssvi"])], "table1", "a run of method vi or ssvi")
     groups, said = comparing.relative_cost(reading_order(wanted), wanted)
     groups, papers = _in_papers_units(groups)
     notes = [
@@ -89,10 +93,9 @@ def baselines(frames: Frames) -> Table:
     Raises:
         UserError: if there are no runs.
     """
-    groups = reading_order(_some(frames.runs, "baselines", "a run"))
+    groups = reading_order(some(frames.runs, "baselines", "a run"))
     notes = [
-        "Scaled: logits divided by a temperature that the held-out training images choose (Guo et al. 2017); for "
-        "networks without a posterior, where images were held out.",
+        SCALED_NOTE,
         COMPLEXITY_NOTE,
         flops_note(groups),
     ]
@@ -121,16 +124,17 @@ def summary(frames: Frames) -> Table:
     Raises:
         UserError: if there are no runs.
     """
-    wanted = _some(frames.runs, "summary", "a run")
+    wanted = some(frames.runs, "summary", "a run")
     groups = reading_order(wanted)
     best = [quantities.BEST_TEST] if wanted["accuracy_best_test"].notna().any() else []
+    held_out = [quantities.VALIDATION_NLL] if wanted["validation_nll"].notna().any() else []
     notes = [
         usual_note(usual_options(groups)),
         f"{COMPLEXITY_NOTE} {COUNTED}; inference is for one image with all its samples; time and memory are measured.",
     ]
     if best:
         notes.append("Best test accuracy is the largest over the epochs: chosen on the test set, so biased upwards.")
-    columns = [quantities.ACCURACY, *best, *SUMMARY_COLUMNS, *parent_column(groups)]
+    columns = [quantities.ACCURACY, *best, *held_out, *SUMMARY_COLUMNS, *parent_column(groups)]
     return build(groups, columns, "Accuracy, calibration, size and cost.", notes)
 
 
@@ -146,7 +150,8 @@ def _in_papers_units(groups: Sequence[pd.DataFrame]) -> tuple[list[pd.DataFrame]
     return found, [quantities.FLOPS_PAPER] if any_has else []
 
 
-def _some(runs: pd.DataFrame, table: str, need: str) -> pd.DataFrame:
+def some(runs: pd.DataFrame, table: str, need: str) -> pd.DataFrame:
+    """The runs, if there are any."""
     if runs.empty:
         raise UserError(f"{table}: needs {need}, but the collected experiments have none.")
     return runs

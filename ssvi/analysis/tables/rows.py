@@ -9,11 +9,20 @@ import pandas as pd
 
 from ssvi.analysis import comparing, made, stats
 from ssvi.analysis.quantities import Quantity
-from ssvi.analysis.settings import METHOD_NAMES, caveats, option_text, setting_columns, settings, split
+from ssvi.analysis.settings import HEADINGS, METHOD_NAMES, caveats, option_text, setting_columns, settings, split, task
 from ssvi.analysis.tables.format import Table, format_mean_sd
 from ssvi.analysis.tables.options import describe, usual_options, with_evaluation
+from ssvi.analysis.uncertain import has_point
 from ssvi.registry import KINDS, POINT
+from ssvi.runs.evaluated import POINT_SHARE
 from ssvi.runs.options import options_of
+
+# Behind the method of a setting with such a run.
+POINT_MARK = "†"
+POINT_NOTE = (
+    f"{POINT_MARK} The posterior of at least one of these runs is practically a point: mutual information is under "
+    f"{100 * POINT_SHARE:g} % of the predictive entropy. Asked of methods that have a posterior, not of ensembles."
+)
 
 
 def reading_order(runs: pd.DataFrame) -> list[pd.DataFrame]:
@@ -38,7 +47,8 @@ def labels(groups: Sequence[pd.DataFrame], usual: Mapping[str, Any]) -> list[dic
         label = {"data set": str(row["dataset"])}
         if len({r["model"] for r in rows}) > 1:
             label["model"] = str(row["model"])
-        label |= {"method": METHOD_NAMES[row["method"]], "density": _density(group)}
+        mark = f" {POINT_MARK}" if has_point(group) else ""
+        label |= {"method": f"{METHOD_NAMES[row['method']]}{mark}", "density": _density(group)}
         found.append(label | ({"options": options} if any(words) else {}))
     return found
 
@@ -56,6 +66,7 @@ def build(
     notes: Sequence[str],
     *,
     mark_best: bool = False,
+    also: Sequence[str] = (),
 ) -> Table:
     """A table with a row a setting: labels, mean ± standard deviation of each column, number of runs.
 
@@ -65,15 +76,19 @@ def build(
         caption: the table's.
         notes: come before those that all such tables have.
         mark_best: set the best of each data set bold, where no other row may be as good.
+        also: columns that tell rows apart beside the setting, such as what it was tried on; a run may be in several.
     """
-    runs = pd.concat(groups)
+    runs = pd.concat(groups).drop_duplicates("run")
     usual = usual_options(groups)
-    shown, numbers, several = [], [], False
+    shown, numbers, several, points = [], [], False, any(map(has_point, groups))
     for group, label in zip(groups, labels(groups, usual), strict=True):
         done, first = comparing.complete(group), group.iloc[0]
         alike = made.comparable(done)
         several |= alike is not done and any(column.column in made.SPENT for column in columns)
-        text, number = {}, {name: first[name] for name in setting_columns(runs)} | {"options": describe(first, usual)}
+        text = {HEADINGS.get(name, name): str(first[name]) for name in also}
+        number = {name: first[name] for name in setting_columns(runs)} | {"options": describe(first, usual)}
+        number |= {"point_posterior": has_point(group)} if points else {}
+        number |= {name: first[name] for name in also}
         for column in columns:
             values = column.of(alike)
             mean, sd = stats.mean_sd(values)
@@ -83,9 +98,9 @@ def build(
             number |= {f"{column.key}_low": ends.low, f"{column.key}_high": ends.high}
         shown.append(label | text | {"n": str(len(done))})
         numbers.append(number | {"n": len(done)})
-    strong = best_cells(groups, columns) if mark_best else frozenset()
+    strong = best_cells(groups, columns, also) if mark_best else frozenset()
     missing = ["No time or memory in rows whose runs were computed on different machines."] if several else []
-    notes = (*notes, *missing, *common_notes(runs))
+    notes = (*notes, *([POINT_NOTE] if points else []), *missing, *common_notes(runs))
     return Table(pd.DataFrame(shown), pd.DataFrame(numbers), caption, notes, strong)
 
 
@@ -95,14 +110,17 @@ def _cell(quantity: Quantity, mean: float, sd: float) -> str:
     return format_mean_sd(mean, float("nan") if same else sd, quantity.style)
 
 
-def best_cells(groups: Sequence[pd.DataFrame], columns: Sequence[Quantity]) -> frozenset[tuple[int, str]]:
-    """In each column the best row of each data set and model, if its difference to every other is beyond the noise.
+def best_cells(
+    groups: Sequence[pd.DataFrame], columns: Sequence[Quantity], also: Sequence[str] = ()
+) -> frozenset[tuple[int, str]]:
+    """In each column the best row of each task and model, if its difference to every other is beyond the noise.
 
-    A row without a finished run is no rival; one with a single run leaves the noise unknown, and nothing bold.
+    A row without a finished run is no rival, nor one that differs in a column of `also`; one with a single run leaves
+    the noise unknown, and nothing bold.
     """
     strong = set()
     rows = [(i, group) for i, group in enumerate(groups) if len(comparing.complete(group))]
-    for block in split(rows, lambda row: tuple(row[1].iloc[0][["dataset", "model"]])).values():
+    for block in split(rows, lambda row: (*task(row[1]), *row[1].iloc[0][[*also]])).values():
         for column in columns:
             best = comparing.best([group for _, group in block], column) if column.better and len(block) > 1 else None
             strong |= set() if best is None else {(block[best][0], column.heading)}

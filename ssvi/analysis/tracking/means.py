@@ -18,15 +18,16 @@ from ssvi.analysis.tracking import experiment as experiments
 from ssvi.analysis.tracking.experiment import COUNT, HIGH, LOW, MEAN, Experiment, Known
 from ssvi.analysis.tracking.options import numbers_of, params_of, tags_of
 from ssvi.errors import one_line
+from ssvi.runs import files
 from ssvi.runs.spec import RunSpec
 
 PARENT = "mlflow.parentRunId"
 # What of the finished runs is averaged, and what it is called in metrics.json: nothing that another machine would have
 # spent less of.
 AVERAGED = {
-    **{name: name for name in ("accuracy", "nll", "ece", "ece_marginal", "brier", "temperature")},
-    **{name: name for name in ("nll_scaled", "ece_scaled", "ece_marginal_scaled", "brier_scaled")},
+    **{name: name for name in (*files.MEASURED, "temperature", *(f"{name}_scaled" for name in files.CALIBRATED))},
     **{name: name for name in ("predictive_entropy", "mutual_information", "mutual_information_share")},
+    **{name: name for name in ("expected_entropy", "disagreement", "logit_sd")},
     **{"density_actual": "density", "sparsity": "sparsity", "active_weights": "active_weights"},
     **{name: name for name in ("stored_bytes", "file_bytes", "training_flops", "inference_flops")},
 }

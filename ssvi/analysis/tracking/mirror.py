@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import tempfile
@@ -12,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 
-from ssvi.analysis.collect import cause, refusal
+from ssvi.analysis.collect import cause, load_frames, refusal
 from ssvi.analysis.records import live_rows, published_rows, run_folder
 from ssvi.analysis.tracking import experiment as experiments
 from ssvi.analysis.tracking import store, views
@@ -27,6 +29,7 @@ from ssvi.analysis.tracking.pictures import NAME as PICTURE
 from ssvi.analysis.tracking.pictures import picture
 from ssvi.analysis.tracking.reports import digest_of, log_reports
 from ssvi.analysis.tracking.store import Client, Unavailable
+from ssvi.analysis.uncertain import named
 from ssvi.errors import UserError, one_line
 from ssvi.runs import files
 from ssvi.runs.records import is_number, read_record, told_by_version
@@ -35,6 +38,7 @@ from ssvi.runs.spec import RunSpec
 from ssvi.runs.ties import check_ties
 
 NAME = re.compile(r"\w[\w.\- ]{0,199}")  # of a metric that MLflow takes, which refuses all of a run with a/../b
+NOT_NAMED = re.compile(r"[^\w.\- ]|^\W")
 BATCH = 1000  # entities that MLflow takes in one call
 TEXT_LENGTH = 5000
 
@@ -122,10 +126,11 @@ def finish(experiment: Experiment, results: Path, run: str, spec: RunSpec) -> st
     folder = run_folder(results, run)
     if not (folder / files.METRICS).is_file():
         return "missing"
-    if refused := refusal(results, run, spec, ["history"]):
+    suite = [folder / files.UNCERTAINTY] if (folder / files.UNCERTAINTY).is_file() else []
+    if refused := refusal(results, run, spec, ["history", *(["uncertainty"] if suite else [])]):
         raise UserError(refused)
     provenance = check_spec(folder, spec).get("provenance", {})
-    digest = digest_of([folder / files.SPEC, folder / files.HISTORY, folder / files.METRICS])
+    digest = digest_of([folder / files.SPEC, folder / files.HISTORY, folder / files.METRICS, *suite])
     whole = [old for old in experiment.runs.get(run, []) if old.digest is not None]
     current = next((old for old in whole if old.digest == digest), None)
     unchanged = current is not None and current.form == experiments.FORM
@@ -212,8 +217,12 @@ def _complete(
         if is_number(value) and NAME.fullmatch(name)
     ]
     tags = _tags(spec, provenance, metrics, run, experiment.study)
-    points = [*series, *final, *numbers_of(spec, start)]
+    suite = load_frames(results, {run: spec}, uses=["uncertainty"]).uncertainty
+    figures = [Metric(name, value, end, 0) for name, value in suite_metrics(suite).items()]
+    points = [*series, *final, *figures, *numbers_of(spec, start)]
     known = _send(experiment, folder, run, spec, provenance, points, tags)
+    if len(suite):
+        client.log_artifact(known.run_id, str(folder / files.UNCERTAINTY))
     if drawn is not None:
         with tempfile.TemporaryDirectory() as room:
             path = Path(room) / PICTURE
@@ -225,6 +234,22 @@ def _complete(
     client.log_batch(known.run_id, tags=[RunTag(name, value) for name, value in signs.items()])
     known.form, known.digest, known.points = experiments.FORM, digest, None
     return known
+
+
+def suite_metrics(figures: pd.DataFrame) -> dict[str, float]:
+    """The figures of one run that have a name (`ssvi.analysis.uncertain`) by their names in MLflow: `shift/accuracy_3`.
+
+    Of the name of an OOD set, MLflow takes some characters only: one that has others is told apart by a hash.
+    """
+    found = {}
+    for place, figure, value in (
+        named(figures)[["place", "figure", "value"]].dropna().itertuples(index=False, name=None)
+    ):
+        group, _, name = place.partition("/")
+        if name and not NAME.fullmatch(name):
+            name = f"{re.sub(NOT_NAMED, '_', name)[:100]}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+        found["/".join(filter(None, (group, name, figure)))] = value
+    return found
 
 
 def _send(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ssvi.analysis.figures.style import DOTTED, GREY, PALETTE, rc
 from ssvi.analysis.records import READERS, RunFiles
 from ssvi.errors import UserError
 from ssvi.runs import files
+from ssvi.runs.arrays import read_arrays
 from ssvi.runs.records import ANEW
 from ssvi.runs.spec import RunSpec
 
@@ -27,7 +27,6 @@ WIDTH, HEIGHT = 3.0, 2.4  # inches of a panel
 COLUMNS = 3
 EDGES = {False: (0.06, 0.17, 0.99, 0.9), True: (0.06, 0.08, 0.99, 0.95)}  # left, bottom, right, top
 DPI = 90  # a picture is as wide as MLflow shows it
-MOST_BYTES = 1 << 30  # of an array of predictions
 TICKS = 4  # most of the time goes into them
 ACCURACIES = {"train_accuracy": "training", "validation_accuracy": "validation", "test_accuracy": "test"}
 
@@ -112,32 +111,13 @@ def _curves(title: str, lines: Mapping[str, pd.Series]) -> Draw:
     return draw
 
 
-def _array(arrays: Any, name: str) -> np.ndarray:
-    """An array of an .npz file, once it is known that its numbers are in the file, and not too many.
-
-    Raises:
-        ValueError, KeyError: if they are not.
-    """
-    member = arrays.zip.getinfo(f"{name}.npy")
-    with arrays.zip.open(member) as opened:
-        np.lib.format.read_magic(opened)
-        shape, _, kind = np.lib.format.read_array_header_1_0(opened)
-    size = math.prod(shape) * kind.itemsize
-    if size > min(member.file_size, MOST_BYTES):
-        raise ValueError(f"{name} has {list(shape)} numbers in {member.file_size} bytes")
-    return arrays[name]
-
-
 def _reliability(path: Path, bins: int) -> list[Draw]:
     if not path.is_file():
         return []
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            probabilities, labels = (_array(arrays, name) for name in ("probabilities", "labels"))
-        if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
-            raise ValueError(f"probabilities {probabilities.shape} and labels {labels.shape}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a file of predictions ({error}); {ANEW}") from None
+    probabilities, labels = read_arrays(path, ANEW, ("probabilities", "labels")).values()
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
+        problem = f"probabilities {probabilities.shape} and labels {labels.shape}"
+        raise UserError(f"{path}: not a file of predictions ({problem}); {ANEW}")
     if not len(labels):
         return []  # of a run that diverged
     found = reliability(probabilities, labels, bins)

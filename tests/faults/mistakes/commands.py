@@ -84,7 +84,8 @@ COMMANDS = [
     Bad(
         "another data set that there is not",
         f"{EVALUATE} --on=digit",
-        "--on: dataset 'digit' is unknown, did you mean 'digits'? Choose from cifar10, cifar100, digits, folder:PATH.",
+        "--on: dataset 'digit' is unknown, did you mean 'digits'? Choose from cifar10, cifar100, digits, "
+        "fashion, folder:PATH, kmnist, mnist.",
     ),
     Bad(
         "another data set of no folder",
@@ -117,9 +118,19 @@ COMMANDS = [
         "pets/test: has no train/ and test/, of which to take test/.",
     ),
     Bad(
-        "another data set of another size",
-        f"{EVALUATE} --on=cifar100",
-        "--on cifar100: its images are 32 x 32 pixels, but the network takes 8 x 8; images of a folder are resized.",
+        "images from outside without a suite",
+        f"{EVALUATE} --outside=folder:pets",
+        "--outside is folder:pets, but has no effect without --suite.",
+    ),
+    Bad(
+        "a suite with weight samples of its own",
+        f"{EVALUATE} --suite=uncertainty --samples=7",
+        "--samples is 7, but has no effect with --suite, which takes that of the evaluation.",
+    ),
+    Bad(
+        "a suite of a run that was not evaluated",
+        f"{EVALUATE} --suite=uncertainty",
+        "run: has no metrics.json yet; evaluate it first: ssvi evaluate run",
     ),
     Bad(
         "another data set for a run of a version that did not record what it takes",
@@ -233,7 +244,7 @@ COMMANDS = [
         "an unknown data set",
         f"{TRAIN} --dataset=cifr10",
         "command line: dataset 'cifr10' is unknown, did you mean 'cifar10'? Choose from cifar10, cifar100, digits, "
-        "folder:PATH.",
+        "fashion, folder:PATH, kmnist, mnist.",
     ),
     Bad(
         "a data set without a path",
@@ -250,6 +261,11 @@ COMMANDS = [
         "a data set with a null byte",
         "ssvi data 'folder:a\0b'",
         f"command line: dataset is 'folder:a\\x00b', but a path must not contain '\\x00', nor any other of {NO_PATH}",
+    ),
+    Bad(
+        "a sheet of another kind",
+        "ssvi data digits --sheet=a.jpg",
+        "--sheet is 'a.jpg', but its name must end in .png.",
     ),
     Bad(
         "a data set in two lines",
