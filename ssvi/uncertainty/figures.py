@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssvi.core import conformal, detection, selective
-from ssvi.core.calibration import at_temperature, fit_temperature, reliability
+from ssvi.core.calibration import at_temperature, reliability
 from ssvi.core.metrics import BINNED, METRICS, evaluate_all
 from ssvi.core.prediction import entropy
 from ssvi.core.scores import SCORES
@@ -33,11 +33,10 @@ def row(part: str, name: str, metric: str, value: float, *, score: str = "", lev
     return {"part": part, "name": name, "score": score, "level": level, "metric": metric, "value": float(value)}
 
 
-def calibration(test: Kept, held_out: Kept | None, bins: int) -> Iterator[Row]:
-    """The metrics and the reliability diagram, as they are and after temperature scaling."""
+def calibration(test: Kept, temperature: float | None, bins: int) -> Iterator[Row]:
+    """The metrics and the reliability diagram, as they are and, where there is a temperature, scaled."""
     yield from _calibration("raw", test.probabilities, test.labels, bins)
-    if held_out is not None:
-        temperature = fit_temperature(held_out.probabilities, held_out.labels)
+    if temperature is not None:
         yield row("calibration", "scaled", "temperature", temperature)
         yield from _calibration("scaled", at_temperature(test.probabilities, temperature), test.labels, bins)
 
@@ -104,17 +103,17 @@ def sets_of_classes(test: Kept, held_out: Kept | None) -> Iterator[Row]:
             yield row("conformal", name, "images", len(test), level=nominal)
 
 
-def shift(found: Mapping[tuple[str, int], Kept], held_out: Kept | None, bins: int) -> Iterator[Row]:
+def shift(
+    found: Mapping[tuple[str, int], Kept], held_out: Kept | None, temperature: float | None, bins: int
+) -> Iterator[Row]:
     """Metrics by corruption and severity (0: the same images, clean), and their means over the corruptions."""
-    fitted = None
-    if held_out is not None:
-        temperature = fit_temperature(held_out.probabilities, held_out.labels)
-        fitted = Sets(held_out, NOMINAL_SHIFTED), temperature
+    # thresholds of sets are held against predictions that were rounded
+    sets = None if held_out is None else Sets(held_out.halved(), NOMINAL_SHIFTED)
     by_severity: dict[int, dict[str, list[float]]] = {}
     for (name, severity), kept in found.items():
         if not severity:
             yield row("shift", "mean", "images", len(kept))
-        for metric, value in _shifted(kept, fitted, bins):
+        for metric, value in _shifted(kept, sets, temperature, bins):
             yield row("shift", name, metric, value, level=severity)
             by_severity.setdefault(severity, {}).setdefault(metric, []).append(value)
     for severity, metrics in by_severity.items():
@@ -124,7 +123,7 @@ def shift(found: Mapping[tuple[str, int], Kept], held_out: Kept | None, bins: in
     yield row("shift", "mean", "corruption_error", sum(errors) / len(errors))
 
 
-def _shifted(kept: Kept, fitted: tuple[Sets, float] | None, bins: int) -> Iterator[tuple[str, float]]:
+def _shifted(kept: Kept, sets: Sets | None, temperature: float | None, bins: int) -> Iterator[tuple[str, float]]:
     """Of corrupted images what they are measured by, with what the held-out images, never corrupted, are good for."""
 
     def measured(metric: str, probabilities: Tensor) -> float:
@@ -132,24 +131,22 @@ def _shifted(kept: Kept, fitted: tuple[Sets, float] | None, bins: int) -> Iterat
 
     for metric in SHIFTED:
         yield metric, measured(metric, kept.probabilities)
-    if fitted is None:
-        return
-    sets, temperature = fitted
-    cooled = at_temperature(kept.probabilities, temperature)
-    for metric in SHIFTED[1:]:
-        yield f"{metric}_scaled", measured(metric, cooled)
-    for name, coverage, size in sets.of(kept):
+    if temperature is not None:
+        scaled = at_temperature(kept.probabilities, temperature)
+        for metric in SHIFTED[1:]:
+            yield f"{metric}_scaled", measured(metric, scaled)
+    for name, coverage, size in () if sets is None else sets.of(kept):
         yield f"{name}_coverage", coverage
         yield f"{name}_size", size
 
 
-def outside(test: Kept, held_out: Kept | None, found: Mapping[str, tuple[bool, Kept]]) -> Iterator[Row]:
+def outside(test: Kept, temperature: float | None, found: Mapping[str, tuple[bool, Kept]]) -> Iterator[Row]:
     """How well each score tells images from outside (near or not, by name) from the test images."""
     scores = dict(SCORES)
     if bool(test.disagreement.isnan().all()):  # of one sample there is none
         del scores["mutual_information"]
-    if held_out is not None:
-        scores |= _scaled_scores(fit_temperature(held_out.probabilities, held_out.labels))
+    if temperature is not None:
+        scores |= _scaled_scores(temperature)
     known = {score: of(test) for score, of in scores.items()}
     yield from _histogram("test", test)
     for name, (near, kept) in found.items():
@@ -183,8 +180,8 @@ def _scaled_scores(temperature: float) -> dict[str, Callable[[Kept], Tensor]]:
 
 def _histogram(name: str, kept: Kept) -> Iterator[Row]:
     most = torch.tensor(kept.probabilities.shape[1], dtype=torch.float64).log()
-    places = (kept.entropy / most * ENTROPY_BINS).long().clamp(0, ENTROPY_BINS - 1)
-    for level, images in enumerate(places.bincount(minlength=ENTROPY_BINS).tolist()):
+    bins = (kept.entropy / most * ENTROPY_BINS).long().clamp(0, ENTROPY_BINS - 1)
+    for level, images in enumerate(bins.bincount(minlength=ENTROPY_BINS).tolist()):
         yield row("histogram", name, "images", images, score="entropy", level=level)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssvi.core.calibration import fit_temperature
 from ssvi.core.prediction import Prediction
 from ssvi.data import Data
 from ssvi.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
@@ -199,15 +200,16 @@ def _rows(
     held_out = kept(predicted, VALIDATION) if f"{VALIDATION}labels" in predicted else None
     if held_out is not None and not bool(held_out.probabilities.isfinite().all()):
         held_out = None  # as the evaluation has it
+    temperature = None if held_out is None else fit_temperature(held_out.probabilities, held_out.labels)
     shifted = {(name, severity): kept(shown, shift_name(name, severity)) for name in shifts for severity in SEVERITIES}
     shifted = {(CLEAN, 0): kept(shown, shift_name(CLEAN, 0)), **shifted}
     beyond = {one.name: (one.near, kept(shown, outside_name(one.name))) for one in sets}
     return [
         *figures.posterior({name: metrics[name] for name in UNCERTAINTY}),
-        *figures.calibration(test, held_out, bins),
+        *figures.calibration(test, temperature, bins),
         *figures.selection(test),
         *figures.sets_of_classes(test, held_out),
-        *figures.shift(shifted, held_out and held_out.halved(), bins),
-        *figures.outside(test, held_out, beyond),
+        *figures.shift(shifted, held_out, temperature, bins),
+        *figures.outside(test, temperature, beyond),
         *figures.places({one.name: one.folder for one in sets if one.folder}),
     ]
