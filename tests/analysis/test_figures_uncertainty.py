@@ -169,9 +169,18 @@ def test_ood_shows_shares_and_how_well_entropy_tells_the_sets(tmp_path: Path) ->
         [0.85, 0.85 - T2 * 0.05, 0.85 + T2 * 0.05]
     )
     (axes,) = shown(drawing)
-    assert [text.get_text() for text in axes.texts] == ["AUROC", "0.850"]
+    assert [text.get_text() for text in axes.texts] == ["AUROC", r"a\$ 0.850"]
     labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
     assert labels == ["test images", r"a\$ (near)"]
+
+
+def test_ood_sets_are_told_apart_without_colour(tmp_path: Path) -> None:
+    sets = {"near": 1, "far": 0, "farther": 0, "farthest": 0}
+    rows = [(SSVI, "histogram", name, "entropy", b, "images", 5) for name in ("test", *sets) for b in range(2)]
+    rows += [(SSVI, "ood", name, None, None, "near", value) for name, value in sets.items()]
+    (axes,) = shown(drawn("ood", saying(frames(tmp_path, [SSVI]), rows)))
+    lines = [(str(patch.get_linestyle()), patch.get_linewidth()) for patch in axes.patches]
+    assert len(set(lines)) == 1 + len(sets)
 
 
 def test_ood_holds_what_is_highest_in_a_row_of_panels(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_runs import tie, with_seeds, write_run, write_runs
+from fake_runs import tie, with_seeds, write_run, write_runs, write_uncertainty
 from mlflow import MlflowClient
 from places import ROOT
 
 from ssvi.analysis import tracking
 from ssvi.analysis.tracking import names, pictures, views
-from ssvi.analysis.tracking.means import AVERAGED
+from ssvi.analysis.tracking.means import AVERAGED, SUITE
 from ssvi.core.calibration import ece
 from ssvi.errors import UserError
 from ssvi.runs import files
@@ -192,7 +192,22 @@ def test_a_setting_carries_mean_interval_and_n_of_its_seeds(store: Path) -> None
     assert all(name in children[0].data.metrics for name in map("final/{}".format, ("accuracy", "nll", "density")))
     assert tracking.mirror(store, "means", specs) == tracking.MirrorResult(unchanged=3)
     assert [run.info.run_id for run in means(store, "means")] == [three.info.run_id]
-    assert set(AVERAGED.values()) >= {name.partition("/")[2] for name in found if name.startswith("mean/")}
+    assert {*AVERAGED.values(), *SUITE} >= {name.partition("/")[2] for name in found if name.startswith("mean/")}
+
+
+def test_figures_of_the_suite_are_averaged_where_there_are_any(store: Path) -> None:
+    specs = write_runs(store, with_seeds(RunSpec(epochs=3, lr=0.17), 2), accuracy=0.9)
+    for run in specs:
+        (store / "runs" / run / "uncertainty.csv").unlink()
+    tracking.mirror(store, "suites", specs)
+    (before,) = means(store, "suites")
+    assert not any("shift" in name for name in before.data.metrics)
+    for spec, accuracy in zip(specs.values(), (0.5, 0.7), strict=True):
+        write_uncertainty(store, spec, shift_accuracy=accuracy)
+    tracking.mirror(store, "suites", specs)
+    (after,) = means(store, "suites")
+    assert after.data.metrics["mean/shift_accuracy"] == pytest.approx(0.6)
+    assert after.data.metrics["n/shift_accuracy"] == 2
 
 
 def test_a_seed_made_anew_is_averaged_anew(store: Path) -> None:

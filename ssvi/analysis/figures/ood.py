@@ -58,13 +58,18 @@ def ood(frames: Frames) -> Drawing:
 
 
 def _looks(near: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """How each set is drawn: a colour of its own, solid where it is near."""
+    """How each set is drawn: a colour and a dash of its own, solid and bold where it is near."""
     found = {}
+    far = 0
     for number, (name, is_near) in enumerate(near.items()):
-        kind = "near" if is_near else "far"
         colour = style.PALETTE[number % len(style.PALETTE)]
-        dash = "-" if is_near else style.LINES[1 + number // len(style.PALETTE) % 3]
-        found[name] = {"color": colour, "linestyle": dash, "label": f"{to_label(name)} ({kind})", "linewidth": 1.1}
+        look = {"color": colour, "label": f"{to_label(name)} ({'near' if is_near else 'far'})"}
+        if is_near:
+            look |= {"linestyle": "-", "linewidth": 1.5}
+        else:
+            far += 1
+            look |= {"linestyle": style.LINES[1 + (far - 1) % (len(style.LINES) - 1)], "linewidth": 1.1}
+        found[name] = look
     return found
 
 
@@ -106,4 +111,4 @@ def _finish(axes: Axes, told: Mapping[str, Mapping[str, float]], looks: Mapping[
     axes.text(0.62, 0.98, "AUROC", color=style.GREY, **look)
     for number, (name, measured) in enumerate(told.items()):
         place = 0.98 - 0.095 * (number + 1)
-        axes.text(0.62, place, f"{measured['auroc']:.3f}", color=looks[name]["color"], **look)
+        axes.text(0.62, place, f"{to_label(name)} {measured['auroc']:.3f}", color=looks[name]["color"], **look)

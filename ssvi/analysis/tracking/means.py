@@ -17,6 +17,7 @@ from ssvi.analysis.made import MADE
 from ssvi.analysis.tracking import experiment as experiments
 from ssvi.analysis.tracking.experiment import COUNT, HIGH, LOW, MEAN, Experiment, Known
 from ssvi.analysis.tracking.options import numbers_of, params_of, tags_of
+from ssvi.analysis.uncertain import with_figures
 from ssvi.errors import one_line
 from ssvi.runs import files
 from ssvi.runs.spec import RunSpec
@@ -31,6 +32,13 @@ AVERAGED = {
     **{"density_actual": "density", "sparsity": "sparsity", "active_weights": "active_weights"},
     **{name: name for name in ("stored_bytes", "file_bytes", "training_flops", "inference_flops")},
 }
+# Of the uncertainty suite, where runs were evaluated so.
+SUITE = (
+    *("shift_accuracy", "shift_nll", "shift_ece", "shift_brier", "shift_nll_scaled", "shift_ece_scaled"),
+    *("corruption_error", "ood_auroc", "ood_auroc_scaled", "eaurc", "augrc", "coverage_at_risk_5"),
+    *(f"accuracy_at_coverage_{percent}" for percent in (80, 90, 95)),
+    *("lac_coverage_90", "lac_size_90", "aps_coverage_90", "aps_size_90"),
+)
 
 
 def settle(experiment: Experiment, results: Path, specs: Mapping[str, RunSpec]) -> None:
@@ -57,7 +65,7 @@ def _make(experiment: Experiment, results: Path, path: str, specs: Mapping[str, 
     """Make the means of the settings under `path`, several where seeds were made by different arithmetic."""
     client, former = experiment.client, experiment.settings.pop(path, [])
     kept = {name: value for old in former for name, value in experiment.foreign_tags(old.run_id).items()}
-    runs = load_frames(results, specs).runs
+    runs = with_figures(load_frames(results, specs, uses=["uncertainty"]))
     made = []
     for group in settings.settings(runs[runs["status"] == COMPLETE]) or [runs.iloc[:0]]:
         own = set(group["run"])
@@ -93,7 +101,8 @@ def _log(
 
 def _numbers(group: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Mean, ends of the 95 % interval, and number of seeds of each final metric."""
-    for column, name in AVERAGED.items():
+    measured = [name for name in SUITE if group[name].notna().any()]
+    for column, name in {**AVERAGED, **dict(zip(measured, measured, strict=True))}.items():
         estimate = stats.interval(group[column])
         found = {MEAN: estimate.mean, LOW: estimate.low, HIGH: estimate.high, COUNT: float(estimate.n)}
         yield from ((f"{kind}/{name}", value) for kind, value in found.items() if not math.isnan(value))
