@@ -248,6 +248,16 @@ def test_differences_of_differences_are_rounded_four_times(
         assert (row["low"], row["high"]) == pytest.approx((row["value"] - half, row["value"] + half))
 
 
+def test_a_methods_default_setting_is_that_of_the_study_where_its_ablations_are_more(tmp_path: Path) -> None:
+    """Two of three dense BNNs have the large sigma_init, but most settings of the study the small one."""
+    sparse = [ssvi(0.89), ssvi(0.88, density=0.05), ssvi(0.87, criterion="abs_mu")]
+    dense = [vi(0.9), vi(0.85, **SIGMA), vi(0.84, **SIGMA, kl_warmup=False)]
+    frames = study(tmp_path, *sparse, *dense)
+    assert [row["value"] for row in findings(frames, "A1").to_dict("records")] == pytest.approx([1.0, 2.0])
+    (note,) = [note for note in tables.make_table("choices", frames).notes if "dense BNN" in note]
+    assert "accuracy (%) 90.00" in note
+
+
 def test_the_sweep_of_sigma_starts_where_the_papers_does(tmp_path: Path) -> None:
     sweep = {0.0006: 0.97, 0.001: 0.95, 0.005: 0.93, 0.01: 0.90}
     settings = [method(accuracy, sigma_init=s) for s, accuracy in sweep.items() for method in (vi, ssvi)]

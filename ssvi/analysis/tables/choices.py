@@ -18,24 +18,25 @@ from ssvi.analysis.tables.rows import reading_order
 from ssvi.errors import UserError
 from ssvi.runs.options import FIELDS, options_of
 
-BLOCK = ("dataset", "model", "method")
+TASKS = ("dataset", "model")
+BLOCK = (*TASKS, "method")
 COMPARED = (quantities.ACCURACY, quantities.NLL, quantities.ECE)
 FLOPS = replace(quantities.FLOPS_RATIO, unit="× default").heading
 
 
-def default_setting(groups: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The setting of one method that departs least from its usual options, and then least from the defaults.
+def default_settings(groups: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The default setting of each method, of settings of one data set and network.
 
-    An ablation varies one option at a time, so each option's most common value is the default one's.
+    An ablation varies an option or two at a time, so the default setting is the one that departs least from the options
+    that most settings have: of all methods, because of one there may be more ablations than anything else; then of its
+    own; then from the defaults of `ssvi train`.
     """
-    usual = usual_options(groups)
-    defaults = {name: field.default for name, field in FIELDS.items()}
-
-    def oddity(group: pd.DataFrame) -> tuple[int, int]:
-        row = group.iloc[0]
-        return len(departures(row, usual, BLOCK)), len(departures(row, defaults, BLOCK))
-
-    return min(groups, key=oddity)
+    usual, defaults = usual_options(groups), {name: field.default for name, field in FIELDS.items()}
+    found = {}
+    for method, own in split(groups, lambda group: group.iloc[0]["method"]).items():
+        centres = (usual, usual_options(own), defaults)
+        found[method] = min(own, key=lambda group: [len(departures(group.iloc[0], c, BLOCK)) for c in centres])
+    return found
 
 
 def choices(frames: Frames) -> Table:
@@ -48,10 +49,12 @@ def choices(frames: Frames) -> Table:
         raise UserError("choices: needs a run, but the collected experiments have none.")
     groups = reading_order(frames.runs)
     blocks = split(groups, lambda group: tuple(group.iloc[0][list(BLOCK)]))
+    alike = split(groups, lambda group: tuple(group.iloc[0][list(TASKS)]))
+    usual = {where: default_settings(those) for where, those in alike.items()}
     models = {group.iloc[0]["model"] for group in groups}
     shown, numbers, strong, defaults = [], [], set(), []
-    for block in blocks.values():
-        default = default_setting(block)
+    for (*where, method), block in blocks.items():
+        default = usual[tuple(where)][method]
         defaults.append(_default_note(default))
         for group in _by_option([group for group in block if group is not default], default):
             text, number, bold = _compare(group, default, len(models) > 1)

@@ -16,7 +16,7 @@ from ssvi.analysis.pool import Prior
 from ssvi.analysis.quantities import ACCURACY, Quantity
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, in_words, is_missing, split, task
 from ssvi.analysis.stats import Estimate, interval, least_sd
-from ssvi.analysis.tables.choices import BLOCK, default_setting
+from ssvi.analysis.tables.choices import BLOCK, default_settings
 from ssvi.analysis.tables.format import format_difference
 from ssvi.analysis.tables.judging import Finding, Rule, above, decisive, judge, judge_difference, unknown
 from ssvi.analysis.tables.published import rivals
@@ -211,8 +211,7 @@ def gather(runs: pd.DataFrame, overlap: pd.DataFrame) -> list[Evidence]:
     found = []
     for (dataset, model, *_), block in split(groups, task).items():
         together = pd.concat(block)
-        of_method = split(block, lambda group: group.iloc[0]["method"])
-        usual = {method: dict(default_setting(those).iloc[0]) for method, those in of_method.items()}
+        usual = {method: dict(setting.iloc[0]) for method, setting in default_settings(block).items()}
         records = overlap[overlap["run"].isin(together["run"])]
         found.append(Evidence(dataset, model, together, records, block, [dict(g.iloc[0]) for g in block], usual))
     return found
