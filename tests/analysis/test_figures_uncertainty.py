@@ -124,6 +124,8 @@ def test_reliability_pools_the_seeds_by_images(tmp_path: Path) -> None:
     assert data.loc[("raw", 1), columns].tolist() == pytest.approx([30, 50, 50, 50, 1, 2])
     diagram, counts = shown(drawing)
     assert diagram.get_title() == "SSVI, density 10%"
+    # of the two images of bin 1 no accuracy is drawn
+    assert [list(drawn[0].get_xdata()) for drawn in diagram.containers] == [pytest.approx([63])] * 2
     assert [text.get_text() for text in diagram.texts] == ["ECE\nraw 0.150"]
     raw = counts.patches[0].get_data()
     assert (list(raw.values), list(raw.edges)) == ([0, 1, 20, 0], [0, 25, 50, 75, 100])

@@ -19,6 +19,8 @@ KINDS = {
     "scaled": ("temperature-scaled", {"color": style.PALETTE[1], "marker": "^", "linestyle": (0, (4, 1.5))}),
 }
 DIAGRAM, COUNTS = "diagram", "counts"
+# Of a bin with fewer images, all seeds together, the accuracy is no more than chance.
+FEWEST_IMAGES = 10
 
 
 def reliability(frames: Frames) -> Drawing:
@@ -46,7 +48,8 @@ def reliability(frames: Frames) -> Drawing:
     caption = (
         "Reliability: accuracy against mean confidence of the test images in bins of equal width, over all seeds "
         "together, with bars from the smallest to the largest of a seed ({n}); on the diagonal confidence is what it "
-        "claims, below it the network is overconfident. Beneath, the images in each bin (mean over seeds, log scale). "
+        f"claims, below it the network is overconfident. Bins of fewer than {FEWEST_IMAGES} images in all are not drawn. "
+        "Beneath, the images in each bin (mean over seeds, log scale). "
         "Numbers are expected calibration errors (ECE), means over seeds."
     )
     return panels.draw(
@@ -88,11 +91,12 @@ def _draw_diagram(axes: Axes, one: Series, points: pd.DataFrame) -> Rows:
         mine = points[points["name"] == name]
         if mine.empty:
             continue
-        bars = [mine["accuracy"] - mine["accuracy_min"], mine["accuracy_max"] - mine["accuracy"]]
+        drawn = mine[mine["images"] * mine["n"] >= FEWEST_IMAGES]
+        bars = [drawn["accuracy"] - drawn["accuracy_min"], drawn["accuracy_max"] - drawn["accuracy"]]
         # rounding may leave less than nothing of a bar
         bars = [bar.clip(lower=0) for bar in bars]
         shape = {"markersize": 3.2, "linewidth": 1.0, "elinewidth": 0.7, "capsize": 1.5}
-        axes.errorbar(mine["confidence"], mine["accuracy"], yerr=bars, label=label, **shape, **look)
+        axes.errorbar(drawn["confidence"], drawn["accuracy"], yerr=bars, label=label, **shape, **look)
         shown = mine.rename(columns={"level": "bin"}).rename(
             columns={key: f"{key}_percent" for key in ("confidence", "accuracy", "accuracy_min", "accuracy_max")}
         )
