@@ -37,7 +37,7 @@ reproduce: $(BIN)/.installed ## train, evaluate and report the study (STUDY=digi
 quick: $(BIN)/.installed ## the same, but only tables 1-2, figures 1 and 2 (left) and the IoU matrices
 	workflow/reproduce $(STUDY) $(CORES) quick
 
-fashion: $(BIN)/.installed ## the same of the study fashion, with all that tells how good its uncertainty is; hours on two cores
+fashion: $(BIN)/.installed ## the same of the study fashion, with all that tells how good its uncertainty is; 90 minutes on two cores
 	workflow/reproduce fashion $(CORES)
 
 lint: $(BIN)/.installed-dev ## ruff, snakefmt, snakemake --lint

@@ -33,7 +33,7 @@ COMPACT_HEADINGS = ("method", "density", "options", *(to_markdown(one.heading) f
 FASHION = """\
 Every table and figure that `make fashion` makes, as it was rendered last. Fashion-MNIST, reduced to 14 x 14 pixels:
 10,000 of its training images, of which a tenth is held out, and all 10,000 test images; ResNet-8, 10 epochs, no
-augmentation, up to five seeds. Learning rates and the like are those of the least NLL on the held-out images, of four
+augmentation, three to ten seeds. Learning rates and the like are those of the least NLL on the held-out images, of four
 trials a method at a seed that is not used again (study `fashion_tuning`). These are more test images than digits has
 by far, but still not the paper's data, network or epochs. What the metrics are, and what they do not say:
 [metrics](../metrics.md)."""
