@@ -4,16 +4,19 @@ Three or five seeds tell little of a variance, and Student's t pays for it: with
 2.2 times as wide as if the variance were known. The settings of a study mostly scatter alike, and a prior fitted to all
 of them lends its degrees of freedom to each: G. Smyth, Linear models and empirical Bayes methods for assessing
 differential expression in microarray experiments, Statistical Applications in Genetics and Molecular Biology 3 (2004),
-sections 3 and 6.2. Two cautions are ours: a setting that scatters beyond the rest neither gives nor takes, and no
-difference is taken to scatter less than it did.
+sections 3 and 6.2. Cautions of ours: a setting that scatters beyond the rest neither gives nor takes, no difference is
+taken to scatter less than it did, and the prior is worth at most what the settings know together. In simulations
+(tests/analysis/test_pool.py) intervals hold the truth at their level over all pairs; those of a setting that scatters
+two or three times as much as the rest, unnoticed with three seeds, in 91 % of cases.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import median
 
 import pandas as pd
 
@@ -51,7 +54,11 @@ class Prior:
 
 
 def fit(settings: Sequence[pd.Series], least_sd: float = 0.0) -> Prior | None:
-    """The prior that the seed-by-seed differences of all pairs of settings give.
+    """The prior of the variance of seed-by-seed differences: s0² is that of all pairs together, d0 tells how unlike
+    settings scatter.
+
+    d0 is fitted to the variances of the settings, which are independent of each other as those of pairs are not, and is
+    at most what these have together: a hundred agreeing runs do not make a variance known exactly.
 
     Args:
         settings: the numbers of each setting, indexed by seed.
@@ -61,48 +68,53 @@ def fit(settings: Sequence[pd.Series], least_sd: float = 0.0) -> Prior | None:
         The prior, or None if fewer than `FEWEST_SETTINGS` settings of two seeds or more scatter alike.
     """
     several = {i: values for i, values in enumerate(settings) if len(values) > 1 and values.index.is_unique}
-    alone = _beyond(several, least_sd / math.sqrt(2))
-    alike = [values for i, values in several.items() if i not in alone]
+    if not several:
+        return None
+    scatter, seeds = _scatter(several, least_sd / math.sqrt(2))
+    alone = _beyond(scatter)
+    alike = [i for i in several if i not in alone and scatter[i].variance > 0]
     if len(alike) < FEWEST_SETTINGS:
         return None
-    pairs = [d for first, second in combinations(alike, 2) if len(d := seed_differences(first, second)) > 1]
-    scatter = [Scatter(max(float(d.var(ddof=1)), least_sd**2), len(d) - 1) for d in pairs]
-    # Settings that are the same training by two names differ by nothing, which says nothing of the others.
-    scatter = [one for one in scatter if one.variance > 0]
-    if len(scatter) < FEWEST_SETTINGS:
+    pairs = [seed_differences(several[i], several[j]) for i, j in combinations(alike, 2)]
+    # Settings that are the same training by two names say nothing of the others.
+    pairs = [values for values in pairs if len(values) > 1 and values.nunique() > 1]
+    freedoms = [len(values) - 1 for values in pairs]
+    if not pairs:
         return None
-    return Prior(*_moments(scatter), len(scatter), alone)
+    total = sum(d * max(float(values.var(ddof=1)), least_sd**2) for d, values in zip(freedoms, pairs, strict=True))
+    known = sum(scatter[i].freedom for i in alike) - (seeds - 1)
+    return Prior(total / sum(freedoms), min(_freedom([scatter[i] for i in alike]), known), len(pairs), alone)
 
 
-def _beyond(settings: dict[int, pd.Series], least_sd: float) -> frozenset[int]:
-    """The settings whose variance, less what a seed does to all, is beyond that of the typical one: chi-square."""
-    from scipy.special import chdtrc, chdtri
-
-    if not settings:
-        return frozenset()
+def _scatter(settings: dict[int, pd.Series], least_sd: float) -> tuple[dict[int, Scatter], int]:
+    """The variance of each setting, less what a seed does to all of them, and the number of seeds."""
     centred = pd.DataFrame({i: values - values.mean() for i, values in settings.items()})
     rest = centred.sub(centred.median(axis=1), axis=0)
-    variance = rest.var(ddof=1).clip(lower=least_sd**2)
-    freedom = rest.count() - 1
+    variance, freedom = rest.var(ddof=1).clip(lower=least_sd**2), rest.count() - 1
+    return {i: Scatter(float(variance[i]), float(freedom[i])) for i in settings}, len(centred)
+
+
+def _beyond(scatter: Mapping[int, Scatter]) -> frozenset[int]:
+    """The settings whose variance is beyond that of the typical one: chi-square at `BEYOND`."""
+    from scipy.special import chdtrc, chdtri
+
     # The median of chi-square is less than its mean.
-    typical = float((variance / (chdtri(freedom, 0.5) / freedom)).median())
+    typical = median(one.variance * one.freedom / float(chdtri(one.freedom, 0.5)) for one in scatter.values())
     if typical == 0:
         return frozenset()
-    return frozenset(int(i) for i in settings if chdtrc(freedom[i], freedom[i] * variance[i] / typical) < BEYOND)
+    chance = {i: float(chdtrc(one.freedom, one.freedom * one.variance / typical)) for i, one in scatter.items()}
+    return frozenset(i for i, p in chance.items() if p < BEYOND)
 
 
-def _moments(scatter: Sequence[Scatter]) -> tuple[float, float]:
-    """s0² and d0 by the mean and the variance of log s², whose laws are known (section 6.2 there)."""
+def _freedom(scatter: Sequence[Scatter]) -> float:
+    """d0 by the variance of log s², which is that of chi-square and of the prior together (section 6.2 there)."""
     from scipy.special import digamma, polygamma
 
     halves = [one.freedom / 2 for one in scatter]
     logs = [math.log(one.variance) - float(digamma(h)) + math.log(h) for one, h in zip(scatter, halves, strict=True)]
     centre = sum(logs) / len(logs)
     found = sum((x - centre) ** 2 for x in logs) / (len(logs) - 1)
-    half = _trigamma_inverse(found - sum(float(polygamma(1, h)) for h in halves) / len(halves))
-    if half >= KNOWN / 2:
-        return math.exp(centre), KNOWN
-    return math.exp(centre + float(digamma(half)) - math.log(half)), 2 * half
+    return 2 * _trigamma_inverse(found - sum(float(polygamma(1, h)) for h in halves) / len(halves))
 
 
 def _trigamma_inverse(value: float) -> float:

@@ -25,11 +25,11 @@ def settings(random: np.random.Generator, sds: list[float], shared: float = 0.2)
     return [pd.Series((of_seed + sd * random.normal(size=SEEDS))[:n]) for sd, n in zip(sds, sizes, strict=True)]
 
 
-def coverage(repeats: int, sds: list[float]) -> tuple[float, float, list[frozenset[int]]]:
-    """The share of intervals of differences that hold the true 0, their width relative to the interval without a
-    prior, and the settings that stood alone in each repeat."""
+def coverage(repeats: int, sds: list[float], noisy: int = 0) -> tuple[float, float, float]:
+    """Of the intervals of differences the share that holds the true 0: all, and those with one of the last `noisy`
+    settings; and their width relative to the interval without a prior."""
     random = np.random.default_rng(0)
-    inside, widths, alone = [], [], []
+    inside, of_noisy, widths = [], [], []
     for _ in range(repeats):
         made = settings(random, sds)
         prior = pool.fit(made)
@@ -39,39 +39,43 @@ def coverage(repeats: int, sds: list[float]) -> tuple[float, float, list[frozens
             mine = plain if {i, j} & prior.alone else difference(made[i], made[j], prior=prior)
             inside.append(mine.low <= 0 <= mine.high)
             widths.append((mine.high - mine.low) / (plain.high - plain.low))
-        alone.append(prior.alone)
-    return float(np.mean(inside)), float(np.median(widths)), alone
+            if j >= len(made) - noisy:
+                of_noisy.append(inside[-1])
+    return float(np.mean(inside)), float(np.mean(of_noisy or [1])), float(np.median(widths))
 
 
 def test_settings_that_scatter_alike_are_known_better() -> None:
-    covered, width, _ = coverage(15, [0.3] * 14)
-    assert 0.94 < covered < 0.98
+    covered, _, width = coverage(15, [0.3] * 14)
+    assert 0.925 < covered < 0.98
     assert width < 0.85
 
 
-def test_intervals_hold_their_level_where_settings_scatter_unlike() -> None:
-    # Not the law that the prior assumes: standard deviations from 0.15 to 0.6, and one of 8.
-    covered, _, alone = coverage(15, [*np.geomspace(0.15, 0.6, 16), 8.0])
-    assert covered > 0.935
-    assert all(16 in those for those in alone)
+@pytest.mark.parametrize("sds", [[*np.geomspace(0.15, 0.6, 16), 8.0], [0.3] * 12 + [0.9] * 2])
+def test_intervals_hold_their_level_where_settings_scatter_unlike(sds: list[float]) -> None:
+    """Not the law that the prior assumes."""
+    covered, of_noisy, _ = coverage(15, sds, noisy=2)
+    assert covered > 0.925
+    assert of_noisy > 0.86
 
 
-def test_the_fit_finds_the_prior_that_variances_were_drawn_from() -> None:
+def test_the_freedom_is_that_of_the_prior_that_variances_were_drawn_from() -> None:
     # s² ~ s0² F(d, d0): the law of a sample variance where 1/variance is scaled chi-square.
     random = np.random.default_rng(1)
     freedoms = random.choice([2.0, 4.0], 40_000)
     found = [Scatter(float(v), d) for v, d in zip(0.5 * random.f(freedoms, 8.0), freedoms, strict=True)]
-    variance, freedom = pool._moments(found)
-    assert variance == pytest.approx(0.5, rel=0.03)
-    assert freedom == pytest.approx(8.0, rel=0.15)
+    assert pool._freedom(found) == pytest.approx(8.0, rel=0.15)
 
 
-def test_variances_that_differ_by_chance_alone_make_it_as_good_as_known() -> None:
+def test_the_prior_is_worth_no_more_than_the_settings_know_together() -> None:
+    """Of settings that scatter alike it would be worth any number; the variance is that of the pairs."""
     random = np.random.default_rng(2)
-    found = [Scatter(float(v), 4) for v in random.chisquare(4, 2000) / 4 * 0.25]
-    variance, freedom = pool._moments(found)
-    assert variance == pytest.approx(0.25, rel=0.05)
-    assert freedom > 100
+    made = [pd.Series(0.5 * random.normal(size=5)) for _ in range(40)]
+    prior = pool.fit(made)
+    assert prior is not None
+    alike = 40 - len(prior.alone)
+    assert prior.freedom <= 4 * alike - 4
+    assert prior.freedom > 10
+    assert prior.variance == pytest.approx(2 * 0.25, rel=0.25)
 
 
 @pytest.mark.parametrize(("x", "value"), [(1.0, math.pi**2 / 6), (0.5, math.pi**2 / 2), (2.0, math.pi**2 / 6 - 1)])
@@ -92,7 +96,17 @@ def test_a_setting_beyond_the_rest_changes_nothing_for_the_others() -> None:
     assert after is not None
     assert 0 in after.alone
     assert len(after.alone) <= len(before.alone) + 1
-    assert (after.variance, after.freedom) == pytest.approx((before.variance, before.freedom), rel=0.2)
+    assert after.variance == pytest.approx(before.variance, rel=0.3)
+
+
+@pytest.mark.parametrize("least_sd", [0.0, 0.001])
+def test_a_training_by_two_names_changes_little(least_sd: float) -> None:
+    made = settings(np.random.default_rng(6), [0.3] * 14)
+    before, after = pool.fit(made, least_sd), pool.fit([*made, made[0]], least_sd)
+    assert before is not None
+    assert after is not None
+    assert after.variance == pytest.approx(before.variance, rel=0.15)
+    assert after.freedom > 2
 
 
 def test_a_variance_is_moderated_by_hand_and_never_less_than_it_was() -> None:
@@ -117,12 +131,10 @@ def test_few_settings_and_single_seeds_have_no_prior() -> None:
     assert pool.fit([*made, pd.Series([1.0])]) is None
 
 
-def test_settings_without_any_scatter_have_no_prior_and_rounding_gives_them_one() -> None:
+def test_settings_without_any_scatter_have_no_prior() -> None:
     same = [pd.Series([1.0, 1.0, 1.0])] * 12
     assert pool.fit(same) is None
-    rounded = pool.fit(same, least_sd=0.1)
-    assert rounded is not None
-    assert rounded.variance >= 0.01
+    assert pool.fit(same, least_sd=0.1) is None
 
 
 def test_claims_take_the_prior_and_say_what_is_so_without_it(tmp_path: Path) -> None:

@@ -48,9 +48,9 @@ def reliability(frames: Frames) -> Drawing:
     caption = (
         "Reliability: accuracy against mean confidence of the test images in bins of equal width, over all seeds "
         "together, with bars from the smallest to the largest of a seed ({n}); on the diagonal confidence is what it "
-        f"claims, below it the network is overconfident. Bins of fewer than {FEWEST_IMAGES} images in all are not drawn. "
-        "Beneath, the images in each bin (mean over seeds, log scale). "
-        "Numbers are expected calibration errors (ECE), means over seeds."
+        f"claims, below it the network is overconfident. Bins of fewer than {FEWEST_IMAGES} images in all are not "
+        "drawn. Beneath, the images in each bin (mean over seeds, log scale). Numbers are expected calibration errors "
+        "(ECE), means over seeds."
     )
     return panels.draw(
         *(frames, parts, draw, caption),

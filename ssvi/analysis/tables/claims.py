@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.pool import BEYOND, KNOWN
+from ssvi.analysis.pool import BEYOND
 from ssvi.analysis.quantities import ACCURACY, COMPLEXITY, ECE_MARGINAL, NLL, SHIFT_ACCURACY, SHIFT_ECE, TRAINING_FLOPS
 from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import DIFFERENCES, Estimate, noise_floor
@@ -181,16 +181,13 @@ def _pooled(everything: Sequence[Evidence]) -> list[str]:
         f"varies beyond the rest (chi-square, {100 * BEYOND:g} %) stands alone.",
         *(
             f"Of accuracy on {evidence.dataset} with {evidence.model}, {prior.pairs} pairs show a standard deviation "
-            f"of {math.sqrt(prior.variance):.2f} points, worth {_worth(prior.freedom)}; alone: "
-            f"{len(prior.alone)} of {len(evidence.groups)} settings."
+            f"of {math.sqrt(prior.variance):.2f} points, worth {prior.freedom:.1f} degrees of freedom; "
+            f"alone: {len(prior.alone)} of {len(evidence.groups)} settings."
             for evidence, prior in found
         ),
-        f"With the variance of each difference alone: {_verdicts(unaided, CLAIMS)}.",
+        f"With the variance of each difference alone: {_verdicts(unaided, CLAIMS)}; of the suite, "
+        f"{_verdicts(unaided, UNCERTAIN_CLAIMS)}.",
     ]
-
-
-def _worth(freedom: float) -> str:
-    return "any number of seeds" if freedom >= KNOWN else f"{freedom:.1f} degrees of freedom"
 
 
 def _keys(those: Sequence[Claim]) -> str:
