@@ -52,10 +52,10 @@ class Sample:
         problem = join(self.problem, other.problem)
         return Sample(values, max(self.step, other.step), problem, self.roundings + other.roundings)
 
-    def against(self, other: Sample, prior: stats.Moderator | None = None) -> Estimate:
+    def against(self, other: Sample) -> Estimate:
         """The difference of the means."""
         roundings = self.roundings + other.roundings
-        return stats.difference(self.values, other.values, max(self.step, other.step), roundings, prior)
+        return stats.difference(self.values, other.values, max(self.step, other.step), roundings)
 
 
 def join(*parts: str) -> str:

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
-from typing import Protocol
 
 import pandas as pd
 
@@ -35,28 +34,12 @@ class Estimate:
         return True if self.low > bound else False if self.high < bound else None
 
 
-@dataclass(frozen=True)
-class Scatter:
-    """A variance, and the degrees of freedom with which it is known."""
-
-    variance: float
-    freedom: float
-
-
-class Moderator(Protocol):
-    """What is known of a variance from elsewhere, such as `ssvi.analysis.pool.Prior`."""
-
-    def moderate(self, own: Scatter) -> Scatter:
-        """What a variance is taken to be."""
-
-
-def interval(values: pd.Series, least_sd: float = 0.0, prior: Moderator | None = None) -> Estimate:
+def interval(values: pd.Series, least_sd: float = 0.0) -> Estimate:
     """Mean of the values with Student's t interval for it.
 
     Args:
         values: a number a seed.
         least_sd: the values are not taken to scatter less than this.
-        prior: what is known of their variance besides.
     """
     numbers = _numbers(values)
     n = len(numbers)
@@ -65,10 +48,7 @@ def interval(values: pd.Series, least_sd: float = 0.0, prior: Moderator | None =
         return Estimate(mean, math.nan, math.nan, n)
     # Of equal numbers pandas finds a standard deviation that is not quite 0; what is counted has none.
     sd = float(numbers.std(ddof=1)) if numbers.nunique() > 1 else 0.0
-    scatter = Scatter(max(sd, least_sd) ** 2, n - 1)
-    if prior is not None:
-        scatter = prior.moderate(scatter)
-    half = _t(scatter.freedom) * math.sqrt(scatter.variance / n)
+    half = _t(n - 1) * max(sd, least_sd) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -88,15 +68,7 @@ DIFFERENCES = (
 )
 
 
-def least_sd(resolution: float, roundings: int) -> float:
-    """The standard deviation that rounding alone makes of a number of roundings to steps of `resolution`: r/sqrt(12)
-    each."""
-    return resolution * math.sqrt(roundings / 12)
-
-
-def difference(
-    first: pd.Series, second: pd.Series, resolution: float = 0.0, roundings: int = 2, prior: Moderator | None = None
-) -> Estimate:
+def difference(first: pd.Series, second: pd.Series, resolution: float = 0.0, roundings: int = 2) -> Estimate:
     """Mean of `first` minus mean of `second`, with its interval.
 
     Both series are indexed by seed. The difference is taken seed by seed over the seeds that both have, which removes
@@ -110,19 +82,19 @@ def difference(
             to scatter less than rounding to such steps makes it: three seeds that agree by chance are no proof.
         roundings: how many measured numbers a difference is made of: 2, or 4 if `first` and `second` are themselves
             differences.
-        prior: what is known of the variance of the differences besides; Welch's interval makes no use of it.
     """
-    least = least_sd(resolution, roundings)
+    # Rounding to steps of r has the standard deviation r/sqrt(12).
+    least_sd = resolution * math.sqrt(roundings / 12)
     pairs = seed_differences(first, second)
     if len(pairs):
-        return interval(pairs, least, prior)
+        return interval(pairs, least_sd)
     a, b = _numbers(first), _numbers(second)
     n = min(len(a), len(b))
     mean = float(a.mean() - b.mean()) if n else math.nan
     if n < 2:
         return Estimate(mean, math.nan, math.nan, n)
     # Each side makes half of the roundings.
-    va, vb = (max(float(side.var(ddof=1)), least**2 / 2) / len(side) for side in (a, b))
+    va, vb = (max(float(side.var(ddof=1)), least_sd**2 / 2) / len(side) for side in (a, b))
     if va + vb == 0:
         return Estimate(mean, mean, mean, n)
     freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.pool import BEYOND
 from ssvi.analysis.quantities import ACCURACY, COMPLEXITY, ECE_MARGINAL, NLL, SHIFT_ACCURACY, SHIFT_ECE, TRAINING_FLOPS
 from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import DIFFERENCES, Estimate, noise_floor
@@ -24,10 +22,6 @@ from ssvi.analysis.uncertain import with_figures
 from ssvi.errors import UserError
 
 VERDICTS = {HOLDS: "hold", FAILS: "fail", UNDECIDED: "undecided", INCOMPARABLE: "not comparable"}
-
-
-# A finding of a claim, and whether it is the first of them.
-Line = tuple["Claim", Evidence, Finding, bool]
 
 
 @dataclass(frozen=True)
@@ -140,54 +134,30 @@ def claims(frames: Frames) -> Table:
         raise UserError("claims: needs a run, but the collected experiments have none.")
     everything = gather(with_figures(frames), frames.overlap)
     several = len({e.model for e in everything}) > 1
-    lines = list(_lines(everything))
-    shown = [_text(*line, several) for line in lines]
-    numbers = [_number(claim, evidence, finding) for claim, evidence, finding, _ in lines]
-    caption = "What the paper claims, and what these runs say."
-    first, *notes = _notes(frames.runs, everything)
-    notes = (first, _counts(lines), *_pooled(everything), *notes, *_not_used(frames), *caveats(frames.runs))
-    return Table(pd.DataFrame(shown), pd.DataFrame(numbers), caption, notes, prose=("claimed", "measured", "verdict"))
-
-
-def _lines(everything: Sequence[Evidence]) -> Iterator[Line]:
-    """Every finding of every claim, and whether it is the first of its claim."""
+    shown, numbers = [], []
     for evidence in everything:
         for claim in (*CLAIMS, *UNCERTAIN_CLAIMS):
             if claim.concerns(evidence.dataset):
                 for position, finding in enumerate(claim.test(evidence)):
-                    yield claim, evidence, finding, position == 0
+                    shown.append(_text(claim, evidence, finding, several, first=position == 0))
+                    numbers.append(_number(claim, evidence, finding))
+    caption = "What the paper claims, and what these runs say."
+    first, *notes = _notes(frames.runs, everything)
+    notes = (first, _counts(numbers), *notes, *_not_used(frames), *caveats(frames.runs))
+    return Table(pd.DataFrame(shown), pd.DataFrame(numbers), caption, notes, prose=("claimed", "measured", "verdict"))
 
 
-def _counts(lines: Sequence[Line]) -> str:
+def _counts(numbers: Sequence[Mapping[str, Any]]) -> str:
     """How many lines have each verdict, of `CLAIMS` and of `UNCERTAIN_CLAIMS`."""
-    ours, suite = (_verdicts(lines, those) for those in (CLAIMS, UNCERTAIN_CLAIMS))
-    return f"Verdicts of {ours}. Of the uncertainty suite ({_keys(UNCERTAIN_CLAIMS)}), {suite}."
 
+    def words(those: Sequence[Claim]) -> str:
+        keys = {claim.key for claim in those}
+        verdicts = [number["verdict"] for number in numbers if number["claim"] in keys]
+        return f"{len(verdicts)} lines: " + ", ".join(f"{verdicts.count(v)} {word}" for v, word in VERDICTS.items())
 
-def _verdicts(lines: Sequence[Line], those: Sequence[Claim]) -> str:
-    verdicts = [finding.verdict for claim, _, finding, _ in lines if claim in those]
-    return f"{len(verdicts)} lines: " + ", ".join(f"{verdicts.count(v)} {word}" for v, word in VERDICTS.items())
-
-
-def _pooled(everything: Sequence[Evidence]) -> list[str]:
-    """Where variances are moderated by those of other settings: how, by how much, and what is so without that."""
-    found = [(evidence, prior) for evidence in everything if (prior := evidence.prior(ACCURACY))]
-    if not found:
-        return []
-    unaided = list(_lines([replace(evidence, pooled=False) for evidence in everything]))
-    return [
-        "A difference of two settings is taken to vary over seeds as itself and as all pairs of settings together do "
-        "(a prior fitted to each metric, empirical Bayes, Smyth 2004), but never less than it does; a setting that "
-        f"varies beyond the rest (chi-square, {100 * BEYOND:g} %) stands alone.",
-        *(
-            f"Of accuracy on {evidence.dataset} with {evidence.model}, {prior.pairs} pairs show a standard deviation "
-            f"of {math.sqrt(prior.variance):.2f} points, worth {prior.freedom:.1f} degrees of freedom; "
-            f"alone: {len(prior.alone)} of {len(evidence.groups)} settings."
-            for evidence, prior in found
-        ),
-        f"With the variance of each difference alone: {_verdicts(unaided, CLAIMS)}; of the suite, "
-        f"{_verdicts(unaided, UNCERTAIN_CLAIMS)}.",
-    ]
+    return (
+        f"Verdicts of {words(CLAIMS)}. Of the uncertainty suite ({_keys(UNCERTAIN_CLAIMS)}), {words(UNCERTAIN_CLAIMS)}."
+    )
 
 
 def _keys(those: Sequence[Claim]) -> str:
@@ -201,7 +171,7 @@ def _not_used(frames: Frames) -> list[str]:
     return [f"Not used in {_keys(UNCERTAIN_CLAIMS)}: {causes[0].rstrip('.')}{more}."] if causes else []
 
 
-def _text(claim: Claim, evidence: Evidence, finding: Finding, first: bool, several: bool) -> dict[str, str]:
+def _text(claim: Claim, evidence: Evidence, finding: Finding, several: bool, first: bool) -> dict[str, str]:
     """A row; what is claimed stands in the first of a claim's rows only."""
     estimate, signed = finding.estimate, finding.signed
     why = f": {finding.reason}" if finding.reason else ""

@@ -8,14 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from ssvi.analysis import comparing, pool
+from ssvi.analysis import comparing
 from ssvi.analysis.collect import COMPLETE, RUN_COLUMNS
 from ssvi.analysis.comparing import Sample
 from ssvi.analysis.made import MADE
-from ssvi.analysis.pool import Prior
 from ssvi.analysis.quantities import ACCURACY, Quantity
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, in_words, is_missing, split, task
-from ssvi.analysis.stats import Estimate, interval, least_sd
+from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.choices import BLOCK, default_settings
 from ssvi.analysis.tables.format import format_difference
 from ssvi.analysis.tables.judging import Finding, Rule, above, decisive, judge, judge_difference, unknown
@@ -79,8 +78,6 @@ class Evidence:
     rows: list[dict[str, Any]]  # the options of each group
     usual: dict[str, dict[str, Any]]
     cache: dict[Which, pd.DataFrame] = field(default_factory=dict)
-    pooled: bool = True  # whether variances are moderated by those of all settings
-    priors: dict[tuple[str, float], Prior | None] = field(default_factory=dict)
 
     def setting(self, wanted: Which) -> pd.DataFrame:
         """The runs of a setting, finished or not; empty if it was not planned."""
@@ -111,23 +108,6 @@ class Evidence:
         if cut := int((sample.values == quantity.cut_at).sum()):
             problem = comparing.join(problem, f"{wanted}: {cut} of {len(sample.values)} cut at {quantity.cut_at:g}")
         return replace(sample, problem=problem)
-
-    def prior(self, quantity: Quantity, *compared: Which) -> Prior | None:
-        """What all settings together show of how far the differences of a measured quantity scatter.
-
-        None where it is counted, where settings are too few, and where one of those compared scatters beyond the rest.
-        """
-        if quantity.counted or not self.pooled:
-            return None
-        key = quantity.column, abs(quantity.factor)
-        if key not in self.priors:
-            samples = [comparing.sample(group, quantity) for group in self.groups]
-            step = max((sample.step for sample in samples), default=0.0)
-            self.priors[key] = pool.fit([sample.values for sample in samples], least_sd(step, 2))
-        prior = self.priors[key]
-        names = prior.alone if prior else ()
-        alone = any(self._is(self.rows[i], wanted) for i in names for wanted in compared)
-        return None if alone else prior
 
     def variants(self, wanted: Which, option: str) -> list[Any]:
         """The values of an option among the settings that are otherwise the wanted one, in order."""
@@ -160,7 +140,7 @@ class Evidence:
         """The difference between two settings, judged."""
         a, b = self.sample(quantity, first), self.sample(quantity, second)
         measured = f"{quantity.difference}: {first.minus(second)}"
-        finding = judge_difference(measured, rule, a, b, quantity.exact_style, self.prior(quantity, first, second))
+        finding = judge_difference(measured, rule, a, b, quantity.exact_style)
         finding = finding.but(counted=quantity.counted)
         # Numbers that are all cut agree exactly, which is no knowledge of a difference without noise.
         all_cut = all((sample.values == quantity.cut_at).all() for sample in (a, b))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ssvi.analysis.comparing import Sample, join
-from ssvi.analysis.stats import Estimate, Moderator
+from ssvi.analysis.stats import Estimate
 
 # The last is what such runs cannot answer, however many seeds there are.
 HOLDS, FAILS, UNDECIDED, INCOMPARABLE = "holds", "fails", "undecided", "not comparable"
@@ -108,8 +108,6 @@ def decisive(findings: Sequence[Finding], weight: Callable[[Finding], float], or
     return max(deciding, key=lambda f: -math.inf if math.isnan(f.estimate.mean) else weight(f))
 
 
-def judge_difference(
-    measured: str, rule: Rule, first: Sample, second: Sample, style: str = ".2f", prior: Moderator | None = None
-) -> Finding:
+def judge_difference(measured: str, rule: Rule, first: Sample, second: Sample, style: str = ".2f") -> Finding:
     """The finding of a difference of means, with what is wrong with either."""
-    return judge(measured, rule, first.against(second, prior), join(first.problem, second.problem), style)
+    return judge(measured, rule, first.against(second), join(first.problem, second.problem), style)
