@@ -181,6 +181,7 @@ def test_both_html_reports_hold_tables_and_figures(study: Path) -> None:
         assert "cold posterior" in html
 
 
+@MORE
 def test_images_that_changed_are_said_before_anything_is_trained(study: Path, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
@@ -354,6 +355,7 @@ def test_a_changed_grid_trains_only_what_is_new_and_a_changed_evaluation_trains_
     assert found == {3}
 
 
+@MORE
 def test_what_was_evaluated_by_hand_otherwise_is_evaluated_anew_where_it_is_needed(study: Path, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.fault("Slurm: scancel, scontrol requeue, Snakemake killed, at once")
+@pytest.mark.fault("Slurm: scancel, scontrol requeue, Snakemake killed, at once", quick=0)
 def test_trainings_on_slurm_go_on() -> None:
     call = [sys.executable, Path(__file__).with_name("faults.py"), "--quick"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=900)

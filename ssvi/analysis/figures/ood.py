@@ -111,4 +111,6 @@ def _finish(axes: Axes, told: Mapping[str, Mapping[str, float]], looks: Mapping[
     axes.text(0.62, 0.98, "AUROC", color=style.GREY, **look)
     for number, (name, measured) in enumerate(told.items()):
         place = 0.98 - 0.095 * (number + 1)
-        axes.text(0.62, place, f"{to_label(name)} {measured['auroc']:.3f}", color=looks[name]["color"], **look)
+        axes.text(0.62, place, f"{measured['auroc']:.3f}", color=looks[name]["color"], **look)
+        sample = {key: looks[name][key] for key in ("color", "linestyle", "linewidth")}
+        axes.plot([0.22, 0.38], [place - 0.035] * 2, transform=axes.transAxes, zorder=5, **sample)
