@@ -1,4 +1,4 @@
-"""Some of what a cluster does to trainings, where Slurm is installed; all of it by `make slurm`."""
+"""Some of what a cluster does to trainings, where Slurm is installed, by `make faults`; all of it by `make slurm`."""
 
 import subprocess
 import sys
