@@ -258,6 +258,14 @@ def test_a_methods_default_setting_is_that_of_the_study_where_its_ablations_are_
     assert "accuracy (%) 90.00" in note
 
 
+def test_choices_compare_settings_of_one_task(tmp_path: Path) -> None:
+    """Without two classes accuracy is another quantity: no difference to that of all of them."""
+    settings = [ssvi(0.9), ssvi(0.8, alpha=0.5), ssvi(0.99, held_out_classes="4+6"), ssvi(0.7, training_images=500)]
+    table = tables.make_table("choices", study(tmp_path, *settings))
+    assert table.numbers["options"].tolist() == ["alpha 0.5"]
+    assert sum(note.startswith("Default, digits, resnet8, SSVI ") for note in table.notes) == 3
+
+
 def test_the_sweep_of_sigma_starts_where_the_papers_does(tmp_path: Path) -> None:
     sweep = {0.0006: 0.97, 0.001: 0.95, 0.005: 0.93, 0.01: 0.90}
     settings = [method(accuracy, sigma_init=s) for s, accuracy in sweep.items() for method in (vi, ssvi)]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ssvi.analysis import comparing, quantities
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.settings import METHOD_NAMES, SETTING, caveats, split
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, caveats, split, task
 from ssvi.analysis.stats import DIFFERENCES, mean_sd
 from ssvi.analysis.tables.format import DASH, Table, format_difference, format_mean_sd
 from ssvi.analysis.tables.options import departures, describe, usual_options
@@ -18,14 +18,13 @@ from ssvi.analysis.tables.rows import reading_order
 from ssvi.errors import UserError
 from ssvi.runs.options import FIELDS, options_of
 
-TASKS = ("dataset", "model")
-BLOCK = (*TASKS, "method")
+BLOCK = ("dataset", "model", "method")
 COMPARED = (quantities.ACCURACY, quantities.NLL, quantities.ECE)
 FLOPS = replace(quantities.FLOPS_RATIO, unit="× default").heading
 
 
 def default_settings(groups: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The default setting of each method, of settings of one data set and network.
+    """The default setting of each method, of settings of one task (`ssvi.analysis.settings.task`).
 
     An ablation varies an option or two at a time, so the default setting is the one that departs least from the options
     that most settings have: of all methods, because of one there may be more ablations than anything else; then of its
@@ -48,13 +47,15 @@ def choices(frames: Frames) -> Table:
     if frames.runs.empty:
         raise UserError("choices: needs a run, but the collected experiments have none.")
     groups = reading_order(frames.runs)
-    blocks = split(groups, lambda group: tuple(group.iloc[0][list(BLOCK)]))
-    alike = split(groups, lambda group: tuple(group.iloc[0][list(TASKS)]))
-    usual = {where: default_settings(those) for where, those in alike.items()}
+    # Of a method on one task the default setting, and all that it was run with.
+    blocks = [
+        (default, [group for group in alike if group.iloc[0]["method"] == method])
+        for alike in split(groups, task).values()
+        for method, default in default_settings(alike).items()
+    ]
     models = {group.iloc[0]["model"] for group in groups}
     shown, numbers, strong, defaults = [], [], set(), []
-    for (*where, method), block in blocks.items():
-        default = usual[tuple(where)][method]
+    for default, block in blocks:
         defaults.append(_default_note(default))
         for group in _by_option([group for group in block if group is not default], default):
             text, number, bold = _compare(group, default, len(models) > 1)

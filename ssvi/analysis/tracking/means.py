@@ -101,8 +101,8 @@ def _log(
 
 def _numbers(group: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Mean, ends of the 95 % interval, and number of seeds of each final metric."""
-    measured = [name for name in SUITE if group[name].notna().any()]
-    for column, name in {**AVERAGED, **dict(zip(measured, measured, strict=True))}.items():
+    measured = {name: name for name in SUITE if group[name].notna().any()}
+    for column, name in (AVERAGED | measured).items():
         estimate = stats.interval(group[column])
         found = {MEAN: estimate.mean, LOW: estimate.low, HIGH: estimate.high, COUNT: float(estimate.n)}
         yield from ((f"{kind}/{name}", value) for kind, value in found.items() if not math.isnan(value))
