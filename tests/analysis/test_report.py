@@ -656,6 +656,13 @@ def test_page_works_in_a_browser(browser: Browser, shown: Path, width: int) -> N
     assert browser.fetched() <= {"file", "data"}
 
 
+def test_what_leads_is_seen_without_scrolling_sideways(browser: Browser, shown: Path) -> None:
+    browser.open(shown, 1280)
+    assert browser.run("document.querySelectorAll('[aria-labelledby=leading] tbody tr').length") > 1
+    box = "document.querySelector('[aria-labelledby=leading]')"
+    assert browser.run(f"{box}.scrollWidth <= {box}.clientWidth")
+
+
 def test_list_filters_sorts_and_obeys_the_keyboard(browser: Browser, shown: Path) -> None:
     browser.open(shown, 1280)
     rows = "[...document.querySelectorAll('#list tbody tr')]"

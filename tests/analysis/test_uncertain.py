@@ -222,6 +222,16 @@ def test_the_best_sparse_bnn_stands_beside_temperature_scaled_rigl_of_its_densit
     assert leading(dataclasses.replace(frames, uncertainty=frames.uncertainty.iloc[:0])) == []
 
 
+def test_what_leads_says_which_task_it_is_of(tmp_path) -> None:
+    methods = ({"method": "ssvi", "density": 0.1}, {"method": "rigl", "density": 0.1})
+    whole, parts = ([(one | task, {}) for one in methods] for task in ({}, {"held_out_classes": "4+6"}))
+    names = [row["name"] for row in leading(study(tmp_path, *whole, *parts))]
+    assert names[0] == "SSVI at 90 % sparsity"
+    assert names[2] == "RigL at 90 % sparsity, temperature-scaled"
+    assert all("held_out_classes 4+6" in name for name in names[3:])
+    assert len(names) == 6
+
+
 def test_the_range_of_temperatures_is_that_in_which_they_are_looked_for() -> None:
     from ssvi.analysis.tables.uncertainty import COLDEST, HOTTEST
     from ssvi.core.calibration import TEMPERATURES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -45,12 +46,11 @@ def leading(frames: Frames) -> list[dict[str, Any]]:
         scaled = [g for g in block if g.iloc[0]["method"] == "rigl" and len(quantities.NLL_SCALED.of(g))]
         nearest = min((_distance(group, best) for group in scaled), default=math.inf)
         scaled = [group for group in scaled if _distance(group, best) == nearest]
-        rows = [_row(best, words := describe(best.iloc[0], usual), len(sparse))]
+        rows = [_row(best, usual, len(sparse))]
         if len(quantities.NLL_SCALED.of(best)):
-            rows.append(_row(best, f"{words}, temperature-scaled" if words else "temperature-scaled", 0, SCALED))
-        rows += (
-            [_row(_least(scaled, quantities.NLL_SCALED), "temperature-scaled", len(scaled), SCALED)] if scaled else []
-        )
+            rows.append(_row(best, usual, 0, SCALED))
+        if scaled:
+            rows.append(_row(_least(scaled, quantities.NLL_SCALED), usual, len(scaled), SCALED))
         found += [{"dataset": str(dataset), "model": str(model), **row} for row in rows]
     return found
 
@@ -65,13 +65,17 @@ def _least(groups: list[pd.DataFrame], quantity: Quantity) -> pd.DataFrame:
     return min(groups, key=lambda group: quantity.of(group).mean())
 
 
-def _row(setting: pd.DataFrame, words: str, of: int, instead: dict[Quantity, Quantity] | None = None) -> dict[str, Any]:
-    """A setting's figures, each with its interval; `of` says of how many settings it is the best."""
+def _row(
+    setting: pd.DataFrame, usual: Mapping[str, Any], of: int, instead: dict[Quantity, Quantity] | None = None
+) -> dict[str, Any]:
+    """A setting's figures, each with its interval, at their temperature where others stand `instead`; `of` says of how
+    many settings it is the best."""
     first = setting.iloc[0]
     estimates = [interval(comparing.by_seed(setting, (instead or {}).get(one, one))) for one in SHOWN]
     name = f"{METHOD_NAMES[first['method']]} at {quantities.SPARSITY.of(setting).mean():.3g} % sparsity"
+    words = (name, describe(first, usual), "temperature-scaled" if instead else "")
     return {
-        "name": f"{name}, {words}" if words else name,
+        "name": ", ".join(filter(None, words)),
         "chosen": "the same" if not of else f"the best of {of}" if of > 1 else "the only one",
         "n": str(max(one.n for one in estimates)),
         "figures": [_shown(one, quantity) for one, quantity in zip(estimates, SHOWN, strict=True)],
