@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ssvi.core.loop import Subspace as Subspace
     from ssvi.core.loop import kl as kl
     from ssvi.core.loop import parameter_groups as parameter_groups
+    from ssvi.core.natural import IVON as IVON
     from ssvi.core.prediction import Prediction as Prediction
     from ssvi.core.prediction import predict as predict
     from ssvi.core.prediction import sample as sample
@@ -23,6 +24,7 @@ PUBLIC = {
     "sparsify": "ssvi.core.convert",
     "parameter_groups": "ssvi.core.loop",
     "Subspace": "ssvi.core.loop",
+    "IVON": "ssvi.core.natural",
     "kl": "ssvi.core.loop",
     "predict": "ssvi.core.prediction",
     "sample": "ssvi.core.prediction",

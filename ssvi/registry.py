@@ -152,13 +152,14 @@ COMMON = (
 # What a parent always has in common with its child.
 INHERITED = tuple(name for name in COMMON if name != "method")
 TRAINING = ("augment", "flip", "epochs", "batch_size", "precision", "record_best_test")
-SGD = (*TRAINING, "lr", "momentum", "weight_decay")
+SGD = (*TRAINING, "optimizer", "lr", "momentum", "weight_decay")
 ADAM = (*TRAINING, "adam_lr", "kl_weight")
 GAUSSIAN = (
     *("parameterisation", "sampling", "lrt_epsilon", "prior_sigma"),
     *("kl_scale", "kl_warmup", "sigma_lr", "sigma_optimizer"),
+    *("posterior_optimizer", "ivon_lr", "curvature_memory", "curvature_beta", "step_clip"),
 )
-START = ("mu_init_sd", "sigma_init", "sigma_init_sd")
+START = ("mean_init", "mu_init_sd", "sigma_init", "sigma_init_sd", "curvature_init")
 MASKS = ("density", "allocation")
 UPDATES = ("delta_t", "alpha", "update_until", "update_step")
 SCORES = ("criterion", "exp_lambda", "score_arithmetic")
@@ -236,7 +237,7 @@ KINDS = Registry(
             "ssvi.methods.rigl:RigL",
             "RigL",
             ("density", "lr"),
-            (*SGD, *MASKS, *UPDATES),
+            (*SGD, "mean_init", *MASKS, *UPDATES),
             "6 M × density, growth passes",
             same_to_the_end=True,
         ),
@@ -244,7 +245,7 @@ KINDS = Registry(
             "ssvi.methods.rigl:Static",
             "static sparse",
             ("density", "lr"),
-            (*SGD, *MASKS),
+            (*SGD, "mean_init", *MASKS),
             "6 M × density",
             same_to_the_end=True,
         ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from weakref import ReferenceType
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class ActiveWeights(Vectors):
         prior_sigma: of the KL, where there is one.
         together: whether the network's weights are ranked as one (the constraint of eq. 3 read literally), not layer by
             layer.
+        learner: the optimiser that has the KL in its own equations, where there is one (`ssvi.core.natural`).
         probe: while the dense gradient is watched, zeros [d] that are added to the weights, for the sake of `.grad`.
     """
 
@@ -42,6 +44,7 @@ class ActiveWeights(Vectors):
         """The masks must be drawn already; from here on the layers' weights are the network's vectors."""
         super().__init__(network, layers)
         self.prior_sigma, self.together = prior_sigma, together
+        self.learner: ReferenceType[object] | None = None
         self.probe: Tensor | None = None
         self._present: dict[str, Sequence[Tensor]] | None = None
         self._outer: list[dict[str, Sequence[Tensor]] | None] = []
@@ -52,7 +55,7 @@ class ActiveWeights(Vectors):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is of no training that watches, and in no forward pass."""
-        return self.__dict__ | {"probe": None, "_present": None, "_outer": []}
+        return self.__dict__ | {"learner": None, "probe": None, "_present": None, "_outer": []}
 
     @property
     def settings(self) -> str:

@@ -21,6 +21,8 @@ TO_RHO: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": torch.log,
     "abs": lambda sigma: sigma,
 }
+# d sigma/d rho as a function of rho.
+SLOPE: dict[str, Callable[[Tensor], Tensor]] = {"softplus": torch.sigmoid, "exp": torch.exp, "abs": torch.sign}
 
 
 def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:

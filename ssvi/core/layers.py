@@ -216,10 +216,10 @@ class VariationalLayer(Noisy, MaskedLayer):
         parameterisation: str,
         sampling: str,
         epsilon: float,
-        start: tuple[float, float, float],
+        start: tuple[float | None, float, float],
         noise: NormalSource,
     ) -> None:
-        """`start` holds the sd of mu, and the mean and sd of sigma, at the start."""
+        """`start` holds the sd of mu (None is that of a plain weight), and the mean and sd of sigma, at the start."""
         super().__init__(shape, bias, operation, dense_stem)
         self.parameterisation = parameterisation
         self.sampling = sampling
@@ -243,7 +243,8 @@ class VariationalLayer(Noisy, MaskedLayer):
         super().reset(source)
         mu_sd, sigma_mean, sigma_sd = self.start
         with torch.no_grad():
-            self.mean.normal_(0, mu_sd, generator=source)
+            if mu_sd is not None:
+                self.mean.normal_(0, mu_sd, generator=source)
             sigma = torch.empty_like(self.rho).normal_(sigma_mean, sigma_sd, generator=source).abs_()
             self.rho.copy_(TO_RHO[self.parameterisation](sigma.clamp_min_(1e-12)))
 
@@ -316,6 +317,13 @@ class LayerFactory:
 def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
     """The network's layers with a mask, by name, in the order of construction."""
     return {name: m for name, m in model.named_modules() if isinstance(m, MaskedLayer)}
+
+
+@torch.no_grad()
+def scale_to_active(layers: Iterable[MaskedLayer]) -> None:
+    """From a start by the fan-in to one by the fan-in that is active: times sqrt(weights/active weights), by layer."""
+    for layer in layers:
+        layer.mean.mul_((layer.size / layer.mask.sum().clamp_min(1)).sqrt())
 
 
 @torch.no_grad()

@@ -40,16 +40,19 @@ def kl(net: nn.Module) -> Tensor:
     a cold posterior, eq. 1). Under data parallelism every rank adds it, since gradients are averaged.
 
     Raises:
-        Misuse: if the network is not converted, or has no posterior.
+        Misuse: if the network is not converted, has no posterior, or is trained by an optimiser that adds the KL itself
+            (`ssvi.IVON`), unless gradients are off.
     """
     weights = [x for x in network_weights(net) if x.has_posterior]
     if not weights:
         raise Misuse(f"{type(net).__name__} was converted with posterior=False: it has no KL.")
+    if torch.is_grad_enabled() and any(x.learner is not None and x.learner() is not None for x in weights):
+        raise Misuse("IVON adds the KL itself: leave ssvi.kl out of the loss; to look at it, ask under torch.no_grad().")
     return torch.stack([x.kl() for x in weights]).sum()
 
 
 def parameter_groups(
-    net: nn.Module, *, weight_decay: float = 0.0, sigma_lr: float | None = None
+    net: nn.Module, *, weight_decay: float = 0.0, sigma_lr: float | None = None, posterior: bool = True
 ) -> list[dict[str, Any]]:
     """The network's parameters for an optimiser: all but rho with the weight decay, rho without any.
 
@@ -57,16 +60,20 @@ def parameter_groups(
         net: a converted network.
         weight_decay: of means (or plain weights), biases, normalisation.
         sigma_lr: learning rate of rho; None is the optimiser's.
+        posterior: also means and rho of weights with a posterior; False leaves them to another, as `ssvi.IVON`.
 
     Raises:
-        Misuse: if the network is not converted.
+        Misuse: if the network is not converted, or sigma_lr is given for a rho that is left out.
     """
-    rhos = [x.rho for x in network_weights(net) if x.has_posterior]
-    ids = {id(rho) for rho in rhos}
+    found = [x for x in network_weights(net) if x.has_posterior]
+    rhos = [x.rho for x in found]
+    if not posterior and sigma_lr is not None:
+        raise Misuse(f"sigma_lr is {sigma_lr!r}, but with posterior=False rho is left to another optimiser.")
+    ids = {id(p) for x in found for p in (x.parameters() if not posterior else [x.rho])}
     groups: list[dict[str, Any]] = [
         {"params": [p for p in net.parameters() if id(p) not in ids], "weight_decay": weight_decay}
     ]
-    if rhos:
+    if rhos and posterior:
         groups.append({"params": rhos, "weight_decay": 0.0} | ({} if sigma_lr is None else {"lr": sigma_lr}))
     return groups
 

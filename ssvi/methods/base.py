@@ -26,16 +26,18 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from ssvi.core.active import ActiveWeights, active_weights
 from ssvi.core.counting import training_flops
-from ssvi.core.layers import LayerFactory, MaskedLayer, masked_layers
+from ssvi.core.layers import LayerFactory, MaskedLayer, masked_layers, scale_to_active
 from ssvi.core.noise import NormalSource
 from ssvi.methods.context import Batch, Clock, Context, Network, Record
 from ssvi.methods.predictive import Predictive
 from ssvi.methods.subspace import Fixed, Whole
 from ssvi.runs.spec import RunSpec
+
+ADAM_BETA_2 = 0.999  # AdamW's, as usual
 
 __all__ = ["Batch", "Clock", "Context", "Method", "Network", "Record"]
 
@@ -108,23 +110,32 @@ class Method:
 
     def flatten(self) -> None:
         """Make the active weights, and nothing else of the layers' weights, parameters of the network."""
+        if self.spec.mean_init == "active_fan_in":
+            scale_to_active(self.layers.values())
         self.flat = ActiveWeights(self.model, self.layers.values(), together=self.spec.allocation == "global")
         self.subspace.attach(self.flat)
 
     def make_optimizers(self) -> list[Optimizer]:
-        """SGD with momentum and weight decay on every parameter."""
-        return [self.sgd(list(self.model.parameters()))]
+        """The common optimiser, with weight decay on every parameter."""
+        return [self.common(list(self.model.parameters()))]
 
     def unmasked(self) -> list[nn.Parameter]:
         """Biases and BatchNorm: the parameters that no mask concerns."""
         masked = {id(p) for weights in active_weights(self.model) for p in weights.parameters()}
         return [p for p in self.model.parameters() if id(p) not in masked]
 
-    def sgd(self, parameters: list[nn.Parameter], extra: list[dict[str, Any]] | None = None) -> Optimizer:
-        """The common optimiser; `extra` adds parameter groups with their own settings."""
+    def common(self, parameters: list[nn.Parameter], extra: list[dict[str, Any]] | None = None) -> Optimizer:
+        """SGD with momentum, or AdamW; `extra` adds parameter groups with their own settings."""
         spec = self.spec
-        decayed = {"params": parameters, "lr": spec.lr, "weight_decay": spec.weight_decay}
-        return SGD([decayed, *(extra or [])], lr=spec.lr, momentum=spec.momentum, fused=True)
+        groups = [{"params": parameters, "lr": spec.lr, "weight_decay": spec.weight_decay}, *(extra or [])]
+        if spec.optimizer == "adam":
+            return AdamW(groups, lr=spec.lr, betas=(spec.momentum, ADAM_BETA_2), fused=True, capturable=self.cuda)
+        return SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=True)
+
+    @property
+    def cuda(self) -> bool:
+        """Whether optimisers may be captured in a graph."""
+        return next(self.model.parameters()).is_cuda
 
     # A training ---------------------------------------------------------------------------------
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from ssvi.core.gaussian import TO_RHO, TO_SIGMA, gaussian_kl, gaussian_kl_gradient
 from ssvi.core.layers import LayerFactory, VariationalLayer
+from ssvi.core.natural import IVON, memory_beta
 from ssvi.core.operations import Operation
 from ssvi.methods.base import Batch, Clock, Method
 from ssvi.runs.parents import parents_of
@@ -19,6 +20,7 @@ class VI(Method):
     """Minimises the mean cross-entropy + beta_e kl_scale / N KL(q || p), a cold posterior (eq. 1)."""
 
     layers: dict[str, VariationalLayer]
+    natural: IVON | None = None  # which has the KL in its own equations
 
     def layer_settings(self) -> dict[str, Any]:
         """What the layers are told beside their shape."""
@@ -26,7 +28,11 @@ class VI(Method):
         return {
             "parameterisation": spec.parameterisation,
             "sampling": spec.sampling,
-            "start": (spec.mu_init_sd, spec.sigma_init, spec.sigma_init_sd),
+            "start": (
+                spec.mu_init_sd if spec.mean_init == "published" else None,
+                spec.sigma_init,
+                spec.sigma_init_sd,
+            ),
         }
 
     def factory(self) -> LayerFactory:
@@ -49,13 +55,33 @@ class VI(Method):
 
     def prepare(self) -> None:
         self.flatten()
+        self.flat.prior_sigma = self.spec.prior_sigma
         self.kl_weight = torch.zeros((), device=self.flat.mean.device)  # factor of the KL in this epoch
 
     def make_optimizers(self) -> list[Optimizer]:
-        others, cuda = [self.flat.mean, *self.unmasked()], self.flat.rho.is_cuda
+        if self.spec.posterior_optimizer == "ivon":
+            self.natural = self.make_natural()
+            return [self.common(self.unmasked()), self.natural]
+        others, rho = [self.flat.mean, *self.unmasked()], {"params": [self.flat.rho], "lr": self.spec.sigma_lr}
         if self.spec.sigma_optimizer == "adam":
-            return [self.sgd(others), Adam([self.flat.rho], lr=self.spec.sigma_lr, fused=True, capturable=cuda)]
-        return [self.sgd(others, [{"params": [self.flat.rho], "lr": self.spec.sigma_lr, "weight_decay": 0.0}])]
+            return [self.common(others), Adam([rho], fused=True, capturable=self.cuda)]
+        if self.spec.optimizer == "sgd":
+            return [self.common(others, [rho | {"weight_decay": 0.0}])]
+        return [self.common(others), SGD([rho], momentum=self.spec.momentum, fused=True)]
+
+    def make_natural(self) -> IVON:
+        """The optimiser of the posterior, at the temperature of the end of the warm-up."""
+        spec = self.spec
+        return IVON(
+            self.model,
+            lr=spec.ivon_lr,
+            n_train=self.context.n_train,
+            temperature=spec.kl_scale,
+            momentum=spec.momentum,
+            curvature_beta=spec.curvature_beta or memory_beta(spec.curvature_memory, self.context.clock.total_steps),
+            curvature_init=spec.curvature_init or None,
+            step_clip=spec.step_clip or None,
+        )
 
     # A step -------------------------------------------------------------------------------------
 
@@ -64,12 +90,16 @@ class VI(Method):
         return min(2 * clock.epoch / clock.epochs, 1.0) if self.spec.kl_warmup else 1.0
 
     def begin_epoch(self, clock: Clock) -> None:
-        self.kl_weight.fill_(self.beta(clock) * self.spec.kl_scale / self.context.n_train)
+        temperature = self.beta(clock) * self.spec.kl_scale
+        self.kl_weight.fill_(temperature / self.context.n_train)
+        if self.natural is not None:
+            self.natural.set_temperature(temperature)
 
     def on_gradient(self, clock: Clock, batch: Batch) -> bool:
         """The KL enters by its closed-form gradient; its value is only computed where it is recorded."""
         takes = super().on_gradient(clock, batch)
-        self.flat.add_kl(self.kl_weight, self.kl_gradient)
+        if self.natural is None:
+            self.flat.add_kl(self.kl_weight, self.kl_gradient)
         return takes
 
     def kl_gradient(self, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,6 +69,9 @@ def _check_effects(spec: Any, given: Mapping[str, Any], where: str) -> None:
         raise UserError(
             f"{where}: shrink is {spec.shrink}, but must divide {side}, the side of the images of {spec.dataset}."
         )
+    _check_start(spec, where)
+    if spec.posterior_optimizer == "ivon":
+        _check_ivon(spec, given, where)
     kind = KINDS[spec.method]
     if spec.epochs == 0 and not kind.untrained:
         untrained = " or ".join(name for name in KINDS if KINDS[name].untrained)
@@ -77,6 +80,41 @@ def _check_effects(spec: Any, given: Mapping[str, Any], where: str) -> None:
         if getattr(spec, name) == value and not spec.parent:
             example = f"as in parent: {kind.parents[0]}" if kind.parents else f"which method {spec.method!r} never has"
             raise UserError(f"{where}: {name} is {value!r}, {why}: it needs a parent, {example}.")
+
+
+def _check_start(spec: Any, where: str) -> None:
+    """A start that is the same as another one has one name."""
+    used = options_of(spec.method)
+    same = {"fan_in": "mu_init_sd" not in used, "active_fan_in": "density" not in used}
+    if same.get(spec.mean_init, False) and "mean_init" in used:
+        other = "published" if spec.mean_init == "fan_in" else "fan_in"
+        raise UserError(
+            f"{where}: mean_init is {spec.mean_init!r}, which for method {spec.method!r} is the same as {other!r}; "
+            "say that."
+        )
+
+
+def _check_ivon(spec: Any, given: Mapping[str, Any], where: str) -> None:
+    """What IVON's equations cannot do without, and what one of its options says in another's place."""
+    if not spec.kl_scale:
+        raise UserError(f"{where}: kl_scale is 0, but must be > 0 with posterior_optimizer ivon: sigma would be 0.")
+    if spec.curvature_beta and given.get("curvature_memory", DEFAULTS["curvature_memory"]) != DEFAULTS["curvature_memory"]:
+        raise UserError(
+            f"{where}: curvature_memory is {spec.curvature_memory:g}, but has no effect beside curvature_beta, which "
+            f"is {spec.curvature_beta:g}."
+        )
+    starts = "sigma_init" in options_of(spec.method)
+    for name in ("sigma_init", "sigma_init_sd"):
+        if starts and spec.curvature_init and given.get(name, DEFAULTS[name]) != DEFAULTS[name]:
+            raise UserError(
+                f"{where}: {name} is {given[name]!r}, but has no effect beside curvature_init, which is "
+                f"{spec.curvature_init:g}."
+            )
+    if starts and not spec.curvature_init and spec.sigma_init > spec.prior_sigma:
+        raise UserError(
+            f"{where}: sigma_init is {spec.sigma_init:g}, but must be <= prior_sigma, {spec.prior_sigma:g}, with "
+            "posterior_optimizer ivon: curvature would be below 0."
+        )
 
 
 def check_preset(name: Any, where: str) -> None:

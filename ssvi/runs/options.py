@@ -94,9 +94,17 @@ class Options:
         high=1_000_000,
     )
     batch_size: int = option(128, "images per step", low=2)
+    optimizer: str = option(
+        "sgd",
+        "SGD with momentum, or AdamW: of mu or plain weights, biases and BatchNorm (of a posterior that IVON learns, of "
+        "biases and BatchNorm alone)",
+        choices=("sgd", "adam"),
+    )
     lr: float = option(0.01, "learning rate at the start; cosine to 0, once an epoch", low=0.0, open_low=True)
-    momentum: float = option(0.9, "momentum of SGD", low=0.0, high=0.9999)
-    weight_decay: float = option(5e-4, "L2 decay of mu, weights, biases, BatchNorm; never of rho", low=0.0)
+    momentum: float = option(0.9, "momentum of SGD and IVON, beta_1 of AdamW", low=0.0, high=0.9999)
+    weight_decay: float = option(
+        5e-4, "decay of mu, weights, biases, BatchNorm (L2 by SGD); never of rho, nor of a mu that IVON learns", low=0.0
+    )
     precision: str = option(
         "auto",
         "auto is fp32 on a CPU and bf16 autocast on CUDA",
@@ -107,6 +115,12 @@ class Options:
         "also record the best test accuracy over the epochs (posterior mean), in a column of its own",
     )
 
+    mean_init: str = option(
+        "published",
+        "mu or plain weights at the start: as published (mu normal of sd mu_init_sd, plain weights by their fan-in), "
+        "uniform in +-1/sqrt(fan-in) as PyTorch has it, or with the fan-in that is active, the layer's mean of it",
+        choices=("published", "fan_in", "active_fan_in"),
+    )
     mu_init_sd: float = option(0.01, "sd of mu at the start", low=0.0)
     sigma_init: float = option(0.0006, "mean of sigma at the start", low=0.0, open_low=True)
     sigma_init_sd: float = option(0.0005, "sd of sigma at the start", low=0.0)
@@ -125,6 +139,27 @@ class Options:
     prior_sigma: float = option(0.005, "sd of the prior N(0, prior_sigma^2)", low=0.0, open_low=True)
     kl_scale: float = option(0.01, "weight of KL/N in the loss; 1 is the ELBO, less a cold posterior", low=0.0)
     kl_warmup: bool = option(True, "scale the KL by min(2 epoch/epochs, 1)")
+    posterior_optimizer: str = option(
+        "sgd",
+        "how mu and sigma are learned: by their gradients (`optimizer`, `sigma_optimizer`), or together by the natural "
+        "gradient (IVON)",
+        choices=("sgd", "ivon"),
+    )
+    ivon_lr: float = option(
+        0.1, "learning rate of IVON at the start, in units of a Newton step; cosine to 0", low=0.0, open_low=True
+    )
+    curvature_memory: float = option(
+        0.25,
+        "share of the training that IVON's curvature h remembers: beta_2 is 1 - 1/(curvature_memory steps)",
+        low=0.0,
+        open_low=True,
+        high=1000.0,
+    )
+    curvature_beta: float = option(0.0, "beta_2 itself; 0 leaves it to curvature_memory", low=0.0, high=0.9999999)
+    curvature_init: float = option(
+        0.0, "h at the start, which gives sigma, too; 0 leaves it to sigma_init, from which h follows", low=0.0
+    )
+    step_clip: float = option(0.0, "the most that IVON moves a mean in a step, over ivon_lr; 0 is no limit", low=0.0)
     sigma_lr: float = option(0.01, "learning rate of rho", low=0.0)
     sigma_optimizer: str = option("sgd", "optimiser of rho", choices=("sgd", "adam"))
 
@@ -232,6 +267,12 @@ NEEDS: dict[str, tuple[str, Collection[str | bool]]] = {
     "grow_sigma_value": ("grow_sigma", ("constant",)),
     "exp_lambda": ("criterion", WITH_LAMBDA),
     "lrt_epsilon": ("sampling", ("local",)),
+    "mu_init_sd": ("mean_init", ("published",)),
+    **dict.fromkeys(("sigma_lr", "sigma_optimizer"), ("posterior_optimizer", ("sgd",))),
+    **dict.fromkeys(
+        ("ivon_lr", "curvature_memory", "curvature_beta", "curvature_init", "step_clip"),
+        ("posterior_optimizer", ("ivon",)),
+    ),
 }
 
 # Values with which an option needs a parent, and why.
