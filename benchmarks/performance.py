@@ -21,6 +21,7 @@ Record = dict[str, Any]
 WHAT = {
     "cpu.lrt_over_plain": "SSVI step ÷ plain network's step",
     "cpu.sampling_over_plain": "the same with one weight sample a batch",
+    "cpu.natural_over_plain": "the same, learned by the natural gradient",
     "cpu.library_over_trainer": "SSVI step in a loop of one's own ÷ the trainer's",
     "cpu.lrt_over_flipout": "SSVI step ÷ `bayesian-torch`'s Flipout step",
     "cpu.sampling_over_torchbnn": "one weight sample: ours ÷ `torchbnn`",

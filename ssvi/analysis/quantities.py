@@ -100,6 +100,8 @@ AURC = Quantity("aurc", "AURC", better=-1)
 AURC_SCALED = Quantity("aurc_scaled", "AURC, scaled", better=-1)
 BRIER = Quantity("brier", "Brier", better=-1)
 NLL_SCALED = Quantity("nll_scaled", "NLL, scaled", "nats", better=-1)
+# Of networks without a posterior after temperature scaling, of others as they are.
+NLL_FAIR = Quantity("nll_fair", "NLL, points scaled", "nats", better=-1)
 ECE_SCALED = Quantity("ece_scaled", "ECE, scaled", better=-1)
 TEMPERATURE = Quantity("temperature", "temperature", style=".2f")
 

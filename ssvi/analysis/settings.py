@@ -39,6 +39,9 @@ HEADINGS = {
     "computed_precision": "computed in",
     "ood_set": "OOD set",
     "ood_distance": "distance",
+    "learned_by": "learned by",
+    "start_of_means": "start",
+    "posterior_temperature": "T",
 }
 SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins", *MADE)
 # More runs than these of one status and cause are counted, not listed.

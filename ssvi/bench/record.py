@@ -37,6 +37,7 @@ class Target:
 TARGETS = {
     "cpu.lrt_over_plain": Target(2.2, 1.95),
     "cpu.sampling_over_plain": Target(1.15, 1.08),
+    "cpu.natural_over_plain": Target(1.10, 1.05),
     "cpu.library_over_trainer": Target(1.05, None),
     "cpu.lrt_over_flipout": Target(0.65, 0.6),
     "cpu.sampling_over_torchbnn": Target(1.0, 0.9),

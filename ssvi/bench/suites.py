@@ -31,11 +31,13 @@ NOTE = f"ResNet-18, batch {BATCH}, {THREADS} threads"
 
 
 def steps(repeats: int, say: Say) -> list[Figure]:
-    """Training steps on the CPU in turn: plain, SSVI, with weight samples, in bf16, in an own loop, and the peers."""
+    """Training steps on the CPU in turn: plain, SSVI, with weight samples, by the natural gradient, in bf16, in an own
+    loop, and the peers."""
     specs: dict[str, dict[str, Any]] = {
         "plain": {"method": "dense"},
         "lrt": SSVI,
         "sampling": {**SSVI, "sampling": "weight"},
+        "natural": {**SSVI, "sampling": "weight", "posterior_optimizer": "ivon"},
         "bf16": {**SSVI, "precision": "bf16"},
     }
     peers = installed_peers()
@@ -50,6 +52,7 @@ def steps(repeats: int, say: Say) -> list[Figure]:
     pairs = {
         "cpu.lrt_over_plain": ("lrt", "plain"),
         "cpu.sampling_over_plain": ("sampling", "plain"),
+        "cpu.natural_over_plain": ("natural", "plain"),
         "cpu.library_over_trainer": ("library", "lrt"),
         "cpu.lrt_over_flipout": ("lrt", "flipout"),
         "cpu.sampling_over_torchbnn": ("sampling", "torchbnn"),

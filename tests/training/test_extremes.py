@@ -35,6 +35,9 @@ WITH = {
     "exp_lambda": {"criterion": "e_exp"},
     "grow_sigma_value": {"grow_sigma": "constant"},
     "addition_samples": {"addition": "mcK"},
+    **dict.fromkeys(
+        ("ivon_lr", "curvature_memory", "curvature_beta", "curvature_init", "step_clip"), {"posterior_optimizer": "ivon"}
+    ),
 }
 # What makes a network larger, or a training longer, and is no number that anything is computed with.
 SIZES = {"seed", "width", "image_size", "epochs", "batch_size", "members", "addition_samples", "widening"}

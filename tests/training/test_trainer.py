@@ -40,6 +40,7 @@ from ssvi.training.trainer import Settings, Trainer
 CPU = torch.device("cpu")
 MACHINE = Machine(CPU)
 TINY = {"dataset": "digits", "model": "resnet8", "width": 0.25, "epochs": 2, "batch_size": 256}
+IVON = {"posterior_optimizer": "ivon", "curvature_init": 0.3, "prior_sigma": 0.1}
 OPTIONS = {"dense": {}, "vi": {}, "rigl": {"density": 0.2, "delta_t": 2}, "ssvi": {"density": 0.2, "delta_t": 2}}
 
 
@@ -60,6 +61,11 @@ def trained(spec, data: Data, folder: Path, reporter=None, every: float = 1e9) -
         ("vi", {"sampling": "weight", "sigma_optimizer": "adam"}),
         ("rigl", {"allocation": "global"}),
         ("ssvi", {"sigma_optimizer": "adam"}),
+        ("rigl", {"optimizer": "adam", "mean_init": "active_fan_in"}),
+        ("vi", {**IVON, "sampling": "weight"}),
+        ("static_vi", {**IVON, "density": 0.2, "optimizer": "adam"}),
+        ("ssvi", {**IVON, "sampling": "weight", "mean_init": "active_fan_in"}),
+        ("ssvi", {**IVON, "step_clip": 1.0, "update_step": "skip"}),
         ("ssvi", {"addition": "mcK", "addition_samples": 2, "addition_average": "signed", "update_step": "skip"}),
         ("ssvi", {"addition": "mcK", "addition_samples": 3, "record_best_test": True}),
     ],
@@ -122,7 +128,7 @@ def test_same_spec_same_bytes_and_another_seed_another_run(tmp_path, digits) -> 
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "erk", "global"])
-@pytest.mark.parametrize(("method", "options"), [("rigl", {}), ("ssvi", {}), ("ssvi", {"sigma_optimizer": "adam"})])
+@pytest.mark.parametrize(("method", "options"), [("rigl", {}), ("rigl", {"optimizer": "adam"}), ("ssvi", {}), ("ssvi", {"sigma_optimizer": "adam"}), ("ssvi", IVON)])
 def test_masked_weights_and_momenta_are_zero_and_counts_stay(tmp_path, digits, method, allocation, options) -> None:
     spec = spec_of(method, allocation=allocation, delta_t=3, epochs=3, **options)
     seen: list[dict[str, int]] = []

@@ -15,6 +15,7 @@ from ssvi.analysis.figures.curves import curves
 from ssvi.analysis.figures.density import figure2_left
 from ssvi.analysis.figures.generic import generic
 from ssvi.analysis.figures.layers import layers, survival
+from ssvi.analysis.figures.learning import learning
 from ssvi.analysis.figures.ood import ood
 from ssvi.analysis.figures.overlap import iou, iou_course
 from ssvi.analysis.figures.panels import Drawing, write_figure
@@ -57,6 +58,7 @@ FIGURES: dict[str, FigureMaker] = {
     "schedule": FigureMaker(schedule),
     "allocation": FigureMaker(allocation),
     "sampling": FigureMaker(sampling),
+    "learning": FigureMaker(learning),
     "test_samples": FigureMaker(weight_samples, ("samples",)),
     "layers": FigureMaker(layers, ("updates",)),
     "survival": FigureMaker(survival, ("updates",)),

@@ -14,6 +14,7 @@ from ssvi.analysis.tables.beside import table1_paper, table2_paper
 from ssvi.analysis.tables.choices import choices
 from ssvi.analysis.tables.claims import claims
 from ssvi.analysis.tables.format import Table, format_mean_sd, to_html, to_latex, to_markdown, write_table
+from ssvi.analysis.tables.learning import learning
 from ssvi.analysis.tables.results import baselines, summary, table1, table2
 from ssvi.analysis.tables.uncertainty import ood, selective, shift, uncertainty
 from ssvi.errors import unknown
@@ -48,6 +49,7 @@ TABLES: dict[str, TableMaker] = {
     "claims": TableMaker(claims, ("overlap",), uses=("uncertainty",)),
     "choices": TableMaker(choices),
     "baselines": TableMaker(baselines),
+    "learning": TableMaker(learning),
     "uncertainty": TableMaker(uncertainty, ("uncertainty",)),
     "shift": TableMaker(shift, ("uncertainty",)),
     "ood": TableMaker(ood, ("uncertainty",)),

@@ -9,10 +9,19 @@ from typing import Any
 import pandas as pd
 
 from ssvi.analysis.collect import Frames
-from ssvi.analysis.quantities import ACCURACY, COMPLEXITY, ECE_MARGINAL, NLL, SHIFT_ACCURACY, SHIFT_ECE, TRAINING_FLOPS
+from ssvi.analysis.quantities import (
+    ACCURACY,
+    COMPLEXITY,
+    ECE_MARGINAL,
+    NLL,
+    NLL_FAIR,
+    SHIFT_ACCURACY,
+    SHIFT_ECE,
+    TRAINING_FLOPS,
+)
 from ssvi.analysis.settings import caveats
 from ssvi.analysis.stats import DIFFERENCES, Estimate, noise_floor
-from ssvi.analysis.tables import findings
+from ssvi.analysis.tables import findings, learned
 from ssvi.analysis.tables.evidence import Evidence, Test, gather
 from ssvi.analysis.tables.findings import LARGE_SIGMA, MARGIN, MINIMAL_LOSS, NARROWEST, SSVI, VI, WIDEST, gap
 from ssvi.analysis.tables.format import COUNTED, Table, format_interval, format_signed
@@ -123,6 +132,22 @@ UNCERTAIN_CLAIMS: tuple[Claim, ...] = (
           findings.detection),
 )  # fmt: skip
 
+# Of studies that learn by the natural gradient; without such a run they have no lines.
+LEARNING_CLAIMS: tuple[Claim, ...] = (
+    Claim("N1a", "our question", "the natural gradient makes SSVI more accurate than SGD does from the same start",
+          learned.natural_against_sgd(ACCURACY)),
+    Claim("N1b", "our question", "it has a lower NLL", learned.natural_against_sgd(NLL)),
+    Claim("N2a", "our question", "SSVI by the natural gradient is more accurate than RigL, by SGD or AdamW",
+          learned.natural_against_points(ACCURACY)),
+    Claim("N2b", "our question", "it has a lower NLL than temperature-scaled RigL",
+          learned.natural_against_points(NLL_FAIR)),
+    Claim("N3", "our question", "the active fan-in alone makes SSVI by SGD more accurate than the published start",
+          learned.start_by_fan_in(ACCURACY)),
+    Claim("N4", "our question", "the learned posterior is no point", learned.posterior_in_use),
+)  # fmt: skip
+# What may be asked, and the verdicts of which are counted by themselves, with what they are of.
+COUNTED_APART = {"the uncertainty suite": UNCERTAIN_CLAIMS, "ways of learning": LEARNING_CLAIMS}
+
 
 def claims(frames: Frames) -> Table:
     """Every claim on every data set: what was measured, its interval, and whether the claim holds.
@@ -136,7 +161,7 @@ def claims(frames: Frames) -> Table:
     several = len({e.model for e in everything}) > 1
     shown, numbers = [], []
     for evidence in everything:
-        for claim in (*CLAIMS, *UNCERTAIN_CLAIMS):
+        for claim in (*CLAIMS, *UNCERTAIN_CLAIMS, *LEARNING_CLAIMS):
             if claim.concerns(evidence.dataset):
                 for position, finding in enumerate(claim.test(evidence)):
                     shown.append(_text(claim, evidence, finding, several, first=position == 0))
@@ -148,16 +173,17 @@ def claims(frames: Frames) -> Table:
 
 
 def _counts(numbers: Sequence[Mapping[str, Any]]) -> str:
-    """How many lines have each verdict, of `CLAIMS` and of `UNCERTAIN_CLAIMS`."""
+    """How many lines have each verdict, of `CLAIMS` and of those that are counted apart."""
 
     def words(those: Sequence[Claim]) -> str:
         keys = {claim.key for claim in those}
         verdicts = [number["verdict"] for number in numbers if number["claim"] in keys]
-        return f"{len(verdicts)} lines: " + ", ".join(f"{verdicts.count(v)} {word}" for v, word in VERDICTS.items())
+        told = ", ".join(f"{verdicts.count(v)} {word}" for v, word in VERDICTS.items())
+        return f"{len(verdicts)} lines: {told}" if verdicts else ""
 
-    return (
-        f"Verdicts of {words(CLAIMS)}. Of the uncertainty suite ({_keys(UNCERTAIN_CLAIMS)}), {words(UNCERTAIN_CLAIMS)}."
-    )
+    apart = [(f"Of {what} ({_keys(those)})", words(those)) for what, those in COUNTED_APART.items()]
+    told = [("Verdicts of", words(CLAIMS) or "0 lines"), *((f"{of},", said) for of, said in apart if said)]
+    return " ".join(f"{of} {said}." for of, said in told)
 
 
 def _keys(those: Sequence[Claim]) -> str:

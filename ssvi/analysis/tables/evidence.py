@@ -20,6 +20,7 @@ from ssvi.analysis.tables.format import format_difference
 from ssvi.analysis.tables.judging import Finding, Rule, above, decisive, judge, judge_difference, unknown
 from ssvi.analysis.tables.published import rivals
 from ssvi.analysis.tables.rows import reading_order
+from ssvi.registry import POINT
 from ssvi.runs.completion import idle
 from ssvi.runs.options import FIELDS
 
@@ -187,7 +188,8 @@ def gather(runs: pd.DataFrame, overlap: pd.DataFrame) -> list[Evidence]:
     # An epoch of its own training: what a method costs whatever the number of epochs, and without its parents.
     epochs = pd.to_numeric(runs["epochs"], errors="coerce")
     own = pd.to_numeric(runs["training_flops"]) - pd.to_numeric(runs["parent_flops"]).fillna(0.0)
-    groups = reading_order(runs.assign(flops_per_epoch=own / epochs.where(epochs > 0)))
+    fair = runs["nll"].where(~runs["method"].isin(POINT), runs["nll_scaled"])
+    groups = reading_order(runs.assign(flops_per_epoch=own / epochs.where(epochs > 0), nll_fair=fair))
     found = []
     for (dataset, model, *_), block in split(groups, task).items():
         together = pd.concat(block)

@@ -85,7 +85,7 @@ def build(
         done, first = comparing.complete(group), group.iloc[0]
         alike = made.comparable(done)
         several |= alike is not done and any(column.column in made.SPENT for column in columns)
-        text = {HEADINGS.get(name, name): str(first[name]) for name in also}
+        text = {HEADINGS.get(name, name): option_text(first[name]) for name in also}
         number = {name: first[name] for name in setting_columns(runs)} | {"options": describe(first, usual)}
         number |= {"point_posterior": has_point(group)} if points else {}
         number |= {name: first[name] for name in also}

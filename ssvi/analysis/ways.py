@@ -1,0 +1,45 @@
+"""Ways of learning, in words: by which optimiser, from which start, at which temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ssvi.analysis.settings import is_missing
+
+# The columns that a way of learning is told by beside its method, and their headings.
+LEARNED, START, TEMPERATURE = "learned_by", "start_of_means", "posterior_temperature"
+WAY = (LEARNED, START, TEMPERATURE)
+OPTIMISERS = {"sgd": "SGD", "adam": "AdamW"}
+NATURAL = "natural gradient"
+STARTS = {"published": "published", "fan_in": "fan-in", "active_fan_in": "active fan-in"}
+
+
+def learned_by(row: Mapping[str, Any]) -> str:
+    """What moves means or weights; empty where a method has an optimiser of its own."""
+    if row["posterior_optimizer"] == "ivon":
+        return NATURAL
+    return "" if is_missing(row["optimizer"]) else OPTIMISERS[row["optimizer"]]
+
+
+def start(row: Mapping[str, Any]) -> str:
+    """How means or weights start; that of a plain network is as published by its fan-in."""
+    if is_missing(row["mean_init"]):
+        return ""
+    plain = is_missing(row["mu_init_sd"])
+    return STARTS["fan_in" if plain and row["mean_init"] == "published" else row["mean_init"]]
+
+
+def with_ways(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the columns of `WAY`."""
+    rows = runs.to_dict("records")
+    columns = {LEARNED: [learned_by(row) for row in rows], START: [start(row) for row in rows]}
+    return runs.assign(**columns, **{TEMPERATURE: runs["kl_scale"]})
+
+
+def way_text(method: str, learned: str, start: str, temperature: float | None) -> str:
+    """A way of learning in words, as in `SSVI, natural gradient, active fan-in, T 0.1`."""
+    heat = "" if is_missing(temperature) else f"T {temperature:g}"
+    return ", ".join(filter(None, [method, learned, start, heat]))
