@@ -25,7 +25,9 @@ def network() -> nn.Module:
         nn.Linear(300, 10),
     )  # fmt: skip
     # one weight sample a step costs what a plain network's step does
-    return ssvi.sparsify(net, density=DENSITY, seed=0, sampling="weight", prior_sigma=0.3, mu_init_sd=0.1, sigma_init=0.03)
+    return ssvi.sparsify(
+        net, density=DENSITY, seed=0, sampling="weight", prior_sigma=0.3, mu_init_sd=0.1, sigma_init=0.03
+    )
 
 
 def fit(net: nn.Module, optimizers: list[torch.optim.Optimizer], kl_scale: float) -> None:
@@ -51,7 +53,9 @@ def report(name: str, net: nn.Module) -> None:
     accuracy = (prediction.probabilities.argmax(1) == test_y).double().mean()
     nll = nll_loss(prediction.probabilities.log(), test_y)
     share = prediction.mutual_information.mean() / prediction.entropy.mean()
-    print(f"{name}: accuracy {100 * accuracy:.1f} %, NLL {nll:.3f}, {100 * share:.2f} % of the entropy is of the weights")
+    print(
+        f"{name}: accuracy {100 * accuracy:.1f} %, NLL {nll:.3f}, {100 * share:.2f} % of the entropy is of the weights"
+    )
 
 
 net = network()

@@ -47,7 +47,9 @@ def kl(net: nn.Module) -> Tensor:
     if not weights:
         raise Misuse(f"{type(net).__name__} was converted with posterior=False: it has no KL.")
     if torch.is_grad_enabled() and any(x.learner is not None and x.learner() is not None for x in weights):
-        raise Misuse("IVON adds the KL itself: leave ssvi.kl out of the loss; to look at it, ask under torch.no_grad().")
+        raise Misuse(
+            "IVON adds the KL itself: leave ssvi.kl out of the loss; to look at it, ask under torch.no_grad()."
+        )
     return torch.stack([x.kl() for x in weights]).sum()
 
 

@@ -98,7 +98,10 @@ def _check_ivon(spec: Any, given: Mapping[str, Any], where: str) -> None:
     """What IVON's equations cannot do without, and what one of its options says in another's place."""
     if not spec.kl_scale:
         raise UserError(f"{where}: kl_scale is 0, but must be > 0 with posterior_optimizer ivon: sigma would be 0.")
-    if spec.curvature_beta and given.get("curvature_memory", DEFAULTS["curvature_memory"]) != DEFAULTS["curvature_memory"]:
+    if (
+        spec.curvature_beta
+        and given.get("curvature_memory", DEFAULTS["curvature_memory"]) != DEFAULTS["curvature_memory"]
+    ):
         raise UserError(
             f"{where}: curvature_memory is {spec.curvature_memory:g}, but has no effect beside curvature_beta, which "
             f"is {spec.curvature_beta:g}."

@@ -96,8 +96,8 @@ class Options:
     batch_size: int = option(128, "images per step", low=2)
     optimizer: str = option(
         "sgd",
-        "SGD with momentum, or AdamW: of mu or plain weights, biases and BatchNorm (of a posterior that IVON learns, of "
-        "biases and BatchNorm alone)",
+        "SGD with momentum, or AdamW: of mu or plain weights, biases and BatchNorm (where IVON learns the posterior, "
+        "of biases and BatchNorm alone)",
         choices=("sgd", "adam"),
     )
     lr: float = option(0.01, "learning rate at the start; cosine to 0, once an epoch", low=0.0, open_low=True)

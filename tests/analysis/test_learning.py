@@ -17,7 +17,11 @@ ACTIVE = {"mean_init": "active_fan_in"}
 
 def way(method: str, accuracy: float, nll: float, noisy: bool = False, validation_nll: float | None = None, **rest):
     options, metrics = made(method, accuracy, noisy, rest)
-    numbers = {"nll": nll, "nll_scaled": nll - 0.01, "validation_nll": nll if validation_nll is None else validation_nll}
+    numbers = {
+        "nll": nll,
+        "nll_scaled": nll - 0.01,
+        "validation_nll": nll if validation_nll is None else validation_nll,
+    }
     share = 0.03 if "posterior_optimizer" in rest else 1e-5
     numbers["mutual_information_share"] = 0.0 if method == "rigl" else share
     return options, metrics | {name: [value, value + 1e-4, value - 1e-4] for name, value in numbers.items()}

@@ -445,7 +445,11 @@ REFUSED = {
     "temperature is nan, but must be > 0 and finite.": {"temperature": math.nan},
     "momentum is 1, but must be >= 0 and < 1.": {"momentum": 1},
     "curvature_beta is 1, but must be >= 0 and < 1.": {"curvature_beta": 1},
-    "curvature_memory is 0, but must be > 0 and finite.": {"curvature_beta": None, "curvature_memory": 0, "total_steps": 5},
+    "curvature_memory is 0, but must be > 0 and finite.": {
+        "curvature_beta": None,
+        "curvature_memory": 0,
+        "total_steps": 5,
+    },
     "curvature_init is -1, but must be >= 0 and finite.": {"curvature_init": -1},
     "step_clip is 0, but must be > 0 and finite.": {"step_clip": 0},
     "total_steps is missing: curvature_memory is a share of it; or give curvature_beta.": {"curvature_beta": None},

@@ -28,14 +28,19 @@ NATURAL = {"posterior_optimizer": "ivon", "prior_sigma": 0.1, "curvature_init": 
 def test_sigma_learns_what_by_its_gradient_it_does_not(tmp_path, digits, method, sampling) -> None:
     """In twelve steps sigma of the active weights spreads by a tenth, all finite; by SGD it does by less than 1 %."""
     spread = {}
-    for name, options in {"ivon": NATURAL, "sgd": {"prior_sigma": 0.1, "sigma_init": 0.01, "sigma_init_sd": 0.0}}.items():
+    for name, options in {
+        "ivon": NATURAL,
+        "sgd": {"prior_sigma": 0.1, "sigma_init": 0.01, "sigma_init_sd": 0.0},
+    }.items():
         spec = spec_of(method, density=0.3, delta_t=3, sampling=sampling, kl_scale=0.1, mean_init="fan_in", **options)
         trainer = train(spec, digits, tmp_path, tmp_path / name)
         sigma = trainer.method.flat.sigma.detach().double()
-        assert sigma.isfinite().all() and (sigma > 0).all()
+        assert sigma.isfinite().all()
+        assert (sigma > 0).all()
         spread[name] = float(sigma.log().std())
         metrics = evaluate(spec, digits, tmp_path / name, CPU)
-        assert metrics["status"] == "complete" and math.isfinite(metrics["nll"])
+        assert metrics["status"] == "complete"
+        assert math.isfinite(metrics["nll"])
     assert spread["ivon"] > 0.1 > 0.01 > spread["sgd"]
 
 
@@ -117,11 +122,12 @@ def test_starts_of_one_seed(digits) -> None:
     for method, mean_init in (("dense", None), ("vi", "fan_in"), ("vi", "published")):
         options = {"mean_init": mean_init} if mean_init else {}
         model, _ = build(spec_of(method, width=1.0, **options), 1, 8, 10, NormalSource(0, "noise"))
-        starts[method, mean_init] = torch.cat([x.mean.flatten() / x.fan_in**-0.5 for x in masked_layers(model).values()])
+        starts[method, mean_init] = torch.cat(
+            [x.mean.flatten() / x.fan_in**-0.5 for x in masked_layers(model).values()]
+        )
     assert starts["dense", None].abs().max() <= 1
     uniform, published = starts["vi", "fan_in"], starts["vi", "published"]
     assert uniform.abs().max() <= 1
     assert abs(float(uniform.square().mean()) - 1 / 3) < 0.01
     assert published.abs().max() > uniform.abs().max() * 0.5
-    layers = {n: x for n, x in masked_layers(model).items()}
-    assert abs(float(torch.cat([x.mean.flatten() for x in layers.values()]).std()) - 0.01) < 0.0005
+    assert abs(float(torch.cat([x.mean.flatten() for x in masked_layers(model).values()]).std()) - 0.01) < 0.0005

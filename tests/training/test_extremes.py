@@ -30,14 +30,13 @@ CPU = torch.device("cpu")
 # Two steps, each of which may change the subspace, the masks or the gates.
 TINY = {"model": "mlp", "width": 0.1, "epochs": 1, "batch_size": 600, "delta_t": 1, "mask_period": 1}
 PARENTS = {"pruned": "vi", "sbp": "dense", "ensemble": "static"}
+NATURAL = ("ivon_lr", "curvature_memory", "curvature_beta", "curvature_init", "step_clip")
 # What an option does nothing without.
 WITH = {
     "exp_lambda": {"criterion": "e_exp"},
     "grow_sigma_value": {"grow_sigma": "constant"},
     "addition_samples": {"addition": "mcK"},
-    **dict.fromkeys(
-        ("ivon_lr", "curvature_memory", "curvature_beta", "curvature_init", "step_clip"), {"posterior_optimizer": "ivon"}
-    ),
+    **{name: {"posterior_optimizer": "ivon"} for name in NATURAL},
 }
 # What makes a network larger, or a training longer, and is no number that anything is computed with.
 SIZES = {"seed", "width", "image_size", "epochs", "batch_size", "members", "addition_samples", "widening"}

@@ -63,7 +63,7 @@ def trained(spec, data: Data, folder: Path, reporter=None, every: float = 1e9) -
         ("ssvi", {"sigma_optimizer": "adam"}),
         ("rigl", {"optimizer": "adam", "mean_init": "active_fan_in"}),
         ("vi", {**IVON, "sampling": "weight"}),
-        ("static_vi", {**IVON, "density": 0.2, "optimizer": "adam"}),
+        ("ssvi", {**IVON, "optimizer": "adam", "allocation": "global"}),
         ("ssvi", {**IVON, "sampling": "weight", "mean_init": "active_fan_in"}),
         ("ssvi", {**IVON, "step_clip": 1.0, "update_step": "skip"}),
         ("ssvi", {"addition": "mcK", "addition_samples": 2, "addition_average": "signed", "update_step": "skip"}),
@@ -128,7 +128,16 @@ def test_same_spec_same_bytes_and_another_seed_another_run(tmp_path, digits) -> 
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "erk", "global"])
-@pytest.mark.parametrize(("method", "options"), [("rigl", {}), ("rigl", {"optimizer": "adam"}), ("ssvi", {}), ("ssvi", {"sigma_optimizer": "adam"}), ("ssvi", IVON)])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("rigl", {}),
+        ("rigl", {"optimizer": "adam"}),
+        ("ssvi", {}),
+        ("ssvi", {"sigma_optimizer": "adam"}),
+        ("ssvi", IVON),
+    ],
+)
 def test_masked_weights_and_momenta_are_zero_and_counts_stay(tmp_path, digits, method, allocation, options) -> None:
     spec = spec_of(method, allocation=allocation, delta_t=3, epochs=3, **options)
     seen: list[dict[str, int]] = []

@@ -49,7 +49,9 @@ def _chosen(evidence: Evidence, rows: Iterable[dict[str, Any]]) -> Which | None:
 
 def _densities(evidence: Evidence) -> list[float]:
     """Where SSVI was learned by the natural gradient."""
-    return sorted({r["density"] for r in evidence.rows if r["method"] == "ssvi" and learned_by(r) == NATURAL}, reverse=True)
+    return sorted(
+        {r["density"] for r in evidence.rows if r["method"] == "ssvi" and learned_by(r) == NATURAL}, reverse=True
+    )
 
 
 def _gap(evidence: Evidence, quantity: Quantity, ours: Which, theirs: Which, rule: Rule, said: str) -> Finding:
@@ -64,9 +66,7 @@ def natural_against_sgd(quantity: Quantity) -> Test:
         found = []
         for density in _densities(evidence):
             for begun in STARTS.values():
-                ours, theirs = (
-                    _chosen(evidence, _rows(evidence, "ssvi", density, by, begun)) for by in (NATURAL, SGD)
-                )
+                ours, theirs = (_chosen(evidence, _rows(evidence, "ssvi", density, by, begun)) for by in (NATURAL, SGD))
                 if ours and theirs:
                     said = f"SSVI at density {density:g}, start {begun}: natural gradient − SGD"
                     found.append(_gap(evidence, quantity, ours, theirs, rule, said))
