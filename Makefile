@@ -17,7 +17,7 @@ IMAGES ?=
 DATA ?= data
 GPU_FLAGS ?=
 
-.PHONY: reproduce quick fashion test oracles lint format bench serving uncertainty scaling gpu faults slurm lock torch-versions same-numbers readme clean help
+.PHONY: reproduce quick fashion learning test oracles lint format bench serving uncertainty scaling gpu faults slurm lock torch-versions same-numbers readme clean help
 
 help: ## this list
 	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed "s/:.*## /\t/" | expand -t 16
@@ -39,6 +39,9 @@ quick: $(BIN)/.installed ## the same, but only tables 1-2, figures 1 and 2 (left
 
 fashion: $(BIN)/.installed ## the same of the study fashion, with all that tells how good its uncertainty is; 90 minutes on two cores
 	workflow/reproduce fashion $(CORES)
+
+learning: $(BIN)/.installed ## the same of the study learning: natural gradients, starts and optimisers taken apart
+	workflow/reproduce learning $(CORES)
 
 lint: $(BIN)/.installed-dev ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
@@ -100,7 +103,7 @@ torch-versions: ## try the oldest, the newest and a middling PyTorch of pyprojec
 same-numbers: $(BIN)/.installed ## train every method here and in another checkout (OLD=path), and compare all numbers
 	$(BIN)/python tests/versions/same_numbers.py $(or $(OLD),$(error OLD=path of the other checkout)) .
 
-readme: $(BIN)/.installed ## render README.md, docs/digits, docs/fashion and the benchmarks' picture
+readme: $(BIN)/.installed ## render README.md, docs/digits, docs/fashion, docs/learning and the benchmarks' picture
 	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove the environments; results stay

@@ -113,7 +113,8 @@ def test_a_generic_figure_without_numbers_is_one_line(sweep: Frames) -> None:
 
 def test_only_diverged_runs_are_no_figure(tmp_path: Path) -> None:
     run = write_run(tmp_path, SSVI, diverged="the loss is inf")
-    with pytest.raises(UserError, match="did not diverge"):
+    said = "figure2_left: needs a finished run, but of the experiments.* are 1 diverged, the first because the loss"
+    with pytest.raises(UserError, match=said):
         make_figure("figure2_left", load_frames(tmp_path, {run: SSVI}))
     with pytest.raises(UserError, match=r"did you mean 'curves'\?"):
         make_figure("curve", load_frames(tmp_path, {run: SSVI}))

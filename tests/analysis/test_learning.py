@@ -55,6 +55,9 @@ def test_claims_compare_the_setting_of_the_least_nll_on_held_out_images(tmp_path
         "accuracy (points): SSVI at density 0.1, start active fan-in: natural gradient − SGD"
     ]
     assert found["N2b"]["measured"].iloc[1].endswith("density 0.1: SSVI by natural gradient − RigL by AdamW")
+    alone = tables.make_table("learning_claims", frames)
+    assert alone.numbers["claim"].tolist() == ["N1a", "N1b", "N2a", "N2a", "N2b", "N2b", "N3", "N4"]
+    assert alone.notes[0].startswith("Of ways of learning (N1a to N4), 8 lines: 7 hold,")
     notes = " ".join(tables.make_table("claims", frames).notes)
     assert "Of ways of learning (N1a to N4), 8 lines: 7 hold, 1 fail, 0 undecided, 0 not comparable." in notes
 
@@ -66,6 +69,8 @@ def test_noise_leaves_them_undecided_and_without_the_natural_gradient_there_are_
     table = tables.make_table("claims", frames)
     assert not table.numbers["claim"].str.startswith("N").any()
     assert "ways of learning" not in " ".join(table.notes)
+    with pytest.raises(UserError, match="learning_claims: needs an SSVI run with posterior_optimizer ivon"):
+        tables.make_table("learning_claims", frames)
 
 
 def test_the_table_says_how_each_setting_was_learned(tmp_path: Path) -> None:

@@ -57,9 +57,17 @@ Thing = TypeVar("Thing")
 
 
 def finished(frames: Frames, figure: str) -> pd.DataFrame:
-    """The runs that can be drawn."""
+    """The runs that can be drawn.
+
+    Raises:
+        UserError: if there are none, with what became of those there are.
+    """
     complete = (frames.runs["status"] == COMPLETE) & frames.runs["accuracy"].notna()
-    return needed(frames.runs[complete], figure, "a run that did not diverge")
+    if frames.runs.empty or complete.any():
+        return needed(frames.runs[complete], figure, "a finished run")
+    counts = ", ".join(f"{n} {status}" for status, n in frames.runs["status"].value_counts().items())
+    cause = next((f", the first because {c}" for c in frames.runs["cause"] if not is_missing(c)), "").rstrip(".")
+    raise UserError(f"{figure}: needs a finished run, but of the experiments' runs are {counts}{cause}.")
 
 
 def needed(runs: pd.DataFrame, figure: str, what: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.tables.beside import table1_paper, table2_paper
 from ssvi.analysis.tables.choices import choices
-from ssvi.analysis.tables.claims import claims
+from ssvi.analysis.tables.claims import claims, learning_claims
 from ssvi.analysis.tables.format import Table, format_mean_sd, to_html, to_latex, to_markdown, write_table
 from ssvi.analysis.tables.learning import learning
 from ssvi.analysis.tables.results import baselines, summary, table1, table2
@@ -50,6 +50,7 @@ TABLES: dict[str, TableMaker] = {
     "choices": TableMaker(choices),
     "baselines": TableMaker(baselines),
     "learning": TableMaker(learning),
+    "learning_claims": TableMaker(learning_claims),
     "uncertainty": TableMaker(uncertainty, ("uncertainty",)),
     "shift": TableMaker(shift, ("uncertainty",)),
     "ood": TableMaker(ood, ("uncertainty",)),
