@@ -10,7 +10,7 @@ import pandas as pd
 
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.quantities import ACCURACY, COMPLEXITY, ECE_MARGINAL, NLL, SHIFT_ACCURACY, SHIFT_ECE, TRAINING_FLOPS
-from ssvi.analysis.settings import caveats
+from ssvi.analysis.settings import METHOD_NAMES, caveats
 from ssvi.analysis.stats import DIFFERENCES, Estimate, noise_floor
 from ssvi.analysis.tables import findings
 from ssvi.analysis.tables.evidence import Evidence, Test, gather
@@ -143,7 +143,7 @@ def claims(frames: Frames) -> Table:
                     numbers.append(_number(claim, evidence, finding))
     caption = "What the paper claims, and what these runs say."
     first, *notes = _notes(frames.runs, everything)
-    notes = (first, _counts(numbers), *notes, *_not_used(frames), *caveats(frames.runs))
+    notes = (first, _counts(numbers), *notes, *_learned(everything), *_not_used(frames), *caveats(frames.runs))
     return Table(pd.DataFrame(shown), pd.DataFrame(numbers), caption, notes, prose=("claimed", "measured", "verdict"))
 
 
@@ -162,6 +162,17 @@ def _counts(numbers: Sequence[Mapping[str, Any]]) -> str:
 
 def _keys(those: Sequence[Claim]) -> str:
     return f"{those[0].key} to {those[-1].key}"
+
+
+def _learned(everything: Sequence[Evidence]) -> list[str]:
+    """Of which methods a claim is about natural gradient where it says nothing else, because most runs are."""
+    return [
+        f"Where nothing else is said, {METHOD_NAMES[method]} ({evidence.dataset}, {evidence.model}) learned its "
+        "posterior by natural gradient (IVON), not as published."
+        for evidence in everything
+        for method, usual in evidence.usual.items()
+        if usual["posterior_optimizer"] == "ivon"
+    ]
 
 
 def _not_used(frames: Frames) -> list[str]:
