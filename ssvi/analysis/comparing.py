@@ -21,7 +21,7 @@ from ssvi.registry import POINT
 COST_OPTIONS = (
     *("dataset", "model", "width", "image_size", "shrink", "training_images", "held_out_classes"),
     *("validation", "augment"),
-    *("epochs", "batch_size", "precision", "sampling"),
+    *("epochs", "batch_size", "precision", "sampling", "posterior_optimizer"),
 )
 OF_ITSELF = (
     "Where no dense BNN of the same network, data and epochs was run, FLOPs are relative to the count of the method "

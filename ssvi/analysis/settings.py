@@ -11,6 +11,7 @@ import pandas as pd
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.made import MADE, told
 from ssvi.registry import CRITERIA, KINDS
+from ssvi.runs.completion import idle
 from ssvi.runs.options import FIELDS
 
 Thing = TypeVar("Thing")
@@ -43,6 +44,13 @@ HEADINGS = {
     "start_of_means": "start",
     "posterior_temperature": "T",
 }
+# Values of options that have words of their own; no epochs are only of a method that prunes what it is given.
+SAID = {("epochs", 0): "not trained on", ("posterior_optimizer", "ivon"): "natural gradient (IVON)"}
+# What makes up how the posterior is learned, wherever it starts: a learning rate is one of its optimiser.
+RECIPE = (
+    *("posterior_optimizer", "sigma_optimizer", "sigma_lr"),
+    *("ivon_lr", "curvature_memory", "curvature_beta", "step_clip"),
+)
 SETTING = (*(name for name in FIELDS if name != "seed"), "evaluation_samples", "evaluation_bins", *MADE)
 # More runs than these of one status and cause are counted, not listed.
 LISTED = 10
@@ -60,6 +68,11 @@ def setting_columns(frame: pd.DataFrame) -> list[str]:
     always = ("dataset", "method", "density", "lr")
     order = (*FIRST, *(name for name in SETTING if name not in FIRST))
     return [name for name in order if name in always or frame[name].dropna().nunique() > 1]
+
+
+def without_effect(row: Mapping[str, Any]) -> set[str]:
+    """The options that have no effect on a run, because of what another one is."""
+    return idle({name: row[name] for name in FIELDS if name in row and not is_missing(row[name])})
 
 
 def task(group: pd.DataFrame) -> tuple[Any, ...]:
@@ -96,10 +109,17 @@ def caveats(runs: pd.DataFrame) -> tuple[str, ...]:
     """What stands under every table and figure of runs: which are left out, and whether the others are alike.
 
     Runs that are not averaged are named by status and cause, or the first of many. Runs of which the same spec would
-    have given other numbers are never put side by side without a word, nor are others that were made otherwise.
+    have given other numbers are never put side by side without a word, nor are others that were made otherwise, or
+    learned their posterior otherwise than published.
     """
     done = runs[runs["status"] == COMPLETE]
-    return (*mixed(done), *_unverified(done), *told(done), *_left_out(runs[runs["status"] != COMPLETE]))
+    left_out = runs[runs["status"] != COMPLETE]
+    return (*mixed(done), *_natural(done), *_unverified(done), *told(done), *_left_out(left_out))
+
+
+def _natural(done: pd.DataFrame) -> Iterator[str]:
+    if (n := int(done["posterior_optimizer"].eq("ivon").sum())) > 0:
+        yield f"The posterior of {n} of {len(done)} runs was learned by natural gradient (IVON), not as published."
 
 
 def _unverified(done: pd.DataFrame) -> Iterator[str]:
@@ -159,8 +179,8 @@ def option_text(value: Any) -> str:
 
 def in_words(name: str, value: Any, *, spaced: bool = False) -> str:
     """An option and its value: `batch_size 64`, as it is typed; `batch size 64` where it is `spaced`, as in figures."""
-    if name == "epochs" and value == 0:  # only of a method that prunes what it is given
-        return "not trained on"
+    if not is_missing(value) and (name, value) in SAID:
+        return SAID[name, value]
     label = name.replace("_", " ") if spaced else HEADINGS.get(name, name)
     return f"{label} {option_text(value)}"
 

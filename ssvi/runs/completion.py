@@ -13,14 +13,13 @@ from typing import Any
 from ssvi.errors import UserError, unknown
 from ssvi.registry import INHERITED, KINDS, using
 from ssvi.runs.options import (
-    ANY_FOLDER,
     DEFAULTS,
     FIELDS,
-    FOLDER_PREFIX,
     NEEDS,
     NEEDS_PARENT,
     PRESETS,
     SIDES,
+    Need,
     non_defaults,
     options_of,
 )
@@ -57,9 +56,9 @@ def _whole(options: Mapping[str, Any]) -> Any:
 
 def _check_effects(spec: Any, given: Mapping[str, Any], where: str) -> None:
     """Options that only work together with another: setting them alone would silently do nothing."""
-    for name, (other, _) in NEEDS.items():
-        if name in given and given[name] != DEFAULTS[name] and not _has_effect(name, getattr(spec, other)):
-            raise UserError(f"{where}: {name} is {given[name]!r}, but has no effect unless {other} is {needed(name)}.")
+    for name, value in given.items():
+        if name in NEEDS and value != DEFAULTS[name] and (need := unmet(name, vars(spec))):
+            raise UserError(f"{where}: {name} is {value!r}, but has no effect unless {need.option} is {needed(need)}.")
     if spec.addition_average == "signed" and spec.addition_samples > spec.delta_t:
         raise UserError(
             f"{where}: addition_samples is {spec.addition_samples}, but consecutive gradients "
@@ -71,7 +70,7 @@ def _check_effects(spec: Any, given: Mapping[str, Any], where: str) -> None:
         )
     _check_start(spec, where)
     if spec.posterior_optimizer == "ivon":
-        _check_ivon(spec, given, where)
+        _check_ivon(spec, where)
     kind = KINDS[spec.method]
     if spec.epochs == 0 and not kind.untrained:
         untrained = " or ".join(name for name in KINDS if KINDS[name].untrained)
@@ -94,26 +93,12 @@ def _check_start(spec: Any, where: str) -> None:
         )
 
 
-def _check_ivon(spec: Any, given: Mapping[str, Any], where: str) -> None:
-    """What IVON's equations cannot do without, and what one of its options says in another's place."""
+def _check_ivon(spec: Any, where: str) -> None:
+    """What IVON's equations cannot do without."""
     if not spec.kl_scale:
         raise UserError(f"{where}: kl_scale is 0, but must be > 0 with posterior_optimizer ivon: sigma would be 0.")
-    if (
-        spec.curvature_beta
-        and given.get("curvature_memory", DEFAULTS["curvature_memory"]) != DEFAULTS["curvature_memory"]
-    ):
-        raise UserError(
-            f"{where}: curvature_memory is {spec.curvature_memory:g}, but has no effect beside curvature_beta, which "
-            f"is {spec.curvature_beta:g}."
-        )
-    starts = "sigma_init" in options_of(spec.method)
-    for name in ("sigma_init", "sigma_init_sd"):
-        if starts and spec.curvature_init and given.get(name, DEFAULTS[name]) != DEFAULTS[name]:
-            raise UserError(
-                f"{where}: {name} is {given[name]!r}, but has no effect beside curvature_init, which is "
-                f"{spec.curvature_init:g}."
-            )
-    if starts and not spec.curvature_init and spec.sigma_init > spec.prior_sigma:
+    starts = "sigma_init" in options_of(spec.method) and not unmet("sigma_init", vars(spec))
+    if starts and spec.sigma_init > spec.prior_sigma:
         raise UserError(
             f"{where}: sigma_init is {spec.sigma_init:g}, but must be <= prior_sigma, {spec.prior_sigma:g}, with "
             "posterior_optimizer ivon: curvature would be below 0."
@@ -139,18 +124,22 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def idle(options: Mapping[str, Any]) -> set[str]:
     """Options that have no effect because of the value, or the default, of another one (`NEEDS`)."""
-    return {name for name, (other, _) in NEEDS.items() if not _has_effect(name, options.get(other, DEFAULTS[other]))}
+    return {name for name in NEEDS if unmet(name, options)}
 
 
-def _has_effect(name: str, value: Any) -> bool:
-    """Whether an option of `NEEDS` has an effect where the one that it needs has this value."""
-    values = NEEDS[name][1]
-    return value in values or (ANY_FOLDER in values and str(value).startswith(FOLDER_PREFIX))
+def unmet(name: str, options: Mapping[str, Any]) -> Need | None:
+    """What an option needs to have an effect and does not find among these options and the defaults; else None."""
+    return next((need for need in NEEDS.get(name, ()) if not need.met(_effective(need.option, options))), None)
 
 
-def needed(name: str) -> str:
-    """The values with which another option gives this one an effect, in words."""
-    return " or ".join(map(flag_text, NEEDS[name][1]))
+def _effective(name: str, options: Mapping[str, Any]) -> Any:
+    """What an option comes to: where it has no effect itself, that is its default."""
+    return DEFAULTS[name] if unmet(name, options) else options.get(name, DEFAULTS[name])
+
+
+def needed(need: Need) -> str:
+    """The values with which another option gives one an effect, in words."""
+    return " or ".join(map(flag_text, need.values))
 
 
 def parse_parent(text: str, where: str) -> dict[str, Any]:

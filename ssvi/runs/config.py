@@ -22,10 +22,10 @@ from typing import Any
 from ssvi.errors import UserError, unknown
 from ssvi.registry import INHERITED, KINDS, using
 from ssvi.runs import plugins
-from ssvi.runs.completion import check_preset, idle, needed, parse_parent
+from ssvi.runs.completion import check_preset, idle, needed, parse_parent, unmet
 from ssvi.runs.configfile import Sources, check_size, merged, schema
 from ssvi.runs.home import at_home
-from ssvi.runs.options import FOLDER_PREFIX, NEEDS, PRESETS, options_of
+from ssvi.runs.options import FOLDER_PREFIX, PRESETS, options_of
 from ssvi.runs.parents import with_parents
 from ssvi.runs.paths import unique
 from ssvi.runs.spec import RunSpec, make_spec
@@ -385,8 +385,8 @@ def _fates(shared: Mapping[str, Any], point: Mapping[str, Any], where: str) -> I
             yield name, "" if reaches else "its own values of what this preset sets"
         elif name in chosen and "preset" in point:
             yield name, f"the {name} of its preset"
-        elif name not in merged:
-            yield name, f"another {NEEDS[name][0]} than {needed(name)}"
+        elif name not in merged and (need := unmet(name, merged)):
+            yield name, f"another {need.option} than {needed(need)}"
         else:
             yield name, ""
     if merged.get("parent"):

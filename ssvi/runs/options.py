@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssvi.registry import ADDITIONS, CRITERIA, KINDS, MODELS, WITH_LAMBDA
 
@@ -256,23 +256,35 @@ class Options:
 FIELDS = {f.name: f for f in dataclasses.fields(Options)}
 DEFAULTS = {name: f.default for name, f in FIELDS.items()}
 
-# Options that have an effect only where another one has one of these values.
-NEEDS: dict[str, tuple[str, Collection[str | bool]]] = {
-    "flip": ("augment", (True,)),
-    "image_size": ("dataset", (ANY_FOLDER,)),
-    "shrink": ("dataset", DATASETS),
-    "normalisation": ("dataset", ("cifar10",)),
-    "addition_samples": ("addition", ("mcK",)),
-    "addition_average": ("addition", ("mcK",)),
-    "grow_sigma_value": ("grow_sigma", ("constant",)),
-    "exp_lambda": ("criterion", WITH_LAMBDA),
-    "lrt_epsilon": ("sampling", ("local",)),
-    "mu_init_sd": ("mean_init", ("published",)),
-    **dict.fromkeys(("sigma_lr", "sigma_optimizer"), ("posterior_optimizer", ("sgd",))),
-    **dict.fromkeys(
-        ("ivon_lr", "curvature_memory", "curvature_beta", "curvature_init", "step_clip"),
-        ("posterior_optimizer", ("ivon",)),
-    ),
+
+class Need(NamedTuple):
+    """Values of another option, without one of which an option has no effect."""
+
+    option: str
+    values: Collection[str | bool | int]
+
+    def met(self, value: Any) -> bool:
+        """Whether the other option has such a value."""
+        return value in self.values or (ANY_FOLDER in self.values and str(value).startswith(FOLDER_PREFIX))
+
+
+_BY_GRADIENT, _BY_IVON = Need("posterior_optimizer", ("sgd",)), Need("posterior_optimizer", ("ivon",))
+# Options that have an effect only where all of these are met.
+NEEDS: dict[str, tuple[Need, ...]] = {
+    "flip": (Need("augment", (True,)),),
+    "image_size": (Need("dataset", (ANY_FOLDER,)),),
+    "shrink": (Need("dataset", DATASETS),),
+    "normalisation": (Need("dataset", ("cifar10",)),),
+    "addition_samples": (Need("addition", ("mcK",)),),
+    "addition_average": (Need("addition", ("mcK",)),),
+    "grow_sigma_value": (Need("grow_sigma", ("constant",)),),
+    "exp_lambda": (Need("criterion", WITH_LAMBDA),),
+    "lrt_epsilon": (Need("sampling", ("local",)),),
+    "mu_init_sd": (Need("mean_init", ("published",)),),
+    **dict.fromkeys(("sigma_init", "sigma_init_sd"), (Need("curvature_init", (0,)),)),
+    **dict.fromkeys(("sigma_lr", "sigma_optimizer"), (_BY_GRADIENT,)),
+    **dict.fromkeys(("ivon_lr", "curvature_beta", "curvature_init", "step_clip"), (_BY_IVON,)),
+    "curvature_memory": (_BY_IVON, Need("curvature_beta", (0,))),
 }
 
 # Values with which an option needs a parent, and why.

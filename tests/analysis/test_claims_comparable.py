@@ -271,12 +271,21 @@ def test_agreement_is_judged_against_the_random_start(tmp_path: Path, first: lis
 def test_agreement_knows_the_runs_own_start(tmp_path: Path) -> None:
     wide = agreement(study(tmp_path / "a", ssvi(0.95, sigma_init=0.01)), [0.8, 0.81, 0.82], [0.5] * 3)
     assert findings(wide, "C8a")["verdict"].tolist() == ["fails"]
-    equal = agreement(study(tmp_path / "b", ssvi(0.95, sigma_init_sd=0.0)), [0.8, 0.81, 0.82], [0.5] * 3)
-    (row,) = findings(equal, "C8a").to_dict("records")
-    assert (row["verdict"], row["reason"]) == (
-        "not comparable",
-        "the two agree fully at the random start, and cannot agree more",
-    )
+    for name, options in (
+        ("b", {"sigma_init_sd": 0.0}),
+        ("c", {"posterior_optimizer": "ivon", "curvature_init": 2.0, "mean_init": "active_fan_in"}),
+    ):
+        equal = agreement(study(tmp_path / name, ssvi(0.95, **options)), [0.8, 0.81, 0.82], [0.5] * 3)
+        (row,) = findings(equal, "C8a").to_dict("records")
+        assert (row["verdict"], row["reason"]) == (
+            "not comparable",
+            "the two agree fully at the random start, and cannot agree more",
+        )
+    uniform = agreement(study(tmp_path / "d", ssvi(0.95, mean_init="fan_in")), [0.8, 0.81, 0.82], [0.5] * 3)
+    (row,) = findings(uniform, "C8a").to_dict("records")
+    assert (row["verdict"], row["n"]) == ("not comparable", 0)
+    assert row["measured"] == "IoU of |μ| and SNR at the first recorded update (0.810) − at the random start"
+    assert "is not computed" in row["reason"]
 
 
 # What is said of them all ----------------------------------------------------------------------------

@@ -140,6 +140,16 @@ def test_figure2_right_by_hand(tmp_path: Path) -> None:
     assert dashed == {"SSVI, no warm-up", "dense BNN, no warm-up"}
 
 
+def test_figure2_right_leaves_out_what_does_not_start_from_sigma_init(tmp_path: Path) -> None:
+    ivon = dataclasses.replace(VI, posterior_optimizer="ivon")
+    accuracies = _seeds(VI, (0.9, 0.92)) | _seeds(ivon, (0.8, 0.82))
+    accuracies |= _seeds(dataclasses.replace(ivon, curvature_init=2.0), (0.1, 0.2))
+    drawing = make_figure("figure2_right", _write(tmp_path, accuracies))
+    assert sorted(drawing.data["mean"]) == pytest.approx([81, 91])
+    titles = [axes.get_ylabel().partition("\n")[0] for axes in drawing.figure.axes[::2]]
+    assert titles == ["cifar10, resnet18, posterior optimizer sgd", "cifar10, resnet18, natural gradient (IVON)"]
+
+
 def test_noise_floor_figure_by_hand(tmp_path: Path) -> None:
     accuracies = _seeds(SSVI, REPLICATES) | _seeds(_criterion("snr"), REPLICATES[:3])
     accuracies |= _seeds(_criterion("e_abs"), (0.93, 0.93, 0.93))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ssvi.analysis.collect import Frames, load_frames
 from ssvi.analysis.figures import make_figure, write_figure
+from ssvi.analysis.figures.lines import series
 from ssvi.analysis.figures.panels import columns_within, split
 from ssvi.analysis.figures.scales import accuracy_axis
 from ssvi.errors import UserError
@@ -113,6 +114,16 @@ def test_runs_that_differ_in_what_is_not_shown_stand_in_panels_of_their_own(tmp_
     ]
     assert [len(panel.runs) for panel in split(runs, ("alpha",))] == [3]
     assert split(runs, ("alpha",))[0].runs["density"].tolist() == [1.0, 0.1, 0.1]
+
+
+def test_panels_and_lines_are_not_named_by_what_has_no_effect(tmp_path: Path) -> None:
+    ivon = dataclasses.replace(SSVI, posterior_optimizer="ivon")
+    specs = [SSVI, dataclasses.replace(SSVI, sigma_lr=1.0), ivon, dataclasses.replace(ivon, ivon_lr=0.2)]
+    runs = load_frames(tmp_path, {write_run(tmp_path, spec): spec for spec in specs}).runs
+    learned = ["posterior optimizer sgd, sigma lr 0.01", "posterior optimizer sgd, sigma lr 1"]
+    learned += [f"natural gradient (IVON), ivon lr {rate}" for rate in ("0.1", "0.2")]
+    assert [panel.title for panel in split(runs, ("density",))] == [f"cifar10, resnet18, {words}" for words in learned]
+    assert sorted(line.label for line in series(runs)) == sorted(f"SSVI, density 10%, {words}" for words in learned)
 
 
 def test_legend_columns_are_as_many_as_fit() -> None:

@@ -225,6 +225,29 @@ def test_headlines_judge_differences_as_the_tables_do(tmp_path: Path) -> None:
     assert f"−1.00 [−{1 + half:.2f}, +{half - 1:.2f}]" in report(tmp_path).text
 
 
+def test_what_learned_its_posterior_otherwise_says_so_and_comes_second(tmp_path: Path) -> None:
+    """In the headlines, in what may be believed, and in the options of a run."""
+    study = {**CONFIG["studies"]["tiny"], "experiments": {
+        "vi": {"method": "vi", "posterior_optimizer": ["sgd", "ivon"], "lr": 0.1, "seed": [0, 1]},
+        "compressed": {"method": "ssvi", "density": 0.1, "posterior_optimizer": "ivon", "seed": [0, 1]},
+        "never": {"method": "rigl", "density": 0.5},
+    }}  # fmt: skip
+    config = {**CONFIG, "studies": {"tiny": study}}
+    a_study(tmp_path, config=config)
+    for spec in everything(config)[1]["vi"].values():
+        accuracy = {"sgd": 0.90, "ivon": 0.95}[spec.posterior_optimizer] + spec.seed / 100
+        write_run(tmp_path / "results", spec, accuracy=accuracy)
+    page = report(tmp_path, config)
+    assert re.search(r"dense BNN 90\.50 \[", page.text)
+    assert "SSVI at 90 % sparsity, natural gradient (IVON)" in page.text
+    assert "in the 4 runs here whose posterior is learned by natural gradient (IVON)" in page.text
+    data = page.data("data")
+    ivon = next(i for i, run in enumerate(data["run"]) if "/ssvi/" in run)
+    idle = [data["idle"]["values"][of].split() for of in data["idle"]["of"]]
+    assert {"sigma_lr", "sigma_optimizer"} <= {*idle[ivon]}
+    assert "ivon_lr" not in idle[ivon]
+
+
 def test_nothing_at_all_still_makes_a_page(tmp_path: Path) -> None:
     page = report(tmp_path)
     assert "No run is complete yet." in page.text
@@ -262,8 +285,13 @@ def test_drift_is_that_of_one_setting(tmp_path: Path) -> None:
                 layer["sigma_drift_topology"] = -0.00006 * factor * (1 + seed)
             write_text(path, to_jsonl(records))
             tie(path.parent)
-    other = RunSpec(sigma_optimizer="adam", sigma_lr=0.001)
-    experiments["drift"][write_run(tmp_path, other)] = other
+    for options in (
+        {"sigma_optimizer": "adam", "sigma_lr": 0.001},
+        {"posterior_optimizer": "ivon"},
+        {"optimizer": "adam", "lr": 0.001},
+    ):
+        other = RunSpec(**options)
+        experiments["drift"][write_run(tmp_path, other)] = other
     content = {"figures": {"sigma_drift": ["drift"]}, "tables": {}}
     found = believe(source(tmp_path), source(tmp_path).frames(experiments["drift"]).runs, content, experiments)["drift"]
     assert [(drift.setting, drift.runs) for drift in found] == [

@@ -370,6 +370,80 @@ def test_a_mean_rho_alone_is_not_the_preset(tmp_path: Path) -> None:
     assert set(table.frame["options"]) == {"", "grow_sigma mean_rho", "alpha 0.1"}
 
 
+def test_what_learned_its_posterior_otherwise_says_so_and_nothing_that_has_no_effect(tmp_path: Path) -> None:
+    ivon = dataclasses.replace(SSVI, posterior_optimizer="ivon")
+    specs = [
+        SSVI,
+        dataclasses.replace(SSVI, density=0.05),
+        dataclasses.replace(SSVI, sigma_lr=10.0),
+        ivon,
+        dataclasses.replace(ivon, ivon_lr=0.2),
+        dataclasses.replace(ivon, curvature_beta=0.9),
+        dataclasses.replace(ivon, curvature_init=2.0, mean_init="fan_in"),
+    ]
+    table = tables.make_table("summary", frames(tmp_path, write_runs(tmp_path, specs)))
+    numbers = table.numbers.set_index("options")
+    assert set(numbers.index) == {
+        "",
+        "sigma_lr 10",
+        "natural gradient (IVON)",
+        "natural gradient (IVON), ivon_lr 0.2",
+        "natural gradient (IVON), curvature_beta 0.9",
+        "mean_init fan_in, natural gradient (IVON), curvature_init 2",
+    }
+    assert numbers.loc["sigma_lr 10", ["sigma_lr", "ivon_lr"]].fillna(-1).tolist() == [10, -1]
+    assert numbers.loc["natural gradient (IVON), ivon_lr 0.2", ["sigma_lr", "ivon_lr"]].fillna(-1).tolist() == [-1, 0.2]
+    assert "The posterior of 4 of 7 runs was learned by natural gradient (IVON), not as published." in table.notes
+    assert table.notes[0] == "Where a row says nothing else: epochs 3, and the defaults of ssvi train."
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "baselines", "summary"])
+def test_where_all_learned_their_posterior_otherwise_every_row_says_so(tmp_path: Path, name: str) -> None:
+    changed = {"posterior_optimizer": "ivon", "ivon_lr": 0.2}
+    specs = [dataclasses.replace(one, **changed) for one in (VI, SSVI, dataclasses.replace(SSVI, density=0.05))]
+    table = tables.make_table(name, frames(tmp_path, write_runs(tmp_path, specs)))
+    assert set(table.frame["options"]) == {"natural gradient (IVON)"}
+    if name == "summary":
+        assert table.notes[0] == "Where a row says nothing else: epochs 3, ivon_lr 0.2, and the defaults of ssvi train."
+
+
+def test_beside_the_papers_numbers_other_learning_is_named(tmp_path: Path) -> None:
+    specs = [dataclasses.replace(one, posterior_optimizer="ivon") for one in (PAPER_VI, PAPER_SSVI)]
+    table = tables.make_table("table1_paper", frames(tmp_path, write_runs(tmp_path, specs)))
+    assert set(table.frame["options"]) == {"natural gradient (IVON)"}
+
+
+def test_a_choice_of_learning_is_one_choice(tmp_path: Path) -> None:
+    """Whichever of the two is the default; numbers of the other way that are usual go without saying."""
+    ivon = dataclasses.replace(SSVI, posterior_optimizer="ivon")
+    more = [dataclasses.replace(SSVI, alpha=0.1), dataclasses.replace(SSVI, alpha=0.5), ivon]
+    table = tables.make_table("choices", frames(tmp_path / "a", write_runs(tmp_path / "a", [SSVI, *more])))
+    assert table.frame["options"].tolist() == ["natural gradient (IVON)", "alpha 0.1", "alpha 0.5"]
+    more = [dataclasses.replace(ivon, curvature_memory=m) for m in (0.5, 1.0)]
+    specs = [ivon, *more, dataclasses.replace(ivon, curvature_beta=0.9), SSVI]
+    table = tables.make_table("choices", frames(tmp_path / "b", write_runs(tmp_path / "b", specs)))
+    assert table.frame["options"].tolist() == [
+        "posterior_optimizer sgd",
+        "curvature_memory 0.5",
+        "curvature_memory 1",
+        "curvature_beta 0.9",
+    ]
+    assert table.notes[0].startswith("Default, digits, resnet8, SSVI (epochs 3, natural gradient (IVON), density 0.1):")
+
+
+def test_cost_is_relative_to_a_dense_network_that_learns_alike(tmp_path: Path) -> None:
+    ivon = {"posterior_optimizer": "ivon"}
+    settings = [(VI, {}, 10.0), (SSVI, {}, 5.0), (VI, ivon, 20.0), (SSVI, ivon, 5.0)]
+    parts = [
+        write(tmp_path, dataclasses.replace(spec, **options), training_seconds=[seconds] * 2)
+        for spec, options, seconds in settings
+    ]
+    numbers = tables.make_table("table1", frames(tmp_path, *parts)).numbers
+    sparse = numbers[numbers["method"] == "ssvi"].set_index("options")
+    (ratio,) = (name for name in numbers.columns if name.startswith("training_seconds") and name.endswith("ratio_mean"))
+    assert sparse[ratio].to_dict() == pytest.approx({"": 0.5, "natural gradient (IVON)": 0.25})
+
+
 def test_a_marginal_ece_of_exactly_zero_is_explained(tmp_path: Path) -> None:
     zero = frames(tmp_path / "a", write(tmp_path / "a", SSVI, ece_marginal=[0.0, 0.0]))
     some = frames(tmp_path / "b", write(tmp_path / "b", SSVI, ece_marginal=[0.1, 0.2]))

@@ -89,6 +89,16 @@ def test_a_name_says_what_differs_and_no_more() -> None:
     assert named(ssvi, constant)[1] == "ssvi grow_sigma_value=0.5 s0"
 
 
+def test_a_name_says_nothing_that_has_no_effect() -> None:
+    rate, ivon = RunSpec(method="vi", sigma_lr=10.0), RunSpec(method="vi", posterior_optimizer="ivon")
+    faster = dataclasses.replace(ivon, ivon_lr=0.2)
+    curved = dataclasses.replace(ivon, curvature_init=2.0)
+    rates = [dataclasses.replace(rate, epochs=epochs) for epochs in (1, 2, 3, 4)]
+    # most runs are by SGD at another rate, which the others have not
+    assert named(*rates, faster, curved)[-2:] == ["vi ivon_lr=0.2 s0", "vi curvature_init=2 s0"]
+    assert named(*rates, ivon)[-1] == "vi posterior_optimizer=ivon s0"
+
+
 def test_where_words_do_not_do_a_hash_tells_runs_apart() -> None:
     shared = {"sigma_init": 0.123456789, "prior_sigma": 0.123456789}
     one, other = (RunSpec(**shared, lr=lr) for lr in (0.0123456789, 0.0123456788))
@@ -158,6 +168,21 @@ def test_numbers_are_compared_as_numbers(store: Path) -> None:
     assert len(runs(store, "numbers", f"metrics.`options/density` = 1 and {seeds}")) == 1
     assert len(runs(store, "numbers", f"metrics.`options/lr` = 0.12 and metrics.`options/epochs` = 3 and {seeds}")) == 4
     assert not any("options/kl_warmup" in run.data.metrics for run in sparse)
+
+
+def test_options_without_effect_are_not_told(store: Path) -> None:
+    ivon = RunSpec(epochs=3, lr=0.19, posterior_optimizer="ivon", curvature_init=2.0)
+    tracking.mirror(store, "effects", write_runs(store, [RunSpec(epochs=3, lr=0.19), ivon]))
+    by_sgd, by_ivon = (
+        runs(store, "effects", f"params.posterior_optimizer = '{how}' and tags.`ssvi.run` != ''")[0]
+        for how in ("sgd", "ivon")
+    )
+    for told in (lambda run: {*run.data.params}, lambda run: {*run.data.metrics}):
+        assert any("sigma_lr" in name for name in told(by_sgd))
+        assert any("sigma_init" in name for name in told(by_sgd))
+        assert not any("curvature" in name or "ivon_lr" in name for name in told(by_sgd))
+        assert any("curvature_init" in name for name in told(by_ivon))
+        assert not any("sigma_lr" in name or "sigma_init" in name for name in told(by_ivon))
 
 
 # Means --------------------------------------------------------------------------------------------

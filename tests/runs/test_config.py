@@ -282,6 +282,11 @@ def test_a_shared_option_has_an_effect_if_another_value_makes_other_runs(names: 
         ({"parent": "vi"}, [{"method": "pruned", "parent": "vi,lr=0.1"}], "its own parent."),
         ({"flip": "none"}, [{"augment": False}], "another augment than true."),
         ({"image_size": 48}, [{"dataset": ["digits", "cifar10"]}], "another dataset than folder:PATH."),
+        ({"curvature_memory": 0.5}, [{}], "another posterior_optimizer than ivon."),
+        ({"curvature_memory": 0.5}, [{"posterior_optimizer": "ivon", "curvature_beta": 0.9}],
+         "another curvature_beta than 0."),
+        ({"sigma_init": 0.001}, [{"posterior_optimizer": "ivon", "curvature_init": 2.0}],
+         "another curvature_init than 0."),
     ],
 )  # fmt: skip
 def test_a_shared_option_without_effect_says_why(train: dict, grids: list, line: str) -> None:
@@ -315,6 +320,15 @@ def test_a_shared_option_reaches_the_runs_where_it_has_an_effect(train: dict, co
     assert {spec.image_size for spec in found if spec.dataset == "folder:pets"} <= {32, 48}
     if "image_size" in train:
         assert 48 in {spec.image_size for spec in found}
+
+
+def test_a_shared_option_reaches_runs_on_which_what_takes_its_effect_away_has_none() -> None:
+    train = {"sigma_init": 0.001, "curvature_init": 2.0}
+    grid = {"method": "ssvi", "posterior_optimizer": ["sgd", "ivon"]}
+    config = {**GOOD, "studies": {"tiny": {"train": train, "experiments": {"e": grid}}}}
+    check_config(config, "my.yaml")
+    found = {s.posterior_optimizer: (s.sigma_init, s.curvature_init) for s in study_runs(config, "tiny").values()}
+    assert found == {"sgd": (0.001, 0.0), "ivon": (0.0006, 2.0)}
 
 
 def test_what_the_study_of_a_like_one_says_may_lose_its_effect_where_experiments_are_left_out() -> None:

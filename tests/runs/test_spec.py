@@ -18,8 +18,8 @@ from ssvi.errors import UserError
 from ssvi.machine.disk import write_json
 from ssvi.registry import ADDITIONS, CRITERIA, INHERITED, KINDS, MODELS, WITH_LAMBDA, using
 from ssvi.runs import files
-from ssvi.runs.completion import parent_text
-from ssvi.runs.options import FIELDS, PRESETS, non_defaults, options_of
+from ssvi.runs.completion import idle, parent_text
+from ssvi.runs.options import DEFAULTS, FIELDS, NEEDS, PRESETS, non_defaults, options_of
 from ssvi.runs.parents import parents_of, with_parents
 from ssvi.runs.paths import run_path, to_flags, unique
 from ssvi.runs.runfolder import check_spec, read_spec, spec_record
@@ -27,6 +27,7 @@ from ssvi.runs.spec import RunSpec, make_spec
 from ssvi.runs.values import LARGEST, REFUSED_IN_PATHS, SMALLEST, flag_text
 
 PACKAGE = ROOT / "ssvi"
+IVON = {"method": "vi", "posterior_optimizer": "ivon"}
 
 
 def test_registries_and_names_agree() -> None:
@@ -214,6 +215,19 @@ def test_preset_selects_the_published_code_and_yields_to_what_is_given() -> None
         ({"seed": 10**400}, ["seed is too large"]),
         ({"lr": 10**400}, ["lr is too large"]),
         ({"image_size": 64}, ["image_size is 64", "no effect unless dataset is folder:PATH"]),
+        ({"mean_init": "fan_in", "mu_init_sd": 0.1}, ["mu_init_sd is 0.1", "unless mean_init is published."]),
+        ({"ivon_lr": 0.2}, ["ivon_lr is 0.2", "no effect unless posterior_optimizer is ivon."]),
+        ({**IVON, "sigma_lr": 1.0}, ["sigma_lr is 1.0", "no effect unless posterior_optimizer is sgd."]),
+        ({**IVON, "sigma_optimizer": "adam"}, ["sigma_optimizer is 'adam'", "unless posterior_optimizer is sgd."]),
+        (
+            {**IVON, "curvature_memory": 0.5, "curvature_beta": 0.9},
+            ["curvature_memory is 0.5", "no effect unless curvature_beta is 0."],
+        ),
+        ({"curvature_memory": 0.5, "curvature_beta": 0.9}, ["no effect unless posterior_optimizer is ivon."]),
+        ({**IVON, "curvature_init": 2.0, "sigma_init": 0.001}, ["sigma_init is 0.001", "curvature_init is 0."]),
+        ({**IVON, "curvature_init": 2.0, "sigma_init_sd": 0.0}, ["sigma_init_sd is 0.0", "curvature_init is 0."]),
+        ({**IVON, "sigma_init": 0.01}, ["sigma_init is 0.01", "<= prior_sigma, 0.005"]),
+        ({**IVON, "kl_scale": 0.0}, ["kl_scale is 0", "> 0 with posterior_optimizer ivon"]),
         ({"preset": "oficial"}, ["preset 'oficial'", "did you mean 'official'"]),
         (
             {"addition": "mcK", "addition_samples": 9, "addition_average": "signed", "delta_t": 4},
@@ -227,6 +241,34 @@ def test_bad_options_are_named(options: dict, words: list[str]) -> None:
     message = str(caught.value)
     assert all(word in message for word in words), message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("options", "without_effect"),
+    [
+        ({}, {"ivon_lr", "curvature_memory", "curvature_beta", "curvature_init", "step_clip"}),
+        (IVON, {"sigma_lr", "sigma_optimizer"}),
+        ({**IVON, "curvature_beta": 0.9}, {"sigma_lr", "sigma_optimizer", "curvature_memory"}),
+        ({**IVON, "curvature_init": 2.0}, {"sigma_lr", "sigma_optimizer", "sigma_init", "sigma_init_sd"}),
+        # what has no effect itself takes none away
+        ({"curvature_init": 2.0}, {"ivon_lr", "curvature_memory", "curvature_beta", "curvature_init", "step_clip"}),
+    ],
+)
+def test_what_has_no_effect_is_told_by_all_that_an_option_needs(options: dict, without_effect: set[str]) -> None:
+    learned = {"sigma_lr", "sigma_optimizer", "ivon_lr", "curvature_memory", "curvature_beta", "curvature_init"}
+    learned |= {"step_clip", "sigma_init", "sigma_init_sd", "mu_init_sd"}
+    assert idle(options) & learned == without_effect
+    assert idle({"mean_init": "fan_in"} | options) & learned == {*without_effect, "mu_init_sd"}
+
+
+def test_what_options_need_are_options_and_no_option_needs_itself() -> None:
+    def before(name: str) -> set[str]:
+        others = {need.option for need in NEEDS.get(name, ())}
+        return others.union(*map(before, others))  # ends unless there is a circle
+
+    for name, needs in NEEDS.items():
+        assert name not in before(name) <= set(DEFAULTS)
+        assert all(len(need.values) for need in needs)
 
 
 def test_spec_file_round_trip_and_foreign_results(tmp_path) -> None:

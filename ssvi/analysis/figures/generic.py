@@ -13,7 +13,7 @@ from ssvi.analysis.figures import panels, scales, style
 from ssvi.analysis.figures.panels import Drawing, Panel, Rows
 from ssvi.analysis.made import MADE, SPENT, comparable, one_machine
 from ssvi.analysis.quantities import QUANTITIES, Quantity
-from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text, settings
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing, option_text, settings, without_effect
 from ssvi.analysis.shown import to_label
 from ssvi.analysis.stats import mean_sd
 from ssvi.errors import UserError
@@ -169,7 +169,9 @@ def _points(
 
 
 def _clash(one: pd.Series, other: pd.Series, shown: tuple[str | None, ...]) -> str:
-    # An option that only one of two methods has is no choice that anybody made.
+    # An option that only one of the two has, or has an effect on, is no choice that anybody made.
+    idle = without_effect(one) | without_effect(other)
+    shown = (*shown, *idle)
     both = [o for o in SETTING if o not in shown and not is_missing(one[o]) and not is_missing(other[o])]
     differing = [o for o in both if one[o] != other[o]]
     values = "; ".join(f"{o}: {_text(o, one[o])} and {_text(o, other[o])}" for o in differing)

@@ -14,7 +14,7 @@ from ssvi.analysis.figures.groups import Group
 from ssvi.analysis.figures.panels import Rows
 from ssvi.analysis.figures.style import FILLINGS, LINES, of_method, words
 from ssvi.analysis.quantities import Quantity
-from ssvi.analysis.settings import SETTING, option_text, settings
+from ssvi.analysis.settings import SETTING, option_text, settings, without_effect
 from ssvi.registry import KINDS, SPARSE
 
 BANDS = "Lines are means over seeds, bands reach from the smallest to the largest"
@@ -56,7 +56,9 @@ def series(panel: pd.DataFrame, *, along: Collection[str] = ()) -> list[Series]:
         named = ["method", *(["density"] if "density" not in along and method in SPARSE else [])]
         named += _telling(groups, [n for n in SETTING if n not in ("density", *along)])
         for variant, group in enumerate(groups):
-            label = ", ".join(words(name, group.iloc[0][name]) for name in named)
+            first = group.iloc[0]
+            idle = without_effect(first)
+            label = ", ".join(words(name, first[name]) for name in named if name not in idle)
             found.append(Series(method, label, runs.loc[group.index], variant))
     return found
 

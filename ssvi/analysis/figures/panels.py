@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from ssvi.analysis import shown
 from ssvi.analysis.collect import COMPLETE, Frames
 from ssvi.analysis.figures.style import COLUMN, GREY, WIDE, rc, words
-from ssvi.analysis.settings import SETTING, caveats, is_missing
+from ssvi.analysis.settings import SETTING, caveats, is_missing, without_effect
 from ssvi.errors import UserError
 from ssvi.machine.disk import write_bytes, write_text
 from ssvi.registry import SPARSE
+from ssvi.runs.options import NEEDS
 
 # What is drawn, as rows of the figure's data; `n` is how many runs a mean is of, `quantity` what was measured.
 Rows = list[dict[str, Any]]
@@ -82,9 +83,12 @@ def needed(runs: pd.DataFrame, figure: str, what: str) -> pd.DataFrame:
 
 
 def using(frames: Frames, figure: str, option: str) -> pd.DataFrame:
-    """The finished runs whose method uses the option."""
+    """The finished runs whose method uses the option, but for those on which it has no effect."""
     complete = finished(frames, figure)
-    return needed(complete[complete[option].notna()], figure, f"a finished run whose method uses {option}")
+    complete = complete[complete[option].notna()]
+    if option in NEEDS:
+        complete = complete[[option not in without_effect(row) for row in complete.to_dict("records")]]
+    return needed(complete, figure, f"a finished run whose method uses {option}")
 
 
 def split(runs: pd.DataFrame, along: Collection[str] | None = None) -> list[Panel]:
@@ -111,12 +115,17 @@ def _split(panel: Panel, along: Collection[str]) -> list[Panel]:
     if not others:
         return [panel]
     named = options[options[others].notna().all(axis=1)]
+    first: dict[tuple[Any, ...], int] = {}
+    for place, values in enumerate(named[others].itertuples(index=False, name=None)):
+        first.setdefault(values, place)
     found = []
-    for values in dict.fromkeys(named[others].itertuples(index=False, name=None)):
+    for values, place in first.items():
         inside = pd.Series(True, index=runs.index)
         for name, value in zip(others, values, strict=True):
             inside &= options[name].map(lambda other, value=value: is_missing(other) or other == value)
-        found.append(Panel(", ".join([panel.title, *map(words, others, values)]), runs[inside]))
+        idle = without_effect(named.iloc[place])
+        said = [words(name, value) for name, value in zip(others, values, strict=True) if name not in idle]
+        found.append(Panel(", ".join([panel.title, *said]), runs[inside]))
     return found or [panel]
 
 

@@ -8,7 +8,7 @@ from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures import panels
 from ssvi.analysis.figures.panels import Panel
 from ssvi.analysis.figures.style import words
-from ssvi.analysis.settings import SETTING, is_missing, settings
+from ssvi.analysis.settings import SETTING, is_missing, settings, without_effect
 
 RECORDS = {
     "updates": "a recorded update of its subspace",
@@ -43,7 +43,9 @@ def setting_panels(runs: pd.DataFrame) -> list[Panel]:
     found = []
     for group in settings(runs):
         first = group.iloc[0]
-        title = ", ".join(words(name, first[name]) for name in differing if not is_missing(first[name]))
+        idle = without_effect(first)
+        said = [name for name in differing if not is_missing(first[name]) and name not in idle]
+        title = ", ".join(words(name, first[name]) for name in said)
         found.append(Panel(title, group))
     return found
 

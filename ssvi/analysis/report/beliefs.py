@@ -14,9 +14,10 @@ from ssvi.analysis.collect import COMPLETE, RunFolders
 from ssvi.analysis.figures.sigma import start_of_sigma
 from ssvi.analysis.made import MADE, one_machine
 from ssvi.analysis.report.outputs import Experiments, paths_of
-from ssvi.analysis.settings import HEADINGS, METHOD_NAMES, is_missing, option_text, settings
+from ssvi.analysis.settings import HEADINGS, METHOD_NAMES, RECIPE, is_missing, option_text, settings
 from ssvi.analysis.tables.evidence import gather, which
 from ssvi.registry import SUBSPACE, VARIATIONAL
+from ssvi.runs.completion import idle
 from ssvi.runs.config import output_experiments
 from ssvi.runs.options import FIELDS
 from ssvi.runs.parents import with_parents
@@ -69,6 +70,7 @@ def believe(
         "ece_marginal": _median(complete, "ece_marginal"),
         "best_test": int(complete["accuracy_best_test"].notna().sum()),
         "diverged": int((runs["status"] == "diverged").sum()),
+        "natural": int((complete["posterior_optimizer"] == "ivon").sum()),
         "speeds": _speeds(complete),
         "drift": _drift(source, _specs_of("sigma_drift", content, experiments), _made(runs)),
         "same_order": _same_order(source, _specs_of("iou", content, experiments)),
@@ -123,15 +125,11 @@ def _specs_of(figure: str, content: Mapping[str, Any], experiments: Experiments)
 
 
 def _drift(source: RunFolders, specs: Mapping[str, RunSpec], made: Mapping[str, Made]) -> tuple[Drift, ...]:
-    """The drift of each setting under the published recipe (rho by SGD at the default learning rate).
+    """The drift of each setting under the published recipe (all by SGD, rho at the default learning rate).
 
     `made` has what each run was computed with, over which no mean goes either.
     """
-    published = {
-        run: spec
-        for run, spec in specs.items()
-        if spec.method in SUBSPACE and spec.sigma_optimizer == "sgd" and spec.sigma_lr == RunSpec.sigma_lr
-    }
+    published = {run: spec for run, spec in specs.items() if spec.method in SUBSPACE and _is_published_recipe(spec)}
     updates = source.frames(published, ["updates"]).updates
     changes: dict[tuple[RunSpec, Made], list[tuple[float, float]]] = {}
     for run, group in updates.groupby("run", sort=False):
@@ -162,6 +160,10 @@ def _drift(source: RunFolders, specs: Mapping[str, RunSpec], made: Mapping[str, 
     return tuple(Drift(names[key], len(changes[key]), *means[key]) for key in sorted(changes, key=place))
 
 
+def _is_published_recipe(spec: RunSpec) -> bool:
+    return all(getattr(spec, name) == FIELDS[name].default for name in ("optimizer", *RECIPE))
+
+
 def _names(settings: Sequence[RunSpec]) -> dict[RunSpec, str]:
     """What settings are called: `digits, resnet8, SSVI, density 0.1, sigma_init 0.01`, and what else differs."""
     always = ("density", "sigma_init")
@@ -170,7 +172,7 @@ def _names(settings: Sequence[RunSpec]) -> dict[RunSpec, str]:
     return {
         spec: ", ".join(
             [spec.dataset, spec.model, METHOD_NAMES[spec.method]]
-            + [f"{name} {option_text(getattr(spec, name))}" for name in (*always, *varied)]
+            + [f"{n} {option_text(getattr(spec, n))}" for n in (*always, *varied) if n not in idle(vars(spec))]
         )
         for spec in settings
     }

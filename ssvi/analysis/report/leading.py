@@ -13,7 +13,7 @@ from ssvi.analysis.collect import Frames
 from ssvi.analysis.quantities import Quantity
 from ssvi.analysis.settings import METHOD_NAMES, split, task
 from ssvi.analysis.stats import Estimate, interval, with_interval
-from ssvi.analysis.tables.options import describe, usual_options
+from ssvi.analysis.tables.options import describe, unsaid_options
 from ssvi.analysis.tables.rows import reading_order
 from ssvi.analysis.uncertain import with_figures
 
@@ -36,7 +36,7 @@ def leading(frames: Frames) -> list[dict[str, Any]]:
     runs = with_figures(frames)
     runs = comparing.complete(runs[runs["run"].isin(frames.uncertainty["run"])])
     groups = reading_order(runs)
-    usual = usual_options(groups)
+    usual = unsaid_options(groups)
     found = []
     for (dataset, model, *_), block in split(groups, task).items():
         sparse = [group for group in block if comparing.is_sparse_bnn(group)]

@@ -28,6 +28,7 @@ from ssvi.errors import one_line
 from ssvi.machine.disk import write_text
 from ssvi.registry import KINDS
 from ssvi.runs.changed import Changed
+from ssvi.runs.completion import idle
 from ssvi.runs.config import OUTPUT_KINDS, output_experiments
 from ssvi.runs.options import FIELDS, non_defaults, options_of
 from ssvi.runs.parents import with_parents
@@ -169,6 +170,7 @@ def _run_data(
         "status": _coded(list(runs["status"])),
         "cause": ["" if row.status == "complete" else cause_of(row) for row in rows],
         "method": _coded([specs[run].method for run in paths]),
+        "idle": _coded([" ".join(sorted(idle(vars(specs[run])))) for run in paths]),
         "changed": [{k: _option(v) for k, v in non_defaults(specs[run]).items()} for run in paths],
         "metrics": {name: [_number(v) for v in runs[name]] for name in measured},
         "provenance": {

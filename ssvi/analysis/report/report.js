@@ -145,7 +145,7 @@ const table = (caption, rows) => {
 };
 
 const optionRows = (i, changed) => data.used[decoded(data.method, i)]
-  .filter((name) => (name in data.changed[i]) === changed)
+  .filter((name) => (name in data.changed[i]) === changed && !decoded(data.idle, i).split(" ").includes(name))
   .map((name) => [name, optionText(option(i, name)), data.options[name][1]]);
 
 const ticks = (low, high, most) => {

@@ -13,7 +13,7 @@ from ssvi.analysis import comparing, quantities
 from ssvi.analysis.collect import COMPLETE, DIVERGED, REFUSED
 from ssvi.analysis.made import one_machine
 from ssvi.analysis.report.outputs import Experiments, paths_of, rows_of
-from ssvi.analysis.settings import METHOD_NAMES, is_missing, mixed, option_text, settings
+from ssvi.analysis.settings import METHOD_NAMES, in_words, is_missing, mixed, option_text, settings
 from ssvi.analysis.stats import Estimate, interval, with_interval
 from ssvi.analysis.tables.published import is_papers, is_papers_network, published
 from ssvi.registry import KINDS, VARIATIONAL
@@ -147,11 +147,16 @@ def _headlines(
     return found
 
 
-def _oddity(setting: pd.DataFrame, specs: Mapping[str, RunSpec]) -> tuple[int, float, float]:
-    """How far a setting is from the defaults; of equal ones, those of the newest arithmetic come first."""
+def _oddity(setting: pd.DataFrame, specs: Mapping[str, RunSpec]) -> tuple[bool, int, float, float]:
+    """How far a setting is from the published way of learning the posterior and from the defaults; of equal ones, those
+    of the newest arithmetic come first."""
     first = setting.iloc[0]
     versions = [-float(first[name]) for name in ("numerics", "evaluation_numerics")]
-    return (len(non_defaults(specs[first["run"]])), *versions)
+    return (_is_natural(first), len(non_defaults(specs[first["run"]])), *versions)
+
+
+def _is_natural(first: pd.Series) -> bool:
+    return first["posterior_optimizer"] == "ivon"
 
 
 def _headline(dataset: str, model: str, setting: pd.DataFrame, dense: pd.DataFrame | None) -> dict[str, Any]:
@@ -161,6 +166,8 @@ def _headline(dataset: str, model: str, setting: pd.DataFrame, dense: pd.DataFra
     row |= {"accuracy": with_interval(estimate), **dict.fromkeys(("difference", "verdict", "flops", "seconds"), "–")}
     if first["method"] != "vi":
         row["name"] += f" at {100 * (1 - first['density']):.6g} % sparsity"
+    if _is_natural(first):
+        row["name"] += f", {in_words('posterior_optimizer', first['posterior_optimizer'])}"
     if dense is not None and first["method"] != "vi":
         gap = comparing.compare(setting, dense, quantities.ACCURACY)
         row |= {"difference": with_interval(gap, signed=True), "verdict": _verdict(gap)}

@@ -13,7 +13,7 @@ from ssvi.analysis.quantities import Quantity
 from ssvi.analysis.settings import METHOD_NAMES, caveats
 from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.format import COUNTED, DASH, Table, format_difference, format_interval
-from ssvi.analysis.tables.options import describe, usual_options
+from ssvi.analysis.tables.options import describe, unsaid_options
 from ssvi.analysis.tables.published import is_papers, published, published_rows, what_was_run
 from ssvi.analysis.tables.rows import reading_order
 
@@ -52,7 +52,7 @@ def _beside(frames: Frames, name: str) -> Table:
     caption = f"Ours beside the paper's {paper[name]['source'].partition(',')[0]}."
     comparable = frames.runs[[is_papers(row) for _, row in frames.runs.iterrows()]]
     groups, _ = comparing.relative_cost(reading_order(comparable), comparable) if len(comparable) else ([], [])
-    usual = usual_options(groups)
+    usual = unsaid_options(groups)
     shown, numbers = [], []
     for group in groups:
         for entry in published_rows(name, group.iloc[0]["dataset"]):

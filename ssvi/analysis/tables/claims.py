@@ -19,7 +19,7 @@ from ssvi.analysis.quantities import (
     SHIFT_ECE,
     TRAINING_FLOPS,
 )
-from ssvi.analysis.settings import caveats
+from ssvi.analysis.settings import METHOD_NAMES, caveats
 from ssvi.analysis.stats import DIFFERENCES, Estimate, noise_floor
 from ssvi.analysis.tables import findings, learned
 from ssvi.analysis.tables.evidence import Evidence, Test, gather
@@ -162,7 +162,7 @@ def claims(frames: Frames) -> Table:
     shown, numbers = _tested((*CLAIMS, *UNCERTAIN_CLAIMS, *LEARNING_CLAIMS), everything)
     caption = "What the paper claims, and what these runs say."
     first, *notes = _notes(frames.runs, everything)
-    notes = (first, _counts(numbers), *notes, *_not_used(frames), *caveats(frames.runs))
+    notes = (first, _counts(numbers), *notes, *_learned(everything), *_not_used(frames), *caveats(frames.runs))
     return Table(pd.DataFrame(shown), pd.DataFrame(numbers), caption, notes, prose=PROSE)
 
 
@@ -219,6 +219,17 @@ def _counts(numbers: Sequence[Mapping[str, Any]]) -> str:
 
 def _keys(those: Sequence[Claim]) -> str:
     return f"{those[0].key} to {those[-1].key}"
+
+
+def _learned(everything: Sequence[Evidence]) -> list[str]:
+    """Of which methods a claim is about natural gradient where it says nothing else, because most runs are."""
+    return [
+        f"Where nothing else is said, {METHOD_NAMES[method]} ({evidence.dataset}, {evidence.model}) learned its "
+        "posterior by natural gradient (IVON), not as published."
+        for evidence in everything
+        for method, usual in evidence.usual.items()
+        if usual["posterior_optimizer"] == "ivon"
+    ]
 
 
 def _not_used(frames: Frames) -> list[str]:

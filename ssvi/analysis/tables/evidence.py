@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ssvi.analysis.collect import COMPLETE, RUN_COLUMNS
 from ssvi.analysis.comparing import Sample
 from ssvi.analysis.made import MADE
 from ssvi.analysis.quantities import ACCURACY, Quantity
-from ssvi.analysis.settings import METHOD_NAMES, SETTING, in_words, is_missing, split, task
+from ssvi.analysis.settings import METHOD_NAMES, SETTING, in_words, is_missing, split, task, without_effect
 from ssvi.analysis.stats import Estimate, interval
 from ssvi.analysis.tables.choices import BLOCK, default_settings
 from ssvi.analysis.tables.format import format_difference
@@ -21,8 +21,6 @@ from ssvi.analysis.tables.judging import Finding, Rule, above, decisive, judge, 
 from ssvi.analysis.tables.published import rivals
 from ssvi.analysis.tables.rows import reading_order
 from ssvi.registry import POINT
-from ssvi.runs.completion import idle
-from ssvi.runs.options import FIELDS
 
 
 @dataclass(frozen=True)
@@ -83,22 +81,27 @@ class Evidence:
     def setting(self, wanted: Which) -> pd.DataFrame:
         """The runs of a setting, finished or not; empty if it was not planned."""
         if wanted not in self.cache:
-            found = [g for g, row in zip(self.groups, self.rows, strict=True) if self._is(row, wanted)]
+            found = [group for group, alike in zip(self.groups, self._alike(wanted), strict=True) if alike]
             self.cache[wanted] = pd.concat(found) if found else self.runs.iloc[:0]
         return self.cache[wanted]
 
-    def _is(self, row: Mapping[str, Any], wanted: Which, but: Sequence[str] = ()) -> bool:
-        if row["method"] != wanted.method:
-            return False
-        target = self.usual[wanted.method] | dict(wanted.options)
-        ignored = {*BLOCK, *but, *idle({name: target[name] for name in FIELDS})}
-        return all(row[n] == target[n] for n in SETTING if n not in ignored and not is_missing(target[n]))
+    def _alike(self, wanted: Which, but: Sequence[str] = ()) -> list[bool]:
+        """Which of the settings are the wanted one; none where that names an option without effect."""
+        target = self.usual.get(wanted.method, {}) | dict(wanted.options)
+        idle = without_effect(target)
+        ignored = {*BLOCK, *but, *idle}
+        told = {n: target[n] for n in SETTING if n in target and n not in ignored and not is_missing(target[n])}
+        none = not idle.isdisjoint(dict(wanted.options))
+        return [
+            not none and row["method"] == wanted.method and all(row[name] == value for name, value in told.items())
+            for row in self.rows
+        ]
 
     def sample(self, quantity: Quantity, wanted: Which) -> Sample:
         """A metric of a setting by seed."""
         runs = self.setting(wanted)
         if runs.empty:
-            otherwise = any(self._is(row, wanted, MADE) for row in self.rows)
+            otherwise = any(self._alike(wanted, MADE))
             problem = f"{wanted}: {'run in another arithmetic than the rest' if otherwise else 'not run'}"
             return Sample(pd.Series(dtype=float), problem=problem)
         counts = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
@@ -118,10 +121,11 @@ class Evidence:
         return sorted(v for v in own if not is_missing(v) and len(self.setting(wanted.but(**{option: v}))))
 
     def combinations(self, wanted: Which, options: Sequence[str]) -> list[dict[str, Any]]:
-        """The values that several options have together among the settings that are otherwise the wanted one."""
-        own = [row for row in self.rows if row["method"] == wanted.method]
-        met = dict.fromkeys(tuple(row[name] for name in options) for row in own)
-        named = [dict(zip(options, values, strict=True)) for values in met if not any(map(is_missing, values))]
+        """The values that several options have together, those of them that have an effect, among the settings that are
+        otherwise the wanted one."""
+        own = [(row, without_effect(row)) for row in self.rows if row["method"] == wanted.method]
+        met = dict.fromkeys(tuple((name, row[name]) for name in options if name not in idle) for row, idle in own)
+        named = [dict(pairs) for pairs in met if not any(is_missing(value) for _, value in pairs)]
         return [values for values in named if len(self.setting(wanted.but(**values)))]
 
     def rivals(self) -> list[Which]:

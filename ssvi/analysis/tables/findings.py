@@ -9,7 +9,7 @@ import pandas as pd
 
 from ssvi.analysis.comparing import join
 from ssvi.analysis.quantities import ACCURACY, COMPLEXITY, NLL, OOD_AUROC_FAIR, TRAINING_FLOPS, Quantity
-from ssvi.analysis.settings import option_text
+from ssvi.analysis.settings import RECIPE, option_text
 from ssvi.analysis.stats import difference, interval
 from ssvi.analysis.tables import judging
 from ssvi.analysis.tables.choices import BLOCK
@@ -18,7 +18,7 @@ from ssvi.analysis.tables.format import format_difference
 from ssvi.analysis.tables.judging import Finding, Rule, above, below, within
 from ssvi.analysis.tables.options import departures
 from ssvi.analysis.tables.published import is_papers_network, published, published_rows
-from ssvi.analysis.tables.start import start_agreement
+from ssvi.analysis.tables.start import agreement_at_start
 from ssvi.registry import SPARSE
 
 # Points of accuracy that count as no difference where the text says "mirrors", "robust", "matches", or that settings
@@ -29,8 +29,8 @@ MARGIN = 0.5
 MINIMAL_LOSS = 3
 # The sigma_init at which the paper's Figure 2 (right) begins and ends.
 SMALL_SIGMA, LARGE_SIGMA = 0.001, 0.01
-# What makes up how sigma is learned: a learning rate is one of its optimiser.
-RECIPE = ("sigma_optimizer", "sigma_lr")
+# What is always said of a recipe that has it; of the rest, what is not usual.
+ALWAYS_SAID = ("sigma_optimizer", "sigma_lr")
 # The densities at which its Figure 2 (left) begins and ends.
 WIDEST, NARROWEST = 0.5, 0.01
 # What else gives a sparse network with uncertainties: not in the paper, asked for by its reviewers.
@@ -191,8 +191,12 @@ def _sigma_drop(evidence: Evidence, setting: Which, rule: Rule) -> Finding:
 
 def other_recipes(evidence: Evidence) -> list[dict[str, Any]]:
     """The ways of learning sigma, but for the default one, that the dense BNN was run with at the large sigma_init."""
-    found = evidence.combinations(VI.but(sigma_init=LARGE_SIGMA), RECIPE)
-    return [recipe for recipe in found if any(recipe[name] != evidence.usual[VI.method][name] for name in RECIPE)]
+    both = [evidence.usual[base.method] for base in (VI, SSVI) if base.method in evidence.usual]
+    return [
+        {name: v for name, v in recipe.items() if name in ALWAYS_SAID or any(v != usual[name] for usual in both)}
+        for recipe in evidence.combinations(VI.but(sigma_init=LARGE_SIGMA), RECIPE)
+        if any(value != evidence.usual[VI.method][name] for name, value in recipe.items())
+    ]
 
 
 def drop_by_recipe(evidence: Evidence) -> list[Finding]:
@@ -223,6 +227,8 @@ def warm_up(base: Which, rule: Any) -> Test:
         off = base.but(kl_warmup=False)
         values = evidence.variants(off, "sigma_init")
         settings = [base.but(sigma_init=v, kl_warmup=True) for v in dict.fromkeys([*values[:1], *values[-1:]])]
+        if not values and len(evidence.setting(off)):  # sigma starts from something else
+            settings = [base.but(kl_warmup=True)]
         found = [evidence.gap(ACCURACY, s, s.but(kl_warmup=False), rule) for s in settings]
         return found or [judging.unknown(f"accuracy: {base}, warm-up on − off", "never switched off")]
 
@@ -349,8 +355,11 @@ def early_agreement(evidence: Evidence) -> list[Finding]:
     measured = "IoU of |μ| and SNR at the first recorded update"
     if first.empty:
         return [judging.judge(measured, above(0), interval(first), problem)]
-    setting = evidence.setting(SSVI).iloc[0]
-    start = start_agreement(*(float(setting[name]) for name in ("mu_init_sd", "sigma_init", "sigma_init_sd")))
+    start = agreement_at_start(evidence.setting(SSVI).iloc[0])
+    if start is None:
+        reason = join("how far the two agree at a random start other than the published one is not computed", problem)
+        finding = judging.unknown(f"{measured} ({first.mean():.3f}) − at the random start", reason)
+        return [finding.but(verdict=judging.INCOMPARABLE)]
     measured = f"{measured} ({first.mean():.3f}) − at the random start ({start:.3f}, computed)"
     finding = judging.judge(measured, above(0), interval(first - start), problem, ".3f")
     full = "the two agree fully at the random start, and cannot agree more"

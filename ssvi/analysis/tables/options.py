@@ -10,9 +10,8 @@ import pandas as pd
 
 from ssvi.analysis.collect import COMPLETE
 from ssvi.analysis.made import MADE
-from ssvi.analysis.settings import SETTING, in_words, is_missing
+from ssvi.analysis.settings import SETTING, in_words, is_missing, without_effect
 from ssvi.registry import COMMON, POINT, TRAINING
-from ssvi.runs.completion import idle
 from ssvi.runs.options import FIELDS, NEEDS, PRESETS
 
 # What stands in columns of its own.
@@ -20,6 +19,8 @@ IDENTITY = ("dataset", "model", "method", "density")
 # What every training has.
 SHARED = (*COMMON, *TRAINING)
 EVALUATION = ("evaluation_samples", "evaluation_bins")
+# Options whose values are ways of doing something: of one that departs, usual numbers go without saying.
+WAYS = ("sampling", "mean_init", "posterior_optimizer")
 
 
 def with_evaluation(runs: pd.DataFrame) -> pd.DataFrame:
@@ -58,24 +59,28 @@ def usual_options(settings: Sequence[pd.DataFrame]) -> dict[str, Any]:
     return usual
 
 
+def unsaid_options(settings: Sequence[pd.DataFrame]) -> dict[str, Any]:
+    """What a row of a table of these settings need not say: the usual options, and the published way of learning the
+    posterior, so that what learned it otherwise says so even where nothing else is shown."""
+    usual, name = usual_options(settings), "posterior_optimizer"
+    return usual | ({name: FIELDS[name].default} if name in usual else {})
+
+
 def departures(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str] = IDENTITY) -> dict[str, Any]:
     """The options in which a setting departs from the usual ones and that have an effect on it.
 
     A number that only matters because of another option that departs is among them even at its usual value: a
     constant is not described without saying which.
     """
-    found: dict[str, Any] = {}
-    without_effect = idle({name: row[name] for name in FIELDS})
-    for name in SETTING:
-        value = row[name]
-        if name in ignored or name not in usual or is_missing(value) or name in without_effect:
-            continue
-        if name in EVALUATION and row["method"] in POINT:
-            continue
-        depends = name in NEEDS and NEEDS[name][0] in found and not isinstance(value, str)
-        if value != usual[name] or (depends and name != "lrt_epsilon"):
-            found[name] = value
-    return found
+    left_out = {*ignored, *without_effect(row), *(EVALUATION if row["method"] in POINT else ())}
+    told = {n: row[n] for n in SETTING if n in usual and n not in left_out and not is_missing(row[n])}
+    found = {name for name, value in told.items() if value != usual[name]}
+
+    def depends(name: str) -> bool:
+        needed = {need.option for need in NEEDS.get(name, ())}.difference(WAYS)
+        return not isinstance(told[name], str) and bool(needed & found)
+
+    return {name: value for name, value in told.items() if name in found or depends(name)}
 
 
 def describe(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str] = IDENTITY) -> str:
@@ -85,13 +90,12 @@ def describe(row: pd.Series, usual: Mapping[str, Any], ignored: Collection[str] 
     as the images held out, may have been set otherwise beside it: then it is said, unless it is the usual value.
     """
     found = departures(row, usual, ignored)
-    words = []
+    words, idle = [], without_effect(row)
     for preset, options in PRESETS.items():
-        without_effect = idle({name: row[name] for name in FIELDS})
         made = {
             name: value
             for name, value in options.items()
-            if name not in without_effect and not is_missing(row[name]) and usual.get(name, value) != value
+            if name not in idle and not is_missing(row[name]) and usual.get(name, value) != value
         }
         there = {name for name, value in made.items() if found.get(name) == value}
         if len(there) > 1 and all(name in there for name in made if name not in SHARED):

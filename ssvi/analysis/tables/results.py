@@ -13,7 +13,7 @@ from ssvi.analysis.collect import Frames
 from ssvi.analysis.quantities import Quantity
 from ssvi.analysis.stats import DIFFERENCES
 from ssvi.analysis.tables.format import Table
-from ssvi.analysis.tables.options import usual_note, usual_options
+from ssvi.analysis.tables.options import unsaid_options, usual_note
 from ssvi.analysis.tables.published import is_papers, published
 from ssvi.analysis.tables.rows import build, reading_order
 from ssvi.errors import UserError
@@ -129,7 +129,7 @@ def summary(frames: Frames) -> Table:
     best = [quantities.BEST_TEST] if wanted["accuracy_best_test"].notna().any() else []
     held_out = [quantities.VALIDATION_NLL] if wanted["validation_nll"].notna().any() else []
     notes = [
-        usual_note(usual_options(groups)),
+        usual_note(unsaid_options(groups)),
         f"{COMPLEXITY_NOTE} {COUNTED}; inference is for one image with all its samples; time and memory are measured.",
     ]
     if best:

@@ -9,9 +9,19 @@ import pandas as pd
 
 from ssvi.analysis import comparing, made, stats
 from ssvi.analysis.quantities import Quantity
-from ssvi.analysis.settings import HEADINGS, METHOD_NAMES, caveats, option_text, setting_columns, settings, split, task
+from ssvi.analysis.settings import (
+    HEADINGS,
+    METHOD_NAMES,
+    caveats,
+    option_text,
+    setting_columns,
+    settings,
+    split,
+    task,
+    without_effect,
+)
 from ssvi.analysis.tables.format import Table, format_mean_sd
-from ssvi.analysis.tables.options import describe, usual_options, with_evaluation
+from ssvi.analysis.tables.options import describe, unsaid_options, with_evaluation
 from ssvi.analysis.uncertain import has_point
 from ssvi.registry import KINDS, POINT
 from ssvi.runs.evaluated import POINT_SHARE
@@ -28,7 +38,7 @@ POINT_NOTE = (
 def reading_order(runs: pd.DataFrame) -> list[pd.DataFrame]:
     """The settings of these runs: plain ones first, then those with options, then presets."""
     groups = settings(with_evaluation(runs))
-    usual = usual_options(groups)
+    usual = unsaid_options(groups)
 
     def key(group: pd.DataFrame) -> tuple[Any, ...]:
         row, words = group.iloc[0], describe(group.iloc[0], usual)
@@ -79,14 +89,16 @@ def build(
         also: columns that tell rows apart beside the setting, such as what it was tried on; a run may be in several.
     """
     runs = pd.concat(groups).drop_duplicates("run")
-    usual = usual_options(groups)
+    usual = unsaid_options(groups)
     shown, numbers, several, points = [], [], False, any(map(has_point, groups))
     for group, label in zip(groups, labels(groups, usual), strict=True):
         done, first = comparing.complete(group), group.iloc[0]
         alike = made.comparable(done)
         several |= alike is not done and any(column.column in made.SPENT for column in columns)
         text = {HEADINGS.get(name, name): option_text(first[name]) for name in also}
-        number = {name: first[name] for name in setting_columns(runs)} | {"options": describe(first, usual)}
+        idle = without_effect(first)
+        number = {name: None if name in idle else first[name] for name in setting_columns(runs)}
+        number |= {"options": describe(first, usual)}
         number |= {"point_posterior": has_point(group)} if points else {}
         number |= {name: first[name] for name in also}
         for column in columns:

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
+
+from ssvi.analysis.settings import without_effect
 
 # The part of the weights that each criterion would remove, as the recorded overlap has it.
 REMOVED = 0.3
 # Standard deviations beyond which a normal variable is not followed.
 TAIL = 10.0
+
+
+def agreement_at_start(row: Mapping[str, Any]) -> float | None:
+    """`start_agreement` of a run, None where its mu is not normal.
+
+    A start from `curvature_init` gives all weights one sigma, with which the two order them alike whatever mu is.
+    """
+    idle = without_effect(row)
+    if "sigma_init" in idle:
+        return 1.0
+    if "mu_init_sd" in idle:
+        return None
+    return start_agreement(*(float(row[name]) for name in ("mu_init_sd", "sigma_init", "sigma_init_sd")))
 
 
 @cache

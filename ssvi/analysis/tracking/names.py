@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from ssvi.analysis.settings import option_text, split
+from ssvi.runs.completion import idle
 from ssvi.runs.options import FIELDS, FOLDER_PREFIX, NEEDS, PRESETS, options_of
 from ssvi.runs.spec import RunSpec
 
@@ -50,11 +51,10 @@ def _usual(specs: Iterable[RunSpec]) -> dict[str, Any]:
 
 def _words(spec: RunSpec, places: Iterable[str], usual: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a name says, and their values."""
-    used = options_of(spec.method)
-    said = {"method", "seed", "dataset", "model"}
-    unusual = {name: value for name in used - said if (value := getattr(spec, name)) != usual.get(name)}
+    sayable = options_of(spec.method) - {"method", "seed", "dataset", "model"} - idle(vars(spec))
+    unusual = {name: value for name in sayable if (value := getattr(spec, name)) != usual.get(name)}
     # what alone lets another one have an effect goes without saying
-    implied = {NEEDS[name][0] for name in unusual if name in NEEDS and len(NEEDS[name][1]) == 1}
+    implied = {need.option for name in unusual for need in NEEDS.get(name, ()) if len(need.values) == 1}
     words = {name: value for name, value in unusual.items() if name not in implied}
     for preset, options in PRESETS.items():
         if len(options.keys() & words.keys()) > 1 and all(options.get(k, v) == v for k, v in words.items()):

@@ -5,14 +5,20 @@ from __future__ import annotations
 from mlflow.entities import Metric, Param
 
 from ssvi.analysis.tracking.experiment import OPTIONS
+from ssvi.runs.completion import idle
 from ssvi.runs.options import options_of
 from ssvi.runs.records import is_number
 from ssvi.runs.spec import RunSpec
 
 
+def told(spec: RunSpec) -> list[str]:
+    """The options that the spec's method uses and that have an effect beside the others."""
+    return sorted(options_of(spec.method) - idle(vars(spec)))
+
+
 def params_of(spec: RunSpec) -> list[Param]:
-    """The options that the spec's method uses."""
-    return [Param(name, str(getattr(spec, name))) for name in sorted(options_of(spec.method))]
+    """The options that are told."""
+    return [Param(name, str(getattr(spec, name))) for name in told(spec)]
 
 
 def numbers_of(spec: RunSpec, time: int) -> list[Metric]:
@@ -22,7 +28,7 @@ def numbers_of(spec: RunSpec, time: int) -> list[Metric]:
         spec: the run's.
         time: of the metrics, in milliseconds.
     """
-    found = {"density": 1.0} | {name: getattr(spec, name) for name in sorted(options_of(spec.method))}
+    found = {"density": 1.0} | {name: getattr(spec, name) for name in told(spec)}
     return [Metric(f"{OPTIONS}/{name}", float(value), time, 0) for name, value in found.items() if is_number(value)]
 
 
