@@ -76,6 +76,18 @@ def test_regression() -> None:
     assert number("of the network's own uncertainty", text) > 0.1
 
 
+def test_natural_gradient() -> None:
+    """Both ways learn the digits, and their posteriors are no points."""
+    by_sgd, natural = printed("examples/natural_gradient.py").splitlines()
+    said = re.compile(r"accuracy ([\d.]+) %, NLL ([\d.]+), ([\d.]+) % of the entropy is of the weights$")
+    (accuracy, nll, share), (accuracy_2, nll_2, share_2) = (
+        map(float, said.search(line).groups()) for line in (by_sgd, natural)
+    )
+    assert min(accuracy, accuracy_2) > 93
+    assert max(nll, nll_2) < 0.3
+    assert min(share, share_2) > 1
+
+
 def test_images_in_lightning(lightning) -> None:
     run = WITH_TORCHVISION + "import runpy; runpy.run_path('examples/images_lightning.py', run_name='__main__')"
     text = printed("-c", run)

@@ -17,7 +17,7 @@ COLUMNS = (
     *(quantities.INFORMATION_SHARE, quantities.TRAINING_FLOPS),
 )
 NOTE = (
-    "Learned by: SGD or AdamW on means or plain weights (and SGD on ρ), or the natural gradient of means and σ "
+    "Learned by: SGD or AdamW on means or plain weights (and SGD on rho), or the natural gradient of means and sigma "
     "together (IVON). Start: of means or plain weights. T: weight of the KL, 1 being the ELBO; without a posterior "
     "there is none. Differences with intervals: claims N1 to N4."
 )
