@@ -1,5 +1,5 @@
-"""Natural gradients (IVON) in a training loop of one's own: a sparse posterior whose means and sigma are learned together,
-beside one that SGD learns, on the digits of scikit-learn.
+"""Natural gradients (IVON) in a training loop of one's own: a sparse posterior whose means and sigma are learned
+together, beside one that SGD learns, on the digits of scikit-learn.
 
 python examples/natural_gradient.py
 """
