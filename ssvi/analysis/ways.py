@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ssvi.analysis.settings import is_missing
+from ssvi.analysis.settings import SETTING, in_words, is_missing
 
 # The columns that a way of learning is told by beside its method, and their headings.
 LEARNED, START, TEMPERATURE = "learned_by", "start_of_means", "posterior_temperature"
@@ -39,7 +39,21 @@ def with_ways(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(**columns, **{TEMPERATURE: runs["kl_scale"]})
 
 
-def way_text(method: str, learned: str, start: str, temperature: float | None) -> str:
-    """A way of learning in words, as in `SSVI, natural gradient, active fan-in, T 0.1`."""
+def telling(runs: pd.DataFrame) -> list[str]:
+    """The options, beside those of a way and the density, that tell settings of one way apart.
+
+    Args:
+        runs: with the columns of `WAY`.
+    """
+    told = {"density", "mean_init", "mu_init_sd", "kl_scale", "optimizer", "posterior_optimizer"}
+    found = set()
+    for _, own in runs.groupby(["dataset", "model", "density", "method", *WAY], dropna=False, sort=False):
+        found |= {name for name in SETTING if name not in told and own[name].dropna().nunique() > 1}
+    return [name for name in SETTING if name in found]
+
+
+def way_text(method: str, learned: str, start: str, temperature: float | None, **more: Any) -> str:
+    """A way of learning in words, as in `SSVI, natural gradient, active fan-in, T 0.1`, and more options of it."""
     heat = "" if is_missing(temperature) else f"T {temperature:g}"
-    return ", ".join(filter(None, [method, learned, start, heat]))
+    options = (in_words(name, value) for name, value in more.items() if not is_missing(value))
+    return ", ".join(filter(None, [method, learned, start, heat, *options]))

@@ -162,7 +162,8 @@ class Subspace:
         self._watch()
 
     def _check_optimizers(self) -> None:
-        trained = {id(p) for o in self._optimizers for group in o.param_groups for p in group["params"]}
+        each = [id(p) for o in self._optimizers for group in o.param_groups for p in group["params"]]
+        trained = set(each)
         names = {id(p): name for x in self._weights for name, p in x.network.named_parameters()}
         for weights in self._weights:
             if missing := [names[id(p)] for p in weights.parameters() if id(p) not in trained]:
@@ -170,6 +171,12 @@ class Subspace:
                     f"the optimiser does not train {' and '.join(missing)}; make it after sparsify, of "
                     "ssvi.parameter_groups(net) or net.parameters()."
                 )
+        twice = {one for one in trained if each.count(one) > 1}
+        if shared := [names[id(p)] for x in self._weights for p in x.parameters() if id(p) in twice]:
+            raise Misuse(
+                f"two optimisers train {' and '.join(shared)}; leave it out of one, as "
+                "ssvi.parameter_groups(net, posterior=False) does."
+            )
         if any(optimizer in _followed for optimizer in self._optimizers):
             raise Misuse(
                 "the optimiser's steps update a subspace already; make a new optimiser too, or one Subspace of a "

@@ -12,6 +12,10 @@ Gaussian itself and the momentum g: three numbers an active weight. A step, from
 H = (dL/dsigma)/sigma is an unbiased estimate of E_q[d^2 L/d m^2] for both kinds of noise: from one weight sample
 theta = m + sigma eps it is g_theta eps/sigma (the reparameterised form of Price's theorem), and from local
 reparameterisation 2 dL/d(sigma^2). For convolutions the latter is that of other noise, independent in every pixel.
+
+The last term of the second line keeps h + delta above 0, and adds to h what H scatters: with a weight sample h + delta
+settles at E[H] + delta + (1 - beta2) lambda E[g_theta^2]/2. The colder, the shorter the memory and the smaller the
+batch, the more of h is that second moment of the gradient, and the narrower the posterior is than the best one.
 """
 
 from __future__ import annotations
@@ -30,6 +34,10 @@ from ssvi.core.prediction import network_weights
 from ssvi.errors import Misuse
 
 TYPES = (torch.float32, torch.float64)
+# In trainings. float32 loses steps of log sigma that are much smaller than its own.
+LONGEST_MEMORY = 10.0
+# Of T/N, with whose squares and roots float32 still counts.
+SCALES = (1e-30, 1e30)
 # Of the median of a start that is drawn around its prior's sigma.
 SCATTER = 0.05
 
@@ -57,7 +65,8 @@ class IVON(Optimizer):
         sgd.zero_grad(), ivon.zero_grad()
 
     Born weights start with no momentum and the sigma that the subspace gives them, which is their curvature, too;
-    removed ones are forgotten. Weight decay is the prior's: delta.
+    removed ones are forgotten. Weight decay is the prior's: delta. Gradients that are clipped by their norm make the
+    curvature as much smaller: `step_clip` is for that.
     """
 
     def __init__(
@@ -99,6 +108,8 @@ class IVON(Optimizer):
             if total_steps is None:
                 raise Misuse("total_steps is missing: curvature_memory is a share of it; or give curvature_beta.")
             share = checks.number("curvature_memory", curvature_memory)
+            if share > LONGEST_MEMORY:
+                raise Misuse(f"curvature_memory is {curvature_memory!r}, but must be <= {LONGEST_MEMORY:g}.")
             curvature_beta = memory_beta(share, checks.whole("total_steps", total_steps))
         options = {
             "lr": checks.number("lr", lr),
@@ -108,6 +119,8 @@ class IVON(Optimizer):
             "n_train": checks.whole("n_train", n_train),
             "temperature": checks.number("temperature", temperature),
         }
+        if not SCALES[0] < (unit := options["temperature"] / options["n_train"]) < SCALES[1]:
+            raise Misuse(f"temperature / n_train is {unit:g}, but must be between {SCALES[0]:g} and {SCALES[1]:g}.")
         groups = []
         for weights in found:
             if weights.mean.dtype not in TYPES:

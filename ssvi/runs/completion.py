@@ -103,6 +103,12 @@ def _check_ivon(spec: Any, where: str) -> None:
             f"{where}: sigma_init is {spec.sigma_init:g}, but must be <= prior_sigma, {spec.prior_sigma:g}, with "
             "posterior_optimizer ivon: curvature would be below 0."
         )
+    grows = "grow_sigma" in options_of(spec.method) and spec.grow_sigma == "constant"
+    if grows and spec.grow_sigma_value > spec.prior_sigma:
+        raise UserError(
+            f"{where}: grow_sigma_value is {spec.grow_sigma_value:g}, but must be <= prior_sigma, "
+            f"{spec.prior_sigma:g}, with posterior_optimizer ivon: curvature would be below 0."
+        )
 
 
 def check_preset(name: Any, where: str) -> None:

@@ -153,9 +153,9 @@ class Options:
         "share of the training that IVON's curvature h remembers: beta_2 is 1 - 1/(curvature_memory steps)",
         low=0.0,
         open_low=True,
-        high=1000.0,
+        high=10.0,
     )
-    curvature_beta: float = option(0.0, "beta_2 itself; 0 leaves it to curvature_memory", low=0.0, high=0.9999999)
+    curvature_beta: float = option(0.0, "beta_2 itself; 0 leaves it to curvature_memory", low=0.0, high=0.999999)
     curvature_init: float = option(
         0.0, "h at the start, which gives sigma, too; 0 leaves it to sigma_init, from which h follows", low=0.0
     )

@@ -70,6 +70,28 @@ def test_on_a_quadratic_the_posterior_is_the_closed_form(estimator, temperature)
     assert torch.allclose(h, 1 / (rate * weights.sigma.detach().square()) - delta)
 
 
+def test_of_noisy_gradients_the_curvature_has_what_the_docs_say() -> None:
+    """A quadratic with gradients of sd s, as of small batches: h + delta is a + delta + (1 - beta2) lambda E[g^2]/2."""
+    weights_, n, temperature, beta, a, s = 400, 1000, 0.02, 0.98, 0.4, 0.05
+    net = posterior(nn.Sequential(nn.Linear(weights_, 1, bias=False)), "price", prior_sigma=0.5)
+    options = {"n_train": n, "temperature": temperature, "curvature_beta": beta, "curvature_init": a}
+    optimizer = ssvi.IVON(net, lr=0.02, **options)
+    x, source = torch.eye(weights_, dtype=torch.float64), torch.Generator().manual_seed(0)
+    settled, squares = [], []
+    for step in range(1200):
+        theta = net(x).flatten()
+        noise = s * torch.randn(weights_, generator=source, dtype=torch.float64)
+        (0.5 * a * theta.square() + noise * theta).sum().backward()
+        if step >= 400:
+            settled.append(float(optimizer.curvatures()[0].mean()))
+            squares.append(float(active_weights(net)[0].mean.grad.square().mean()))
+        optimizer.step()
+        optimizer.zero_grad()
+    excess = 0.5 * (1 - beta) * n / temperature * float(np.mean(squares))
+    assert excess > 2 * a
+    assert float(np.mean(settled)) == pytest.approx(a + excess, rel=0.1)
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_bayesian_linear_regression_is_the_best_diagonal_posterior(estimator) -> None:
     """y = x theta + noise: the means are the exact posterior's, the variances 1/diag(precision)."""
@@ -440,6 +462,12 @@ def test_dense_networks_learn_and_sigma_follows_the_data() -> None:
 # What it refuses --------------------------------------------------------------------------------------
 
 REFUSED = {
+    "curvature_memory is 1e+16, but must be <= 10.": {
+        "curvature_beta": None,
+        "curvature_memory": 1e16,
+        "total_steps": 5,
+    },
+    "temperature / n_train is 1.11111e-46, but must be between 1e-30 and 1e+30.": {"temperature": 1e-45},
     "lr is 0, but must be > 0 and finite.": {"lr": 0},
     "n_train is 1.5, but must be a whole number >= 1.": {"n_train": 1.5},
     "temperature is nan, but must be > 0 and finite.": {"temperature": math.nan},
@@ -522,6 +550,16 @@ def test_a_state_of_another_prior_is_refused() -> None:
     other = ssvi.IVON(converted("weight", prior_sigma=0.5), n_train=9, curvature_beta=0.9)
     with pytest.raises(Misuse, match=r"the state has prior_sigma 0\.3, but the network has 0\.5"):
         other.load_state_dict(state)
+
+
+def test_a_posterior_that_two_optimisers_would_move_is_refused() -> None:
+    net = converted("weight")
+    natural = ssvi.IVON(net, n_train=9, curvature_beta=0.9)
+    sgd = torch.optim.SGD(ssvi.parameter_groups(net), lr=0.1)
+    with pytest.raises(
+        Misuse, match=r"two optimisers train subspace_mean and subspace_rho; leave it out of one, as ssvi"
+    ):
+        ssvi.Subspace(net, [sgd, natural], **SCHEDULE)
 
 
 def test_the_groups_of_the_other_optimiser_leave_the_posterior_out() -> None:

@@ -228,6 +228,13 @@ def test_preset_selects_the_published_code_and_yields_to_what_is_given() -> None
         ({**IVON, "curvature_init": 2.0, "sigma_init_sd": 0.0}, ["sigma_init_sd is 0.0", "curvature_init is 0."]),
         ({**IVON, "sigma_init": 0.01}, ["sigma_init is 0.01", "<= prior_sigma, 0.005"]),
         ({**IVON, "kl_scale": 0.0}, ["kl_scale is 0", "> 0 with posterior_optimizer ivon"]),
+        (
+            {**IVON, "method": "ssvi", "grow_sigma": "constant", "grow_sigma_value": 0.01},
+            ["grow_sigma_value is 0.01", "<= prior_sigma, 0.005"],
+        ),
+        ({"method": "rigl", "mean_init": "fan_in"}, ["mean_init is 'fan_in'", "the same as 'published'"]),
+        ({"method": "vi", "mean_init": "active_fan_in"}, ["mean_init is 'active_fan_in'", "the same as 'fan_in'"]),
+        ({"method": "ssvi", "mean_init": "fan_in", "mu_init_sd": 0.1}, ["mu_init_sd is 0.1", "mean_init is published"]),
         ({"preset": "oficial"}, ["preset 'oficial'", "did you mean 'official'"]),
         (
             {"addition": "mcK", "addition_samples": 9, "addition_average": "signed", "delta_t": 4},
