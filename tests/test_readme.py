@@ -180,7 +180,7 @@ def test_what_no_gpu_measured_is_never_rendered_as_if_one_had(changed) -> None:
 def test_the_readme_lists_every_target() -> None:
     config = load_config(ROOT / "config.yaml")
     listed = set(re.findall(r"`(\w+)`", TEXT.split("## The paper, output by output")[1].split("## What a run is")[0]))
-    for study in ("paper", "fashion"):
+    for study in ("paper", "fashion", "learning"):
         content = resolve(config, study)
         assert {*content["tables"], *content["figures"], "quick", "report"} <= listed
 

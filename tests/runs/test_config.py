@@ -136,8 +136,12 @@ def test_every_output_of_the_shipped_studies_has_runs_and_the_quick_ones_are_few
     config = shipped
     content = resolve(config, "digits")
     runs = {name: output_runs(config, "digits", kind, name) for kind in OUTPUT_KINDS for name in content[kind]}
-    assert set(runs) == {*TABLES, *FIGURES}
-    assert all(runs.values())
+    learning = resolve(config, "learning")
+    of_learning = {
+        name: output_runs(config, "learning", kind, name) for kind in OUTPUT_KINDS for name in learning[kind]
+    }
+    assert {*runs, *of_learning} == {*TABLES, *FIGURES}
+    assert all({**runs, **of_learning}.values())
     assert len(set().union(*(runs[name] for name in content["quick"]))) < 100
 
 
