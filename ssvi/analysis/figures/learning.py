@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -9,12 +10,12 @@ import pandas as pd
 from ssvi.analysis.collect import Frames
 from ssvi.analysis.figures import compared, panels, style
 from ssvi.analysis.figures.panels import Drawing
-from ssvi.analysis.figures.posterior import SHARE
 from ssvi.analysis.figures.scales import TEST_NLL
-from ssvi.analysis.quantities import ACCURACY
+from ssvi.analysis.quantities import ACCURACY, INFORMATION_SHARE
 from ssvi.analysis.settings import METHOD_NAMES, SETTING, is_missing
 from ssvi.analysis.ways import NATURAL, OPTIMISERS, WAY, telling, way_text, with_ways
 
+SHARE = replace(INFORMATION_SHARE, titled="mutual information\n(% of entropy)")
 # Filled by the natural gradient, open by AdamW, SGD in between.
 FILLS = {NATURAL: "full", OPTIMISERS["sgd"]: "left", OPTIMISERS["adam"]: "none"}
 # What is compared in a panel: anything but what is learned, and how sparse it is.
