@@ -88,10 +88,11 @@ def picture(name: str, docs: Path) -> str:
     return f"![{name}]({docs.parent.name}/{docs.name}/figures/{name}.png)\n\n{caption}"
 
 
-def verdicts(docs: Path) -> str:
-    """How many of the claims hold, fail, are undecided or not comparable."""
-    found = [line for line in _read(docs / "tables/claims.md").splitlines() if line.startswith("- Verdicts of ")]
-    return f"{''.join(found).removeprefix('- ')} Each with its interval: [claims]({_page(docs)}#table-claims)."
+def verdicts(docs: Path, name: str = "claims", begin: str = "Verdicts of ") -> str:
+    """How many of the claims of a table hold, fail, are undecided or not comparable: its note that begins so."""
+    lines = _read(docs / "tables" / f"{name}.md").splitlines()
+    found = "".join(line.removeprefix("- ") for line in lines if line.startswith(f"- {begin}"))
+    return f"{found} Each with its interval: [{name}]({_page(docs)}#table-{name})."
 
 
 def _read(path: Path) -> str:
@@ -123,6 +124,11 @@ class Study:
     brief: tuple[Part, ...] = (partial(table, "table1"), verdicts)
 
 
+WAYS: tuple[Part, ...] = (
+    partial(picture, "learning"),
+    partial(verdicts, name="learning_claims", begin="Of ways of learning "),
+)
+
 # In the order of the main README.
 STUDIES = {
     "fashion": Study(
@@ -146,8 +152,8 @@ STUDIES = {
         "ways of learning",
         LEARNING,
         LEARNING_WORDS,
-        (partial(picture, "learning"), verdicts),
-        (partial(picture, "learning"), verdicts),
+        WAYS,
+        WAYS,
     ),
 }
 
