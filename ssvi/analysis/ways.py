@@ -39,17 +39,41 @@ def with_ways(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(**columns, **{TEMPERATURE: runs["kl_scale"]})
 
 
-def telling(runs: pd.DataFrame) -> list[str]:
-    """The options, beside those of a way and the density, that tell settings of one way apart.
+Way = tuple[Any, ...]  # the method, and the values of `WAY`
+
+
+def varied(runs: pd.DataFrame) -> list[str]:
+    """The options, beside those of a way and the density, in which settings differ.
 
     Args:
         runs: with the columns of `WAY`.
     """
-    told = {"density", "mean_init", "mu_init_sd", "kl_scale", "optimizer", "posterior_optimizer"}
-    found = set()
-    for _, own in runs.groupby(["dataset", "model", "density", "method", *WAY], dropna=False, sort=False):
-        found |= {name for name in SETTING if name not in told and own[name].dropna().nunique() > 1}
-    return [name for name in SETTING if name in found]
+    told = {"dataset", "model", "method", "density", "mean_init", "mu_init_sd", "kl_scale", "optimizer"}
+    told |= {"posterior_optimizer"}
+    return [name for name in SETTING if name not in told and runs[name].dropna().nunique() > 1]
+
+
+def telling(runs: pd.DataFrame) -> dict[Way, list[str]]:
+    """For each way that is of several settings at one density, a few options that tell these apart.
+
+    Args:
+        runs: with the columns of `WAY`.
+    """
+    options, found = varied(runs), dict[Way, list[str]]()
+    for key, own in runs.groupby(["dataset", "model", "density", "method", *WAY], dropna=False, sort=False):
+        if apart := _few(own[options].drop_duplicates()):
+            way = tuple(None if is_missing(value) else value for value in key[3:])
+            found[way] = list(dict.fromkeys([*found.get(way, []), *apart]))
+    return found
+
+
+def _few(settings: pd.DataFrame) -> list[str]:
+    """Columns that tell all rows apart, each taken because it tells more of them than any other would."""
+    found: list[str] = []
+    while len(settings[found].drop_duplicates() if found else settings.iloc[:1]) < len(settings):
+        rest = [name for name in settings if name not in found]
+        found.append(max(rest, key=lambda name: len(settings[[*found, name]].drop_duplicates())))
+    return found
 
 
 def way_text(method: str, learned: str, start: str, temperature: float | None, **more: Any) -> str:
