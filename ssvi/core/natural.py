@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssvi.core import checks
+from ssvi.core.active import ActiveWeights
 from ssvi.core.gaussian import SLOPE, TO_RHO, TO_SIGMA
 from ssvi.core.prediction import network_weights
 from ssvi.errors import Misuse
@@ -101,9 +102,7 @@ class IVON(Optimizer):
             Misuse: if the network is not converted, has no posterior or is of half precision, an option is none, or
                 the network's sigma is above its prior's, where h would be below 0.
         """
-        found = [x for x in network_weights(net) if x.has_posterior]
-        if not found:
-            raise Misuse(f"{type(net).__name__} was converted with posterior=False: there is no posterior to learn.")
+        found = _posteriors(net)
         if curvature_beta is None:
             if total_steps is None:
                 raise Misuse("total_steps is missing: curvature_memory is a share of it; or give curvature_beta.")
@@ -123,8 +122,6 @@ class IVON(Optimizer):
             raise Misuse(f"temperature / n_train is {unit:g}, but must be between {SCALES[0]:g} and {SCALES[1]:g}.")
         groups = []
         for weights in found:
-            if weights.mean.dtype not in TYPES:
-                raise Misuse(f"the posterior is of {weights.mean.dtype}, but must be float32; use torch.autocast.")
             own = {"prior_sigma": weights.prior_sigma, "parameterisation": weights.parameterisation}
             groups.append({"params": [weights.mean, weights.rho], **own})
         super().__init__(groups, options)
@@ -226,6 +223,21 @@ class IVON(Optimizer):
                 for name in ("steps", "temperature"):
                     state[name] = state[name].double()
                 state["temperature"].fill_(group["temperature"])
+
+
+def _posteriors(net: nn.Module) -> list[ActiveWeights]:
+    """The weights of a converted network that have a posterior.
+
+    Raises:
+        Misuse: if there are none, or they are of half precision.
+    """
+    found = [x for x in network_weights(net) if x.has_posterior]
+    if not found:
+        raise Misuse(f"{type(net).__name__} was converted with posterior=False: there is no posterior to learn.")
+    for weights in found:
+        if weights.mean.dtype not in TYPES:
+            raise Misuse(f"the posterior is of {weights.mean.dtype}, but must be float32; use torch.autocast.")
+    return found
 
 
 def below_one(name: str, value: object) -> float:

@@ -80,7 +80,7 @@ def test_noise_leaves_them_undecided_and_without_the_natural_gradient_there_are_
     table = tables.make_table("claims", frames)
     assert not table.numbers["claim"].str.startswith("N").any()
     assert "ways of learning" not in " ".join(table.notes)
-    with pytest.raises(UserError, match="learning_claims: needs an SSVI run with posterior_optimizer ivon"):
+    with pytest.raises(UserError, match="learning_claims: needs a finished SSVI run with posterior_optimizer ivon"):
         tables.make_table("learning_claims", frames)
 
 

@@ -40,8 +40,7 @@ def curvature_estimate(net: nn.Module) -> torch.Tensor:
 # Closed forms ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("temperature", [1.0, 0.1])
+@pytest.mark.parametrize(("estimator", "temperature"), [("price", 0.1), ("variance", 1.0)])
 def test_on_a_quadratic_the_posterior_is_the_closed_form(estimator, temperature) -> None:
     """L = 1/2 sum a (theta - b)^2: m = a b/(a + delta), sigma^2 = 1/(lambda (a + delta)), for four curvatures."""
     copies, n, prior = 100, 50, 0.5
@@ -49,10 +48,10 @@ def test_on_a_quadratic_the_posterior_is_the_closed_form(estimator, temperature)
     b = torch.linspace(-1, 1, len(a), dtype=torch.float64)
     net = posterior(nn.Sequential(nn.Linear(len(a), 1, bias=False)), estimator, prior_sigma=prior)
     optimizer = ssvi.IVON(net, lr=0.05, n_train=n, temperature=temperature, curvature_beta=0.995, curvature_init=0.3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3000)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2000)
     # an output of its own for each weight
     x = torch.eye(len(a), dtype=torch.float64)
-    for _ in range(3000):
+    for _ in range(2000):
         theta = net(x).flatten()
         (0.5 * a * (theta - b).square()).sum().backward()
         optimizer.step()
@@ -176,9 +175,9 @@ def test_a_weight_sample_estimates_the_curvature_without_bias(kind) -> None:
     sigma = weights.sigma.detach().requires_grad_()
     (slope,) = torch.autograd.grad(expectation(net, x, sigma), sigma)
     exact = slope / sigma.detach()
-    found, error = mean_estimate(net, x, 3000)
+    found, error = mean_estimate(net, x, 1500)
     assert ((found - exact).abs() < 4.5 * error).all()
-    assert (error < 0.5 * exact.abs().max()).all()
+    assert (error < 0.6 * exact.abs().max()).all()
 
 
 def test_local_reparameterisation_estimates_it_without_bias_for_a_matrix() -> None:
@@ -188,7 +187,7 @@ def test_local_reparameterisation_estimates_it_without_bias_for_a_matrix() -> No
     (weights,) = active_weights(net)
     sigma = weights.sigma.detach().requires_grad_()
     (slope,) = torch.autograd.grad(expectation(net, x, sigma), sigma)
-    found, error = mean_estimate(net, x, 4000)
+    found, error = mean_estimate(net, x, 2000)
     assert ((found - slope / sigma.detach()).abs() < 4.5 * error).all()
 
 
@@ -202,7 +201,7 @@ def test_of_a_convolution_local_reparameterisation_estimates_another_curvature()
         m, v = float(weights.mean.detach()), float(weights.sigma.detach()) ** 2
         exact[estimator] = {"price": 12, "variance": 4}[estimator] * (m * m + v)
         found = []
-        for _ in range(6000):
+        for _ in range(3000):
             net.zero_grad()
             net(x).square().prod().backward()
             found.append(curvature_estimate(net))

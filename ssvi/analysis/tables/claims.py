@@ -174,12 +174,14 @@ def learning_claims(frames: Frames) -> Table:
     """The claims N alone, on every data set.
 
     Raises:
-        UserError: if nothing was learned by the natural gradient.
+        UserError: if no SSVI was learned by the natural gradient, with images held out.
     """
     everything = gather(frames.runs, frames.overlap) if len(frames.runs) else []
     shown, numbers = _tested(LEARNING_CLAIMS, everything)
     if not shown:
-        raise UserError("learning_claims: needs an SSVI run with posterior_optimizer ivon, but there is none.")
+        raise UserError(
+            "learning_claims: needs a finished SSVI run with posterior_optimizer ivon and a validation NLL; none is."
+        )
     caption = "What ways of learning are worth: verdicts."
     notes = (
         _counts(numbers),
