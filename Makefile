@@ -40,7 +40,7 @@ quick: $(BIN)/.installed ## the same, but only tables 1-2, figures 1 and 2 (left
 fashion: $(BIN)/.installed ## the same of the study fashion, with all that tells how good its uncertainty is; 90 minutes on two cores
 	workflow/reproduce fashion $(CORES)
 
-learning: $(BIN)/.installed ## the same of the study learning: natural gradients, starts and optimisers taken apart
+learning: $(BIN)/.installed ## the same of the study learning: natural gradients, optimisers, starts and temperatures compared
 	workflow/reproduce learning $(CORES)
 
 lint: $(BIN)/.installed-dev ## ruff, snakefmt, snakemake --lint

@@ -12,6 +12,11 @@ from ssvi.analysis.settings import SETTING, in_words, is_missing
 # The columns that a way of learning is told by beside its method, and their headings.
 LEARNED, START, TEMPERATURE = "learned_by", "start_of_means", "posterior_temperature"
 WAY = (LEARNED, START, TEMPERATURE)
+# Options that these, and a place in a table or figure, tell already.
+TOLD = (
+    *("dataset", "model", "method", "density"),
+    *("mean_init", "mu_init_sd", "kl_scale", "optimizer", "posterior_optimizer"),
+)
 OPTIMISERS = {"sgd": "SGD", "adam": "AdamW"}
 NATURAL = "natural gradient"
 STARTS = {"published": "published", "fan_in": "fan-in", "active_fan_in": "active fan-in"}
@@ -48,9 +53,7 @@ def varied(runs: pd.DataFrame) -> list[str]:
     Args:
         runs: with the columns of `WAY`.
     """
-    told = {"dataset", "model", "method", "density", "mean_init", "mu_init_sd", "kl_scale", "optimizer"}
-    told |= {"posterior_optimizer"}
-    return [name for name in SETTING if name not in told and runs[name].dropna().nunique() > 1]
+    return [name for name in SETTING if name not in TOLD and runs[name].dropna().nunique() > 1]
 
 
 def telling(runs: pd.DataFrame) -> dict[Way, list[str]]:

@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from ssvi.core.gaussian import TO_RHO, TO_SIGMA, gaussian_kl, gaussian_kl_gradient
 from ssvi.core.layers import LayerFactory, VariationalLayer
-from ssvi.core.natural import IVON, memory_beta
+from ssvi.core.natural import IVON, memory_beta, sigma_of
 from ssvi.core.operations import Operation
 from ssvi.methods.base import Batch, Clock, Method
 from ssvi.runs.parents import parents_of
@@ -54,6 +54,8 @@ class VI(Method):
                     layer.rho.copy_(TO_RHO[layer.parameterisation](sigma))
 
     def prepare(self) -> None:
+        if self.spec.curvature_init:
+            self.start_by_curvature()
         self.flatten()
         self.flat.prior_sigma = self.spec.prior_sigma
         self.kl_weight = torch.zeros((), device=self.flat.mean.device)  # factor of the KL in this epoch
@@ -69,6 +71,15 @@ class VI(Method):
             return [self.common(others, [rho | {"weight_decay": 0.0}])]
         return [self.common(others), SGD([rho], momentum=self.spec.momentum, fused=True)]
 
+    @torch.no_grad()
+    def start_by_curvature(self) -> None:
+        """The sigma of `curvature_init` at the end of the warm-up, before anything follows where sigma goes."""
+        spec = self.spec
+        sigma = sigma_of(spec.curvature_init, spec.prior_sigma, spec.kl_scale, self.context.n_train)
+        for layer in self.layers.values():
+            rho = TO_RHO[layer.parameterisation](torch.full(layer.shape, sigma, dtype=torch.float64))
+            layer.rho.copy_(rho.to(layer.rho.device) * layer.mask)
+
     def make_natural(self) -> IVON:
         """The optimiser of the posterior, at the temperature of the end of the warm-up."""
         spec = self.spec
@@ -79,7 +90,6 @@ class VI(Method):
             temperature=spec.kl_scale,
             momentum=spec.momentum,
             curvature_beta=spec.curvature_beta or memory_beta(spec.curvature_memory, self.context.clock.total_steps),
-            curvature_init=spec.curvature_init or None,
             step_clip=spec.step_clip or None,
         )
 

@@ -25,7 +25,8 @@ OCTAL, SIXTIES = re.compile(r"[-+]?0[0-7_]+"), re.compile(r"[-+]?[0-9][0-9_]*(:[
 
 class Loader(yaml.SafeLoader):
     """yaml.SafeLoader without what goes wrong in silence or with a traceback: a key given twice, numbers that are
-    read otherwise than they look, values that are not what their tag says, merges of merges without end."""
+    read otherwise than they look, values that are not what their tag says, merges of merges without end, and merges of
+    several mappings that have a key in common: of which it counts depends on the library's version."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if not isinstance(node, yaml.ScalarNode):
@@ -46,7 +47,7 @@ class Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        seen, asked = set(), 0
+        seen, merged, asked = set(), set[str](), 0
         for key, value in node.value:
             if (key.tag, str(key.value)) in seen:
                 problem = f"the key {key.value!r} is there twice"
@@ -55,12 +56,28 @@ class Loader(yaml.SafeLoader):
             if key.tag != "tag:yaml.org,2002:merge":
                 asked += 1
                 continue
-            asked += sum(map(self._keys, value.value if isinstance(value, yaml.SequenceNode) else [value]))
+            for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                asked += self._keys(part)
+                merged |= self._own(part, merged)
         if asked > MOST_KEYS:
             problem = f"merges more than {MOST_KEYS} keys into one mapping"
             raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
         self._asked[id(node)] = asked
+        self._names[id(node)] = merged | {name for tag, name in seen if tag != "tag:yaml.org,2002:merge"}
         return node
+
+    def _own(self, node: yaml.Node, others: set[str]) -> set[str]:
+        """The keys of a mapping that is merged, none of which the others that are merged there may have."""
+        names = self._names.get(id(node), set())
+        if twice := sorted(names & others):
+            problem = f"two of the mappings that are merged have the key {twice[0]!r}"
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+        return names
+
+    @cached_property
+    def _names(self) -> dict[int, set[str]]:
+        """The keys of each mapping, merges followed."""
+        return {}
 
     @cached_property
     def _asked(self) -> dict[int, int]:

@@ -11,8 +11,10 @@ from ssvi.core.gaussian import TO_SIGMA
 from ssvi.core.layers import masked_layers
 from ssvi.core.natural import IVON
 from ssvi.core.noise import NormalSource
+from ssvi.runs import files
 from ssvi.runs.parents import parents_of
 from ssvi.runs.paths import run_path
+from ssvi.runs.records import read_jsonl
 from ssvi.training.evaluate import evaluate
 from ssvi.training.network import build
 from ssvi.training.progress import Lines
@@ -61,6 +63,16 @@ def test_the_warm_up_heats_sigma_and_leaves_the_curvature(tmp_path, digits) -> N
     np.testing.assert_allclose(temperatures, [0.005, 0.01, 0.01, 0.01])
     # 1 - 1/(a quarter of 24 steps)
     assert natural.param_groups[0]["curvature_beta"] == pytest.approx(1 - 1 / 6)
+
+
+def test_the_start_by_curvature_is_no_drift_of_sigma(tmp_path, digits) -> None:
+    """With a curvature that hardly forgets, what gradients did to sigma by the first update is next to nothing."""
+    options = {"kl_warmup": False, "curvature_beta": 0.999999, "delta_t": 3, "sampling": "weight"}
+    train(spec_of("ssvi", density=0.3, **NATURAL, **options), digits, tmp_path, tmp_path)
+    first = read_jsonl(tmp_path / files.TOPOLOGY)[0]
+    start = (digits.n_train / 0.01 * 0.3 + 0.1**-2) ** -0.5
+    drifts = [layer["sigma_drift_gradient"] for layer in first["layers"]]
+    assert all(0 < abs(drift) < 1e-3 * start for drift in drifts), drifts
 
 
 def test_options_reach_the_optimiser(tmp_path, digits) -> None:

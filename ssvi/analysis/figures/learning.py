@@ -41,4 +41,4 @@ def learning(frames: Frames) -> Drawing:
 
 
 def _look(method: str, learned_by: str, **others: Any) -> dict[str, Any]:
-    return style.of_method(method) | {"fillstyle": FILLS.get(learned_by, "full")}
+    return style.of_method(method) | {"fillstyle": FILLS[learned_by]}

@@ -136,11 +136,11 @@ UNCERTAIN_CLAIMS: tuple[Claim, ...] = (
 # Of studies that learn by the natural gradient; without such a run they have no lines.
 LEARNING_CLAIMS: tuple[Claim, ...] = (
     Claim("N1a", "our question", "SSVI by the natural gradient is more accurate than by SGD from the same start, each "
-          "at its own rates", learned.natural_against("SGD", ACCURACY)),
-    Claim("N1b", "our question", "it has a lower NLL", learned.natural_against("SGD", NLL)),
+          "at its own rates", learned.natural_against(learned.SGD, ACCURACY)),
+    Claim("N1b", "our question", "it has a lower NLL", learned.natural_against(learned.SGD, NLL)),
     Claim("N1c", "our question", "it is more accurate than by AdamW from the same start",
-          learned.natural_against("AdamW", ACCURACY)),
-    Claim("N1d", "our question", "it has a lower NLL", learned.natural_against("AdamW", NLL)),
+          learned.natural_against(learned.ADAM, ACCURACY)),
+    Claim("N1d", "our question", "it has a lower NLL", learned.natural_against(learned.ADAM, NLL)),
     Claim("N2a", "our question", "SSVI by the natural gradient is more accurate than RigL, by SGD or AdamW",
           learned.natural_against_points(ACCURACY)),
     Claim("N2b", "our question", "it has a lower NLL than temperature-scaled RigL",

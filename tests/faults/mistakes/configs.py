@@ -11,7 +11,21 @@ from spoiling import (
     write,
 )
 
-from mistakes.kinds import CONFIG, GRID, LAUGHS, MERGES, NEEDED, NO_FOLDER, YAML, Bad, config, config_row, looks, train
+from mistakes.kinds import (
+    CHAIN,
+    CONFIG,
+    GRID,
+    LAUGHS,
+    MERGES,
+    NEEDED,
+    NO_FOLDER,
+    YAML,
+    Bad,
+    config,
+    config_row,
+    looks,
+    train,
+)
 from ssvi.runs.configfile import MOST_BYTES
 
 CONFIGS = [
@@ -32,6 +46,11 @@ CONFIGS = [
         "a key twice",
         f"line 2: {YAML}: the key 'study' is there twice.",
         config("study: tiny\n", "study: tiny\nstudy: tiny\n"),
+    ),
+    config_row(
+        "a key in two mappings that are merged",
+        f"line 4: {YAML}: two of the mappings that are merged have the key 'seed'.",
+        "study: tiny\nstudies:\n  a: &a {seed: 1}\n  b: &b {seed: 2}\n  c:\n    {<<: [*a, *b]}\n",
     ),
     config_row("an experiment twice", f"line 13: {YAML}: the key 'vi' is there twice.", config("ssvi: {", "vi: {")),
     config_row("two documents", f"line 16: {YAML}: expected a single document...", f"{CONFIG}---\na: 1\n"),
@@ -100,8 +119,13 @@ CONFIGS = [
     ),
     config_row(
         "a thousand million keys in few lines",
-        f"line ...: {YAML}: merges more than 10000 keys into one mapping.",
+        f"line ...: {YAML}: two of the mappings that are merged have the key 'x'.",
         config("  tiny:\n", f"  laughs:\n{MERGES}  tiny:\n"),
+    ),
+    config_row(
+        "mappings each merged into the next",
+        f"line ...: {YAML}: merges more than 10000 keys into one mapping.",
+        config("  tiny:\n", f"  laughs:\n{CHAIN}  tiny:\n"),
     ),
     config_row(
         "a mapping in itself",

@@ -56,6 +56,9 @@ MERGES = "".join(
     f"    {name}: &{name} {{<<: [{', '.join(before for _ in range(10))}]}}\n"
     for name, before in zip("abcdefgh", ["{x: 1}", *(f"*{letter}" for letter in "abcdefg")], strict=True)
 )
+# A hundred keys that each mapping has of its own, and again of the one before it.
+KEYS = ", ".join(f"x{i}: 1" for i in range(100))
+CHAIN = f"    m0: &m0 {{{KEYS}}}\n" + "".join(f"    m{i}: &m{i} {{<<: *m{i - 1}, {KEYS}}}\n" for i in range(1, 101))
 NEEDED = "It needs study, results, reports, data_root, evaluation and studies."
 NOT_REPLACED = "is a folder, which is not replaced by a file; move it away, or name another place."
 NO_FOLDER = "a folder, without ; & | < > $ ` \" ' \\ * ? ( ) { } [ ] ! and control characters, and no - in front"
